@@ -1,0 +1,80 @@
+# `make` or `make help` lists what there is. Everything runs in .venv, which is made from
+# requirements.lock when it is missing or older than that file.
+
+PYTHON ?= python3
+VENV ?= .venv
+NOTEBOOKS ?= 01_prepare_corpora 11_cnn 60_comparison
+CORPUS ?= ravdess
+
+RUN := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+
+export KERAS_BACKEND ?= tensorflow
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+export JUPYTER_PREFER_ENV_PATH ?= 1
+export PYDEVD_DISABLE_FILE_VALIDATION ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check format lab reproduce bench notebooks sample lock clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  NOTEBOOKS  what 'make run' executes; now: $(NOTEBOOKS)"
+	@echo "  CORPUS     what 'make reproduce' trains on; now: $(CORPUS)"
+	@echo "  PYTHON     the Python 3.11 to 3.13 that makes $(VENV); now: $(PYTHON)"
+
+run: $(INSTALLED) ## Execute notebooks on the sample corpus; NOTEBOOKS=all for the whole collection
+	$(RUN) -m tools.notebooks execute $(NOTEBOOKS) --corpus sample
+
+test: check ## Check style and notebooks, then run every test
+	$(RUN) -m pytest
+
+check: $(INSTALLED) ## Check style, and that the generated cells and tables are up to date
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m tools.notebooks check
+
+format: $(INSTALLED) ## Put the code and the notebooks into the checked style
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+lab: $(INSTALLED) ## Open JupyterLab
+	$(RUN) -m jupyter lab
+
+reproduce: $(INSTALLED) ## Run the whole collection in full: CORPUS=ravdess in place, others as copies
+	$(RUN) -m tools.notebooks execute all $(if $(filter ravdess,$(CORPUS)),--in-place,--corpus $(CORPUS))
+
+bench: $(INSTALLED) ## Time the feature chain beside plain librosa
+	$(RUN) -m tools.benchmark
+
+notebooks: $(INSTALLED) ## Write the generated cells, the notebook index and the results table anew
+	$(RUN) -m tools.notebooks sync
+
+sample: $(INSTALLED) ## Rebuild the sample corpus (needs espeak-ng)
+	$(RUN) -m tools.make_sample_corpus
+
+lock: ## Resolve requirements.txt anew into requirements.lock
+	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
+	$(PYTHON) -m venv "$$folder" && "$$folder/bin/pip" install --quiet uv && \
+	echo "# Made by 'make lock' from requirements.txt: exact versions for Python 3.11 to 3.13." \
+		> "$$folder/lock" && \
+	"$$folder/bin/uv" pip compile --quiet --universal --python-version 3.11 \
+		--fork-strategy fewest --no-annotate --no-header --no-emit-index-url \
+		requirements.txt >> "$$folder/lock" && \
+	cp "$$folder/lock" requirements.lock
+
+clean: ## Remove caches; .venv, data/raw and data/runs stay
+	rm -rf data/cache .pytest_cache .ruff_cache .hypothesis
+	find common tools tests notebooks -name __pycache__ -prune -exec rm -rf {} +
+	find notebooks -name .ipynb_checkpoints -prune -exec rm -rf {} +
+
+$(INSTALLED): requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \
+		echo "Python 3.11, 3.12 or 3.13 is needed (TensorFlow has no release for others);" \
+			"'$(PYTHON)' is $$($(PYTHON) --version 2>&1)." ; \
+		echo "Name one that is installed: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@echo "Installing into $(VENV): some minutes and 3 GB, once."
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --disable-pip-version-check --requirement requirements.lock
+	@touch $@
