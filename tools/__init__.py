@@ -1,0 +1,1 @@
+"""Checks and generators for the notebooks, the README and the sample corpus."""
