@@ -1,0 +1,1 @@
+"""Helpers shared by the notebooks; see README.md for the way of the data."""

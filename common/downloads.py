@@ -1,0 +1,142 @@
+"""Fetch an archive, continuing where an earlier attempt stopped, and unpack it safely."""
+
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pooch
+import requests
+from tqdm.auto import tqdm
+
+CHUNK_BYTES = 1 << 16
+TIMEOUT_SECONDS = 60
+
+
+def download_archive(
+    url: str, path: str | Path, *, num_bytes: int | None = None, md5: str | None = None
+) -> Path:
+    """Download a file once, with a progress bar, and check its size and checksum.
+
+    What has arrived of an interrupted download stays in `<path>.part` and is continued with
+    an HTTP range request. A file that is there already, with the right checksum, is used as
+    it is, so an archive that was copied by hand counts too.
+
+    Parameters
+    ----------
+    url
+        Where the file is published.
+    path
+        Where it is put; the folder is made if it is missing.
+    num_bytes, md5
+        Size and checksum that the publisher gives; None where it gives none.
+
+    Returns
+    -------
+    Path
+        The complete file.
+
+    Raises
+    ------
+    OSError
+        If the connection breaks, the server refuses, or the disk is full; call again to
+        continue.
+    ValueError
+        If the size or the checksum is not the published one; the download is deleted.
+    """
+    path = Path(path)
+    pooch.get_logger().setLevel("WARNING")
+    try:
+        pooch.retrieve(
+            url,
+            known_hash=f"md5:{md5}" if md5 else None,
+            fname=path.name,
+            path=path.parent,
+            downloader=_continue_download(path.with_name(f"{path.name}.part"), num_bytes),
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"{url}: not the file that was published ({error}). Call again; if it stays so, "
+            "the publisher has replaced it: get it by hand from its homepage and compare."
+        ) from error
+    return path
+
+
+def _continue_download(part: Path, num_bytes: int | None) -> Callable:
+    """Make a pooch downloader that appends to `part` and hands it over when it is complete."""
+
+    def download(url: str, output_file: str, _: object) -> None:
+        try:
+            if num_bytes is None or _count_bytes(part) < num_bytes:
+                _append_rest(url, part)
+        except OSError as error:
+            raise OSError(
+                f"{url}: stopped after {_count_bytes(part):,} bytes ({error}). They are kept in "
+                f"{part}: check the network and the free disk space and call again to continue."
+            ) from error
+        arrived = _count_bytes(part)
+        os.replace(part, output_file)
+        if num_bytes is not None and arrived != num_bytes:
+            raise ValueError(f"{arrived:,} bytes, expected {num_bytes:,}")
+
+    return download
+
+
+def _append_rest(url: str, part: Path) -> None:
+    have = _count_bytes(part)
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS) as response:
+        if have and response.status_code == requests.codes.requested_range_not_satisfiable:
+            return  # nothing is left to fetch; the checksum judges what is here
+        response.raise_for_status()
+        if response.status_code != requests.codes.partial_content:
+            have = 0  # the server sends the file from its beginning
+        total = have + int(response.headers.get("Content-Length", 0)) or None
+        with (
+            part.open("ab" if have else "wb") as file,
+            tqdm(
+                total=total, initial=have, unit="B", unit_scale=True, desc=part.stem, leave=False
+            ) as bar,
+        ):
+            for chunk in response.iter_content(CHUNK_BYTES):
+                file.write(chunk)
+                bar.update(len(chunk))
+
+
+def _count_bytes(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+@contextmanager
+def unpack_archive(archive: str | Path, folder: str | Path) -> Iterator[Path]:
+    """Unpack a ZIP file into a hidden temporary folder below `folder` for a `with` block.
+
+    Move what is wanted out of it: it is removed at the end of the block, so that an
+    interrupted extraction leaves nothing half-written among the recordings.
+
+    Raises
+    ------
+    ValueError
+        If the archive is damaged, or a member would be written outside the folder; nothing
+        is unpacked then.
+    """
+    with tempfile.TemporaryDirectory(prefix=".unpack-", dir=folder) as temporary:
+        target = Path(temporary).resolve()
+        try:
+            with zipfile.ZipFile(archive) as file:
+                members = file.infolist()
+                for member in members:
+                    if not (target / member.filename).resolve().is_relative_to(target):
+                        raise ValueError(
+                            f"{archive}: member {member.filename!r} leaves the folder; this is "
+                            "not the published archive: delete it and download it again"
+                        )
+                for member in tqdm(members, desc="unpacking", unit="file", leave=False):
+                    file.extract(member, target)
+        except zipfile.BadZipFile as error:
+            raise ValueError(
+                f"{archive}: damaged archive ({error}); delete it and download it again"
+            ) from error
+        yield target

@@ -1,0 +1,246 @@
+"""Bad recordings are reported, listed and left out; the rest of the corpus is kept."""
+
+import errno
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from common import audio, paths
+from common.corpora import load_corpus, load_folder, validate_corpus
+
+RATE = 16_000
+
+
+@pytest.fixture(autouse=True)
+def corpus(tmp_path, monkeypatch):
+    """Make a corpus of two good recordings in RAVDESS's layout; its folder."""
+    for name in ("RAW_DIR", "CACHE_DIR", "INDEX_DIR"):
+        monkeypatch.setattr(paths, name, tmp_path / name.lower())
+    folder = paths.RAW_DIR / "ravdess"
+    for seed, actor in enumerate(("01", "02")):
+        path = folder / f"Actor_{actor}" / f"03-01-05-01-01-01-{actor}.wav"
+        path.parent.mkdir(parents=True)
+        soundfile.write(path, make_noise(seed=seed), RATE)
+    return folder
+
+
+def make_noise(*, seconds=0.5, rate=RATE, channels=1, seed=7) -> np.ndarray:
+    shape = (round(seconds * rate), channels) if channels > 1 else round(seconds * rate)
+    return np.random.default_rng(seed).uniform(-0.5, 0.5, shape)
+
+
+def write_empty(path: Path) -> None:
+    path.touch()
+
+
+def write_text(path: Path) -> None:
+    path.write_text("This is not a sound.\n" * 50)
+
+
+def write_truncated(path: Path) -> None:
+    soundfile.write(path, make_noise(), RATE)
+    path.write_bytes(path.read_bytes()[: 44 + RATE // 2])
+
+
+def write_headless(path: Path) -> None:
+    soundfile.write(path, make_noise(), RATE)
+    path.write_bytes(path.read_bytes()[:20])
+
+
+def write_nan(path: Path) -> None:
+    samples = make_noise().astype(np.float32)
+    samples[100:103] = np.nan
+    soundfile.write(path, samples, RATE, subtype="FLOAT")
+
+
+def write_silence(path: Path) -> None:
+    soundfile.write(path, np.zeros(RATE), RATE)
+
+
+def write_short(path: Path) -> None:
+    soundfile.write(path, make_noise(seconds=0.1), RATE)
+
+
+def write_no_samples(path: Path) -> None:
+    soundfile.write(path, np.zeros(0), RATE)
+
+
+def write_three_hours(path: Path) -> None:
+    """Write a header of 3 hours of 8-bit sound at 1 kHz and a sparse file behind it."""
+    rate, size = 1_000, 3 * 3_600 * 1_000
+    chunks = b"WAVEfmt " + struct.pack("<IHHIIHH", 16, 1, 1, rate, rate, 1, 8)
+    header = b"RIFF" + struct.pack("<I", 36 + size) + chunks + b"data" + struct.pack("<I", size)
+    with path.open("wb") as file:
+        file.write(header)
+        file.truncate(len(header) + size)
+
+
+UNUSABLE = [
+    (write_empty, "empty", "copy or download it again"),
+    (write_text, "not audio", "export it as WAV or FLAC"),
+    (write_headless, "not audio", "export it as WAV or FLAC"),
+    (write_truncated, "truncated", "copy or download the file again"),
+    (write_nan, "not finite", "3 samples are NaN or infinite; export it again"),
+    (write_silence, "silent", "record it again or remove it"),
+    (write_short, "too short", "0.100 s of sound, at least 0.2 s"),
+    (write_no_samples, "too short", "0.000 s of sound"),
+    (write_three_hours, "too long", "10800 s of sound, at most 60 s; cut it into utterances"),
+]
+
+
+@pytest.mark.parametrize(("write", "problem", "remedy"), UNUSABLE)
+def test_unusable_recordings_are_named_and_left_out(write, problem, remedy, corpus):
+    bad = corpus / "Actor_01" / "03-01-04-01-01-01-01.wav"
+    write(bad)
+    with pytest.warns(UserWarning, match="left out 1 of 3 files") as caught:
+        table = load_corpus("ravdess")
+    message = str(caught[0].message)
+    assert len(caught) == 1
+    assert str(bad) in message and f"{problem}: " in message and remedy in message
+    assert table["speaker"].tolist() == ["01", "02"]
+    assert [entry["path"] for entry in table.attrs["left_out"]] == [str(bad)]
+
+
+@pytest.mark.parametrize(("write", "problem", "remedy"), UNUSABLE)
+def test_validation_names_them_too(write, problem, remedy, corpus):
+    write(corpus / "Actor_01" / "03-01-04-01-01-01-01.wav")
+    report = validate_corpus("ravdess").set_index("path")
+    row = report.loc["Actor_01/03-01-04-01-01-01-01.wav"]
+    assert row["problem"] == ("silent" if problem == "silent" else "unreadable")
+    assert remedy in row["detail"]
+
+
+def test_a_truncated_flac_is_left_out(tmp_path):
+    folder = tmp_path / "own"
+    for name in ("angry/a_1.flac", "angry/a_2.flac"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(folder / name, make_noise(seconds=2), RATE)
+    path = folder / "angry" / "a_2.flac"
+    path.write_bytes(path.read_bytes()[:10_000])
+    with pytest.warns(UserWarning, match="a_2.flac: "):
+        table = load_folder(folder)
+    assert table["utterance"].tolist() == ["my_corpus/angry/a_1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("Actor_01/my recording.wav", "not a recording of RAVDESS by its name"),
+        ("Actor_01/03-02-05-01-01-01-01.wav", "not a recording of RAVDESS by its name"),
+        ("Actor_01/03-01-09-01-01-01-01.wav", "unknown emotion code '09'; RAVDESS has 01 neutral"),
+        ("Actor_77/03-01-05-01-01-01-77.wav", "unknown speaker '77'; RAVDESS has 24, 01 to 24"),
+    ],
+)
+def test_names_outside_the_grammar_are_left_out(name, problem, corpus):
+    path = corpus / name
+    path.parent.mkdir(exist_ok=True)
+    soundfile.write(path, make_noise(), RATE)
+    with pytest.warns(UserWarning, match="left out 1 of 3 files"):
+        table = load_corpus("ravdess")
+    assert len(table) == 2
+    [entry] = table.attrs["left_out"]
+    assert entry["path"] == str(path) and problem in entry["problem"]
+
+
+def test_one_warning_counts_many_and_names_the_first(corpus):
+    for number in range(5):
+        (corpus / "Actor_01" / f"odd {number}.wav").touch()
+    with pytest.warns(UserWarning, match="left out 5 of 7") as caught:
+        table = load_corpus("ravdess")
+    message = str(caught[0].message)
+    assert len(caught) == 1 and caught[0].filename == __file__
+    assert "odd 0.wav" in message and "odd 3.wav" not in message and "and 2 more" in message
+    assert len(table.attrs["left_out"]) == 5
+
+
+@pytest.mark.parametrize(
+    ("suffix", "options", "rate", "channels"),
+    [
+        ("wav", {"subtype": "PCM_U8"}, RATE, 1),
+        ("wav", {"subtype": "PCM_24"}, RATE, 1),
+        ("wav", {"subtype": "FLOAT"}, RATE, 1),
+        ("wav", {"subtype": "DOUBLE"}, 44_100, 1),
+        ("wav", {}, 48_000, 2),
+        ("wav", {}, 96_000, 1),
+        ("wav", {}, 8_000, 1),
+        ("mp3", {}, 44_100, 1),
+        ("flac", {}, RATE, 1),
+        ("ogg", {}, RATE, 2),
+        ("WAV", {}, 24_414, 1),
+    ],
+)
+def test_every_common_format_is_usable(suffix, options, rate, channels, corpus):
+    path = corpus / "Actor_03" / f"03-01-05-01-01-01-03.{suffix}"
+    path.parent.mkdir()
+    soundfile.write(path, make_noise(rate=rate, channels=channels), rate, **options)
+    table = load_corpus("ravdess")
+    assert table["speaker"].tolist() == ["01", "02", "03"]
+    assert table["seconds"].iloc[2] == pytest.approx(0.5, abs=0.06)
+    waveform = audio.load_waveform(table["path"].iloc[2])
+    assert waveform.dtype == np.float32 and waveform.ndim == 1
+    assert len(waveform) == pytest.approx(0.5 * RATE, abs=0.06 * RATE)
+    assert 0.1 < np.abs(waveform).max() < 1.2
+
+
+def test_an_absent_corpus_says_how_to_get_it():
+    for name, how in (("savee", "register at"), ("tess", r"fetch_corpus\('tess'\)")):
+        expected = rf"{name}: 0 of the \d+ recordings .*{how}.*Put it so that .* exists"
+        with pytest.raises(FileNotFoundError, match=expected):
+            load_corpus(name)
+        with pytest.raises(FileNotFoundError, match=how):
+            validate_corpus(name)
+
+
+def test_folders_without_audio_are_refused(tmp_path):
+    (tmp_path / "own" / "angry").mkdir(parents=True)
+    (tmp_path / "own" / "angry" / "notes.txt").write_text("none")
+    with pytest.raises(FileNotFoundError, match="recordings of RAVDESS are here"):
+        load_corpus("ravdess", folder=tmp_path / "own")
+    with pytest.raises(FileNotFoundError, match="no audio below it; put recordings into one sub"):
+        load_folder(tmp_path / "own")
+    with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
+        load_folder(tmp_path / "nowhere")
+
+
+def test_a_corpus_without_one_usable_file_is_refused(tmp_path):
+    (tmp_path / "own").mkdir()
+    write_text(tmp_path / "own" / "a_1.wav")
+    with pytest.raises(ValueError, match="none of 1 files in .* is usable"):
+        load_corpus("ravdess", folder=tmp_path / "own")
+    (tmp_path / "labels.csv").write_text("path,emotion,speaker\n")
+    with pytest.raises(ValueError, match="none of 0 files"):
+        load_folder(tmp_path / "own", csv=tmp_path / "labels.csv")
+
+
+def test_a_cache_that_cannot_be_made_costs_time_only(tmp_path, monkeypatch):
+    expected = load_corpus("ravdess")
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(paths, "CACHE_DIR", tmp_path / "file" / "cache")
+    with pytest.warns(UserWarning, match="could not be written .* set SER_DATA_DIR") as caught:
+        table = load_corpus("ravdess")
+    assert len(caught) == 1 and table.equals(expected)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_a_full_or_read_only_disk_while_caching_costs_time_only(code, monkeypatch):
+    def fail(*_, **__):
+        raise OSError(code, "cannot write")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", fail)
+        with pytest.warns(UserWarning, match="cannot write.*free some space"):
+            table = load_corpus("ravdess")
+    assert len(table) == 2
+    assert list(paths.CACHE_DIR.iterdir()) == []
+    assert load_corpus("ravdess").equals(table)
+
+
+def test_a_damaged_cache_is_made_again():
+    expected = load_corpus("ravdess")
+    [cache] = paths.CACHE_DIR.iterdir()
+    for damage in ("", '{"half', "[]", "[1]"):
+        cache.write_text(damage)
+        assert load_corpus("ravdess").equals(expected)

@@ -1,0 +1,615 @@
+"""Corpora: grammar of the names, utterance tables, fetching, validation."""
+
+import errno
+import hashlib
+import http.server
+import threading
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common import corpora, corpus_files, downloads, paths
+from common.corpora import (
+    CORPORA,
+    EMOTIONS,
+    combine_corpora,
+    fetch_corpus,
+    load_corpus,
+    load_folder,
+    validate_corpus,
+)
+from common.corpus_files import parse_path
+
+COUNTS = {
+    "sample": dict.fromkeys(EMOTIONS, 32),
+    "ravdess": {emotion: 96 if emotion == "neutral" else 192 for emotion in EMOTIONS},
+    "savee": {e: 120 if e == "neutral" else 60 for e in EMOTIONS if e != "calm"},
+    "tess": {emotion: 400 for emotion in EMOTIONS if emotion != "calm"},
+}
+LAYOUTS = {
+    "sample": ("Actor_02/03-01-08-01-02-01-02.flac", "02 female surprised normal 02 01"),
+    "ravdess": ("Actor_23/03-01-06-02-01-02-23.wav", "23 male fearful strong 01 02"),
+    "savee": ("AudioData/JK/su07.wav", "JK male surprised   "),
+    "tess": ("YAF_pleasant_surprised/YAF_voice_ps.wav", "YAF female surprised  voice "),
+    "emodb": ("wav/16b10Lb.wav", "16 female bored  b10 b"),
+    "cremad": ("AudioWAV/1091_WSI_DIS_HI.wav", "1091 female disgust high WSI "),
+}
+
+
+@pytest.fixture(autouse=True)
+def folders(tmp_path, monkeypatch):
+    for name in ("RAW_DIR", "CACHE_DIR", "SAMPLE_DIR", "INDEX_DIR"):
+        monkeypatch.setattr(paths, name, tmp_path / name.lower())
+    paths.INDEX_DIR.mkdir()
+    return tmp_path
+
+
+def write_noise(path: Path, *, seed=0, seconds=0.3, rate=16_000, peak=0.5, **options) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).uniform(-peak, peak, round(seconds * rate))
+    soundfile.write(path, noise, rate, **options)
+    return path
+
+
+def write_ravdess(folder: Path, *, actors=(1, 2), emotions=(1, 5)) -> list[Path]:
+    names = [
+        f"Actor_{actor:02d}/03-01-{emotion:02d}-01-01-01-{actor:02d}.wav"
+        for actor in actors
+        for emotion in emotions
+    ]
+    return [write_noise(folder / name, seed=seed) for seed, name in enumerate(names)]
+
+
+def write_index(name: str, folder: Path) -> None:
+    rows = []
+    for path in sorted(folder.rglob("*.wav")):
+        info = soundfile.info(path)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        facts = (digest, path.stat().st_size, info.samplerate, info.channels, info.frames)
+        rows.append((path.relative_to(folder).as_posix(), *facts, info.duration))
+    columns = ["path", "sha256", "bytes", "sample_rate", "channels", "frames", "seconds"]
+    pd.DataFrame(rows, columns=columns).to_csv(paths.INDEX_DIR / f"{name}.csv", index=False)
+
+
+# Grammar
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_each_layout_is_read(name):
+    path, expected = LAYOUTS[name]
+    folder = paths.SAMPLE_DIR if name == "sample" else paths.RAW_DIR / name
+    written = write_noise(folder / path)
+    table = load_corpus(name)
+    assert tuple(table.columns) == corpora.COLUMNS
+    labels = ["speaker", "gender", "emotion", "intensity", "statement", "repetition"]
+    assert table.loc[0, labels].tolist() == expected.split(" ")
+    assert table.loc[0, "utterance"] == f"{name}/{path.rsplit('.', 1)[0]}"
+    assert table.loc[0, "path"] == str(written.resolve())
+    assert table.loc[0, "audio_hash"] == hashlib.sha256(written.read_bytes()).hexdigest()
+    assert table.loc[0, "seconds"] == pytest.approx(0.3)
+    assert table.attrs["left_out"] == []
+
+
+@pytest.mark.parametrize("name", CORPORA)
+def test_records_are_complete(name):
+    corpus = CORPORA[name]
+    assert corpus.name == name
+    assert parse_path(corpus, corpus.example)["speaker"] in corpus.genders
+    assert set(corpus.emotions.values()) <= {*EMOTIONS, "bored"}
+    assert set(corpus.genders.values()) <= {"female", "male"}
+    assert corpus.num_utterances > 0 and corpus.licence and corpus.citation and corpus.homepage
+
+
+def test_numbers_of_speakers_are_the_published_ones():
+    published = {"ravdess": (24, 12), "savee": (4, 0), "tess": (2, 2), "cremad": (91, 43)}
+    for name, expected in (published | {"emodb": (10, 5), "sample": (8, 4)}).items():
+        genders = CORPORA[name].genders
+        assert (len(genders), list(genders.values()).count("female")) == expected
+
+
+@given(
+    actor=st.integers(1, 24),
+    emotion=st.integers(1, 8),
+    intensity=st.sampled_from(["normal", "strong"]),
+    statement=st.sampled_from(["01", "02"]),
+    repetition=st.sampled_from(["01", "02"]),
+    above=st.sampled_from(["", "audio_speech_actors_01-24/", "a/b/"]),
+)
+def test_ravdess_names_survive_the_round_trip(
+    actor, emotion, intensity, statement, repetition, above
+):
+    code = {"normal": "01", "strong": "02"}[intensity]
+    fields = ["03", "01", f"{emotion:02d}", code, statement, repetition, f"{actor:02d}"]
+    stem = f"Actor_{actor:02d}/{'-'.join(fields)}"
+    assert parse_path(CORPORA["ravdess"], f"{above}{stem}.wav") == {
+        "utterance": f"ravdess/{stem}",
+        "corpus": "ravdess",
+        "speaker": f"{actor:02d}",
+        "gender": "male" if actor % 2 else "female",
+        "emotion": EMOTIONS[emotion - 1],
+        "intensity": intensity,
+        "statement": statement,
+        "repetition": repetition,
+    }
+
+
+@given(name=st.sampled_from(sorted(CORPORA)), path=st.text(min_size=1, max_size=40))
+def test_any_other_name_is_refused(name, path):
+    with pytest.raises(ValueError, match="not a recording of"):
+        parse_path(CORPORA[name], f"{path.strip('/')}/x.wav")
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "problem"),
+    [
+        ("ravdess", "Actor_01/03-01-09-01-01-01-01.wav", "unknown emotion code '09'"),
+        ("ravdess", "Actor_25/03-01-01-01-01-01-25.wav", "unknown speaker '25'"),
+        ("ravdess", "Actor_01/03-01-01-01-01-01-02.wav", "not a recording"),  # two actors
+        ("ravdess", "Actor_01/03-02-01-01-01-01-01.wav", "not a recording"),  # song
+        ("ravdess", "Actor_01/01-01-01-01-01-01-01.wav", "not a recording"),  # audio and video
+        ("savee", "AudioData/DC/x01.wav", "unknown emotion code 'x'"),
+        ("tess", "OAF_angry/YAF_back_angry.wav", "not a recording"),
+        ("emodb", "wav/03a01Xa.wav", "unknown emotion code 'X'"),
+    ],
+)
+def test_wrong_labels_are_refused(name, path, problem):
+    with pytest.raises(ValueError, match=problem):
+        parse_path(CORPORA[name], path)
+
+
+@pytest.mark.parametrize(
+    ("path", "speaker", "emotion"),
+    [
+        ("OAF_neutral/OA_bite_neutral.wav", "OAF", "neutral"),
+        ("OAF_Pleasant_surprise/OAF_back_ps.wav", "OAF", "surprised"),
+        ("YAF_pleasant_surprised/YAF_back_pleasant_surprised.wav", "YAF", "surprised"),
+        ("OAF_Fear/OAF_food_fear.wav", "OAF", "fearful"),
+    ],
+)
+def test_spellings_of_tess_are_understood(path, speaker, emotion):
+    labels = parse_path(CORPORA["tess"], path)
+    assert (labels["speaker"], labels["emotion"]) == (speaker, emotion)
+    assert labels["statement"] in ("bite", "back", "food")
+
+
+# Tables
+
+
+def test_rows_are_sorted_and_stable():
+    write_ravdess(paths.RAW_DIR / "ravdess", actors=(10, 2, 1))
+    first, second = load_corpus("ravdess"), load_corpus("ravdess")
+    assert first["utterance"].is_monotonic_increasing
+    assert isinstance(first.index, pd.RangeIndex)
+    pd.testing.assert_frame_equal(first, second)
+
+
+def test_a_second_copy_is_not_counted_twice():
+    folder = paths.RAW_DIR / "ravdess"
+    write_ravdess(folder)
+    write_ravdess(folder / "audio_speech_actors_01-24")
+    with pytest.warns(UserWarning, match="left out 4 of 8") as caught:
+        table = load_corpus("ravdess")
+    assert len(caught) == 1
+    assert len(table) == 4 and table["utterance"].is_unique
+    assert not table["path"].str.contains("audio_speech").any()
+    assert all("a second copy of" in entry["problem"] for entry in table.attrs["left_out"])
+
+
+def test_a_wrapping_folder_does_not_rename_utterances():
+    write_ravdess(paths.RAW_DIR / "ravdess")
+    write_ravdess(paths.RAW_DIR / "elsewhere" / "Audio_Speech_Actors_01-24")
+    plain = load_corpus("ravdess")
+    wrapped = load_corpus("ravdess", folder=paths.RAW_DIR / "elsewhere")
+    assert wrapped["utterance"].tolist() == plain["utterance"].tolist()
+
+
+def test_scans_are_cached_until_a_file_changes(monkeypatch):
+    files = write_ravdess(paths.RAW_DIR / "ravdess")
+    before = load_corpus("ravdess")
+    scanned = []
+    scan = corpus_files.audio.scan_recording
+
+    def count(path):
+        scanned.append(path)
+        return scan(path)
+
+    monkeypatch.setattr(corpus_files.audio, "scan_recording", count)
+    load_corpus("ravdess")
+    assert scanned == []
+    write_noise(files[0], seed=99, seconds=0.4)
+    after = load_corpus("ravdess")
+    assert scanned == [str(files[0].resolve())]
+    assert (after["audio_hash"] != before["audio_hash"]).tolist() == [True, False, False, False]
+
+
+def test_unknown_corpus_names_the_known_ones():
+    with pytest.raises(ValueError, match="unknown corpus 'ravdes'; choose one of sample, ravdess"):
+        load_corpus("ravdes")
+
+
+def test_own_folder_has_emotions_as_subfolders(tmp_path):
+    for name in ("Angry/anna_01.wav", "Angry/ben_01.ogg", "sad/anna_02.flac"):
+        write_noise(tmp_path / "own" / name)
+    table = load_folder(tmp_path / "own", name="own")
+    assert table["emotion"].tolist() == ["angry", "angry", "sad"]
+    assert table["speaker"].tolist() == ["anna", "ben", "anna"]
+    assert table["utterance"].tolist() == [
+        "own/Angry/anna_01",
+        "own/Angry/ben_01",
+        "own/sad/anna_02",
+    ]
+    assert set(table["gender"]) == {"unknown"} and set(table["corpus"]) == {"own"}
+
+
+def test_own_files_without_speaker_count_as_speakers_and_say_so(tmp_path):
+    for name in ("angry/1.wav", "sad/1.wav", "sad/anna_1.wav"):
+        write_noise(tmp_path / "own" / name)
+    with pytest.warns(UserWarning, match="2 of 3 file names have no '_'"):
+        table = load_folder(tmp_path / "own")
+    assert table["speaker"].tolist() == ["angry/1", "sad/1", "anna"]
+
+
+def test_own_files_outside_a_subfolder_are_left_out(tmp_path):
+    for name in ("angry/anna_1.wav", "anna_2.wav"):
+        write_noise(tmp_path / name)
+    with pytest.warns(UserWarning, match="no emotion; sort it into a folder"):
+        table = load_folder(tmp_path)
+    assert len(table) == 1
+
+
+def test_own_csv_gives_the_labels(tmp_path):
+    for name in ("x/1.wav", "x/2.wav", "x/3.wav"):
+        write_noise(tmp_path / name)
+    csv = tmp_path / "labels.csv"
+    csv.write_text(
+        "\ufeffpath,emotion,speaker,gender,mood\n"
+        "x/1.wav, Happy ,01,female,good\nx/2.wav,sad,NA,,\nx/3.wav,,02,,\ny/4.wav,sad,02,,\n",
+        encoding="utf-8",
+    )
+    with pytest.warns(UserWarning, match="left out 2 of 4"):
+        table = load_folder(tmp_path, csv=csv)
+    assert table[["emotion", "speaker", "gender"]].to_numpy().tolist() == [
+        ["happy", "01", "female"],
+        ["sad", "NA", "unknown"],
+    ]
+    problems = {Path(e["path"]).name: e["problem"] for e in table.attrs["left_out"]}
+    assert problems["3.wav"] == "no emotion; fill it in"
+    assert "no such file, though" in problems["4.wav"]
+
+
+def test_own_csv_lacks_a_column(tmp_path):
+    csv = tmp_path / "labels.csv"
+    csv.write_text("path,label\na.wav,sad\n")
+    with pytest.raises(ValueError, match=r"labels\.csv: no column emotion, speaker among path"):
+        load_folder(tmp_path, csv=csv)
+    with pytest.raises(FileNotFoundError, match=r"none\.csv: no such file; give a CSV"):
+        load_folder(tmp_path, csv=tmp_path / "none.csv")
+
+
+def test_combined_corpora_keep_speakers_apart():
+    write_ravdess(paths.RAW_DIR / "ravdess", actors=(1, 2))
+    write_ravdess(paths.SAMPLE_DIR, actors=(1,))
+    (paths.SAMPLE_DIR / "Actor_01" / "odd.wav").touch()
+    with pytest.warns(UserWarning, match="left out 1"):
+        tables = [load_corpus("sample"), load_corpus("ravdess")]
+    table = combine_corpora(tables)
+    assert table["speaker"].unique().tolist() == ["ravdess/01", "ravdess/02", "sample/01"]
+    assert table["utterance"].is_monotonic_increasing and isinstance(table.index, pd.RangeIndex)
+    assert len(table) == 6 and len(table.attrs["left_out"]) == 1
+    pd.testing.assert_frame_equal(combine_corpora([table]), table)
+    with pytest.raises(ValueError, match="in two tables"):
+        combine_corpora([tables[1], tables[1]])
+    with pytest.raises(ValueError, match="no tables"):
+        combine_corpora([])
+
+
+# Fetching
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves one body; `cut` breaks the next answer off, `ranges` records what was asked for."""
+
+    body, cut, honours_ranges = b"", None, True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.ranges = []
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_port}/speech.zip?download=1"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        server, asked = self.server, self.headers.get("Range")
+        server.ranges.append(asked)
+        start = int(asked.removeprefix("bytes=")[:-1]) if asked and server.honours_ranges else 0
+        if start >= len(server.body) > 0:
+            self.send_error(416)
+            return
+        rest = server.body[start:]
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(rest)))
+        self.end_headers()
+        self.wfile.write(rest[: server.cut])
+        server.cut = None
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    server = Server()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def zip_folder(folder: Path, *, above="", extra=()) -> bytes:
+    archive = folder.with_suffix(".zip")
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in sorted(folder.rglob("*.wav")):
+            file.write(path, f"{above}{path.relative_to(folder).as_posix()}")
+        for name in extra:
+            file.writestr(name, b"x")
+    return archive.read_bytes()
+
+
+def publish(server, monkeypatch, body: bytes, *, name="ravdess", checked=True, **changes) -> None:
+    server.body = body
+    checks = {"num_bytes": len(body), "md5": hashlib.md5(body).hexdigest()} if checked else {}
+    archive = replace(
+        CORPORA[name].archive, url=server.url, **({"num_bytes": None, "md5": None} | checks)
+    )
+    record = replace(CORPORA[name], **({"archive": archive, "num_utterances": 4} | changes))
+    monkeypatch.setitem(CORPORA, name, record)
+
+
+@pytest.fixture
+def published(server, monkeypatch, tmp_path):
+    write_ravdess(tmp_path / "published")
+    body = zip_folder(tmp_path / "published", above="Speech/", extra=["__MACOSX/Speech/._a.wav"])
+    publish(server, monkeypatch, body)
+    return body
+
+
+def test_fetch_downloads_checks_and_unpacks_once(server, published, tmp_path):
+    folder = fetch_corpus("ravdess")
+    assert folder == paths.RAW_DIR / "ravdess"
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+    expected = [
+        path.relative_to(tmp_path / "published") for path in write_ravdess(tmp_path / "published")
+    ]
+    assert names == sorted(["Actor_01", "Actor_02", *(path.as_posix() for path in expected)])
+    assert len(load_corpus("ravdess")) == 4
+    fetch_corpus("ravdess")
+    assert server.ranges == [None]
+
+
+def test_fetch_continues_an_interrupted_download(server, published, monkeypatch):
+    monkeypatch.setattr(downloads, "CHUNK_BYTES", 1_000)
+    folder = paths.RAW_DIR / "ravdess"
+    server.cut = 20_000
+    with pytest.raises(OSError, match="stopped after 20,000 bytes.*call again to continue"):
+        fetch_corpus("ravdess")
+    assert [path.name for path in folder.iterdir()] == ["Audio_Speech_Actors_01-24.zip.part"]
+    fetch_corpus("ravdess")
+    assert server.ranges == [None, "bytes=20000-"]
+    assert len(load_corpus("ravdess")) == 4
+
+
+def test_fetch_starts_again_where_ranges_are_not_served(server, published):
+    server.honours_ranges, server.cut = False, 20_000
+    with pytest.raises(OSError, match="call again"):
+        fetch_corpus("ravdess")
+    assert len(list(fetch_corpus("ravdess").rglob("*.wav"))) == 4
+
+
+def test_fetch_refuses_another_file_than_published(server, published, monkeypatch):
+    server.body = published[:-1] + b"?"
+    with pytest.raises(ValueError, match="not the file that was published"):
+        fetch_corpus("ravdess")
+    assert list((paths.RAW_DIR / "ravdess").iterdir()) == []
+    server.body = published + b"?"
+    with pytest.raises(ValueError, match="expected "):
+        fetch_corpus("ravdess")
+    server.body = published
+    assert len(list(fetch_corpus("ravdess").rglob("*.wav"))) == 4
+
+
+def test_fetch_uses_an_archive_copied_by_hand(server, published):
+    folder = paths.RAW_DIR / "ravdess"
+    folder.mkdir(parents=True)
+    (folder / CORPORA["ravdess"].archive.file_name).write_bytes(published)
+    fetch_corpus("ravdess")
+    assert server.ranges == [] and len(load_corpus("ravdess")) == 4
+
+
+@pytest.mark.parametrize("member", ["../evil.wav", "/evil.wav", "a/../../../evil.wav"])
+def test_fetch_refuses_members_that_leave_the_folder(member, server, monkeypatch, tmp_path):
+    write_ravdess(tmp_path / "published")
+    publish(server, monkeypatch, zip_folder(tmp_path / "published", extra=[member]))
+    with pytest.raises(ValueError, match="leaves the folder"):
+        fetch_corpus("ravdess")
+    assert not list(tmp_path.rglob("evil.wav")) and not Path("/evil.wav").exists()
+    assert not list((paths.RAW_DIR / "ravdess").rglob("*.wav"))
+
+
+def test_an_interrupted_extraction_leaves_nothing(server, published, monkeypatch):
+    extract, calls = zipfile.ZipFile.extract, []
+
+    def fail_at_third(self, *arguments):
+        calls.append(1)
+        if len(calls) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return extract(self, *arguments)
+
+    monkeypatch.setattr(zipfile.ZipFile, "extract", fail_at_third)
+    with pytest.raises(OSError, match="No space left"):
+        fetch_corpus("ravdess")
+    folder = paths.RAW_DIR / "ravdess"
+    assert [path.name for path in folder.iterdir()] == ["Audio_Speech_Actors_01-24.zip"]
+    fetch_corpus("ravdess")
+    assert server.ranges == [None] and len(list(folder.rglob("*.wav"))) == 4
+
+
+def test_a_full_disk_while_downloading_says_what_to_do(published, monkeypatch):
+    def fail(url, part):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(downloads, "_append_rest", fail)
+    with pytest.raises(OSError, match=r"No space left.*zip\.part: check .* free disk space"):
+        fetch_corpus("ravdess")
+
+
+def test_fetch_without_checksum_goes_by_the_index(server, monkeypatch, tmp_path):
+    names = ["OAF_angry/OAF_back_angry", "OAF_Fear/OAF_food_fear", "OAF_neutral/OA_bite_neutral"]
+    for seed, name in enumerate(names):
+        write_noise(tmp_path / "official" / f"{name}.wav", seed=seed)
+        write_noise(tmp_path / "flat" / f"{Path(name).name}.wav", seed=seed)
+    write_index("tess", tmp_path / "official")
+    body = zip_folder(tmp_path / "flat")
+    publish(server, monkeypatch, body, name="tess", checked=False, num_utterances=3)
+    folder = fetch_corpus("tess")
+    assert all((folder / f"{name}.wav").is_file() for name in names)
+    assert validate_corpus("tess").empty
+
+    write_noise(tmp_path / "flat" / "OAF_food_fear.wav", seed=9)
+    server.body = zip_folder(tmp_path / "flat")
+    with pytest.raises(ValueError, match=r"only 2 of 3 recordings .* by hand from https"):
+        fetch_corpus("tess", folder=tmp_path / "second")
+    assert not list((tmp_path / "second").rglob("*.wav"))
+
+
+def test_a_damaged_archive_is_named(tmp_path):
+    (tmp_path / "a.zip").write_bytes(b"PK\x03\x04 not an archive")
+    damaged = pytest.raises(ValueError, match=r"a\.zip: damaged archive .* download it again")
+    with damaged, downloads.unpack_archive(tmp_path / "a.zip", tmp_path):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [("savee", "register"), ("emodb", "download.zip"), ("cremad", "git-lfs"), ("sample", "ships")],
+)
+def test_fetch_says_how_to_get_what_it_may_not_download(name, how):
+    with pytest.raises(FileNotFoundError, match=how) as caught:
+        fetch_corpus(name)
+    assert CORPORA[name].example in str(caught.value)
+
+
+def test_fetch_returns_at_once_when_the_corpus_is_there(monkeypatch):
+    for number in range(4):
+        write_noise(paths.RAW_DIR / "savee" / "AudioData" / "DC" / f"a0{number}.wav", seed=number)
+    monkeypatch.setitem(CORPORA, "savee", replace(CORPORA["savee"], num_utterances=4))
+    assert fetch_corpus("savee") == paths.RAW_DIR / "savee"
+
+
+# Validation
+
+
+def test_validation_tells_each_problem():
+    folder = paths.RAW_DIR / "ravdess"
+    files = write_ravdess(folder, actors=(1, 2, 3, 4))
+    write_index("ravdess", folder)
+    assert validate_corpus("ravdess").empty
+    missing, altered, resampled, silent, unreadable, copied = files[:6]
+    missing.unlink()
+    write_noise(altered, seed=50)
+    write_noise(resampled, seed=2, rate=8_000)
+    write_noise(silent, peak=0)
+    unreadable.write_text("not audio")
+    copied.write_bytes(files[6].read_bytes())
+    write_noise(folder / "Actor_01" / "song.wav", seed=51)
+    write_noise(folder / "Actor_05" / "03-01-01-01-01-01-05.wav", seed=52)
+    (folder / "copy" / "Actor_04").mkdir(parents=True)
+    (folder / "copy" / "Actor_04" / files[7].name).write_bytes(files[7].read_bytes())
+    report = validate_corpus("ravdess")
+    assert list(report.columns) == ["path", "problem", "detail"]
+    found = {(row.path.split("/")[-1], row.problem) for row in report.itertuples()}
+    assert found == {
+        (missing.name, "missing"),
+        (altered.name, "altered"),
+        (resampled.name, "resampled"),
+        (silent.name, "silent"),
+        (silent.name, "altered"),
+        (unreadable.name, "unreadable"),
+        (copied.name, "altered"),
+        (files[6].name, "duplicated"),
+        ("song.wav", "extra"),
+        ("03-01-01-01-01-01-05.wav", "extra"),
+        (files[7].name, "extra"),
+    }
+    details = dict(zip(report["problem"], report["detail"], strict=True))
+    assert details["resampled"] == "8000 Hz, published at 16000 Hz"
+    assert details["duplicated"].startswith("the same bytes as Actor_03/")
+    extra = report[report["problem"] == "extra"].set_index("path")["detail"]
+    assert extra[f"copy/Actor_04/{files[7].name}"].startswith("a second copy of Actor_04/")
+    assert "not a recording of RAVDESS" in extra["Actor_01/song.wav"]
+
+
+def test_validation_ignores_the_case_of_folders():
+    folder = paths.RAW_DIR / "tess"
+    write_noise(folder / "OAF_Fear" / "OAF_food_fear.wav")
+    write_index("tess", folder)
+    (folder / "OAF_Fear").rename(folder / "OAF_fear")
+    assert validate_corpus("tess").empty
+
+
+def test_validation_without_an_index_counts():
+    write_noise(paths.RAW_DIR / "emodb" / "wav" / "03a01Fa.wav")
+    report = validate_corpus("emodb")
+    assert report.to_numpy().tolist() == [[".", "missing", "1 of 535 recordings are here"]]
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_committed_indices_fit_the_records(name):
+    index = pd.read_csv(paths.ROOT / "data" / "index" / f"{name}.csv")
+    corpus = CORPORA[name]
+    labels = pd.DataFrame([parse_path(corpus, path) for path in index["path"]])
+    assert len(labels) == corpus.num_utterances and labels["utterance"].is_unique
+    assert labels["emotion"].value_counts().to_dict() == COUNTS[name]
+    assert labels["speaker"].nunique() == corpus.num_speakers
+    per_speaker = labels.groupby(["speaker", "emotion"]).size().groupby("emotion").nunique()
+    assert (per_speaker == 1).all()
+
+
+def test_the_sample_is_whole(monkeypatch):
+    monkeypatch.setattr(paths, "INDEX_DIR", paths.ROOT / "data" / "index")
+    folder = paths.ROOT / "data" / "sample"
+    table = load_corpus("sample", folder=folder)
+    assert table["emotion"].value_counts().to_dict() == COUNTS["sample"]
+    assert table.groupby("gender")["speaker"].nunique().to_dict() == {"female": 4, "male": 4}
+    assert validate_corpus("sample", folder=folder).empty
+
+
+# Real recordings
+
+
+@pytest.mark.speech
+@pytest.mark.parametrize("name", ["ravdess", "savee", "tess"])
+def test_real_corpora_are_whole(name, speech_folder):
+    table = load_corpus(name, folder=speech_folder(name))
+    assert table["emotion"].value_counts().to_dict() == COUNTS[name]
+    assert len(table) == CORPORA[name].num_utterances
+    assert table["seconds"].between(1.2, 7.2).all()
+    assert table.attrs["left_out"] == []
+
+
+@pytest.mark.speech
+def test_real_ravdess_has_its_known_duplicate(speech_folder, monkeypatch):
+    monkeypatch.setattr(paths, "INDEX_DIR", paths.ROOT / "data" / "index")
+    report = validate_corpus("ravdess", folder=speech_folder("ravdess"))
+    duplicated = report[report["problem"] == "duplicated"]
+    assert duplicated["path"].tolist() == ["Actor_07/03-01-03-01-02-02-07.wav"]
+    assert set(report["problem"]) <= {"duplicated", "resampled"}
