@@ -1,0 +1,237 @@
+"""From waveforms to arrays: log-mel spectrograms and MFCC, cached, and their normaliser."""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+
+import librosa
+import numpy as np
+import pandas as pd
+import scipy.fft
+from joblib import Parallel, delayed
+from tqdm.auto import tqdm
+
+from common import paths
+from common.audio import SAMPLE_RATE_HERTZ, fix_length, load_waveform, trim_silence
+from common.augmentation import Augmentation
+
+KINDS = ("log_mel", "mfcc")
+
+
+@dataclass(frozen=True)
+class FeatureConfig:
+    """Settings that decide the values of a feature array.
+
+    `kind` is "log_mel" (decibels of power in mel bands) or "mfcc" (its cosine transform).
+    Waveforms are trimmed `trim_top_db` below their loudest frame (None: not trimmed), then
+    cut or padded to `duration_seconds`. Values more than `range_db` below the loudest one
+    of the utterance are raised to that floor.
+    """
+
+    kind: str = "log_mel"
+    duration_seconds: float = 2.5
+    trim_top_db: float | None = 30.0
+    window_length_seconds: float = 0.064
+    hop_length_seconds: float = 0.016
+    num_bands: int = 64
+    fmin_hertz: float = 50.0
+    fmax_hertz: float = 8000.0
+    range_db: float = 80.0
+    num_coefficients: int = 40
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"kind={self.kind!r} is unknown; choose from {KINDS}")
+        if self.fmax_hertz > SAMPLE_RATE_HERTZ / 2:
+            raise ValueError(
+                f"fmax_hertz={self.fmax_hertz} is above half the sample rate; "
+                f"use at most {SAMPLE_RATE_HERTZ // 2}"
+            )
+
+    @property
+    def num_samples(self) -> int:
+        return round(self.duration_seconds * SAMPLE_RATE_HERTZ)
+
+    @property
+    def window_length(self) -> int:
+        return round(self.window_length_seconds * SAMPLE_RATE_HERTZ)
+
+    @property
+    def hop_length(self) -> int:
+        return round(self.hop_length_seconds * SAMPLE_RATE_HERTZ)
+
+    @property
+    def fft_length(self) -> int:
+        """The window length, up to the next power of two."""
+        return 1 << (self.window_length - 1).bit_length()
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(frames, bands) of one utterance."""
+        width = self.num_bands if self.kind == "log_mel" else self.num_coefficients
+        return 1 + self.num_samples // self.hop_length, width
+
+
+@dataclass(frozen=True)
+class Features:
+    """Feature arrays of an utterance table, row for row, with the recipe that made them.
+
+    `values` has shape (utterances, frames, bands); `copies` has shape (utterances, copies,
+    frames, bands) and holds the augmented versions, which only training may see.
+    """
+
+    values: np.ndarray
+    copies: np.ndarray
+    description: dict = field(repr=False)
+
+
+@lru_cache(maxsize=16)
+def _build_filterbank(config: FeatureConfig) -> np.ndarray:
+    """Slaney mel filters, shape (bands, bins)."""
+    return librosa.filters.mel(
+        sr=SAMPLE_RATE_HERTZ,
+        n_fft=config.fft_length,
+        n_mels=config.num_bands,
+        fmin=config.fmin_hertz,
+        fmax=config.fmax_hertz,
+    )
+
+
+def compute_features(waveform: np.ndarray, config: FeatureConfig) -> np.ndarray:
+    """Turn one waveform into one feature array.
+
+    The steps are librosa's: centred frames, Hann window, power spectrum, Slaney mel filters,
+    decibels with a floor `range_db` below the maximum; for MFCC the orthonormal DCT-II of
+    those decibels (Davis and Mermelstein 1980).
+
+    Parameters
+    ----------
+    waveform
+        Shape (samples,), 16 kHz.
+
+    Returns
+    -------
+    np.ndarray, shape `config.shape`, float32
+        Decibels for log-mel, cepstral coefficients for MFCC.
+    """
+    if config.trim_top_db is not None:
+        waveform = trim_silence(waveform, top_db=config.trim_top_db)
+    waveform = fix_length(waveform, config.num_samples)
+    spectrum = librosa.stft(
+        waveform,
+        n_fft=config.fft_length,
+        win_length=config.window_length,
+        hop_length=config.hop_length,
+        pad_mode="constant",
+    )
+    power = spectrum.real**2 + spectrum.imag**2
+    decibels = librosa.power_to_db(_build_filterbank(config) @ power, top_db=config.range_db)
+    if config.kind == "mfcc":
+        decibels = scipy.fft.dct(decibels, type=2, norm="ortho", axis=0)[: config.num_coefficients]
+    return np.ascontiguousarray(decibels.T, dtype=np.float32)
+
+
+def extract_features(
+    table: pd.DataFrame,
+    config: FeatureConfig,
+    *,
+    augmentations: Sequence[Augmentation] = (),
+    jobs: int = -1,
+) -> Features:
+    """Compute the features of a table, or read them from the cache.
+
+    Parameters
+    ----------
+    table
+        An utterance table.
+    augmentations
+        Each one gives every utterance one augmented copy. A copy depends on its own
+        recording alone, so making it before the split lets nothing through; training
+        takes the copies of its own rows and leaves the others.
+    jobs
+        joblib workers; -1 for one per core.
+
+    Returns
+    -------
+    Features
+
+    Notes
+    -----
+    The cache lies in `data/cache`, one file per table and recipe. Where it cannot be
+    written (read-only, full disk) a warning says so and the result is returned all the same.
+    """
+    description = {
+        **asdict(config),
+        "augmentations": [augmentation.describe() for augmentation in augmentations],
+        "audio": digest(list(table["audio_hash"])),
+    }
+    cached = paths.CACHE_DIR / f"features-{digest(description)}.npy"
+    if cached.exists():
+        stacked = np.load(cached, mmap_mode=None)
+    else:
+        rows = zip(table["path"], table["audio_hash"], strict=True)
+        work = (delayed(_extract_row)(*row, config, tuple(augmentations)) for row in rows)
+        results = Parallel(n_jobs=jobs, prefer="threads", return_as="generator")(work)
+        stacked = np.stack(
+            list(tqdm(results, total=len(table), desc="features", unit="utterance", leave=False))
+        )
+        _save_cache(cached, stacked)
+    return Features(stacked[:, 0], stacked[:, 1:], description)
+
+
+def _extract_row(
+    path: str, audio_hash: str, config: FeatureConfig, augmentations: tuple[Augmentation, ...]
+) -> np.ndarray:
+    waveform = load_waveform(path)
+    versions = [compute_features(waveform, config)]
+    for number, augmentation in enumerate(augmentations):
+        rng = np.random.default_rng([number, int(audio_hash[:16], 16)])
+        versions.append(compute_features(augmentation(waveform, rng), config))
+    return np.stack(versions)
+
+
+def _save_cache(path, array: np.ndarray) -> None:
+    try:
+        with paths.write_atomically(path) as temporary:
+            np.save(temporary, array)
+    except OSError as error:
+        warnings.warn(
+            f"{path}: the features could not be cached ({error.strerror}); they are computed "
+            "again next time. Free space, or point SER_DATA_DIR to a folder you can write to.",
+            stacklevel=3,
+        )
+
+
+def digest(content: object) -> str:
+    """Short name of anything JSON can write, the same on every machine."""
+    text = json.dumps(content, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Normaliser:
+    """Mean and standard deviation per band, of training rows alone; both of shape (bands,)."""
+
+    mean: np.ndarray
+    std: np.ndarray
+
+    def apply(self, values: np.ndarray) -> np.ndarray:
+        """Give (values - mean) / std for an array of shape (…, bands), float32."""
+        return ((values - self.mean) / self.std).astype(np.float32)
+
+
+def fit_normaliser(values: np.ndarray) -> Normaliser:
+    """Measure each band of the training rows.
+
+    Parameters
+    ----------
+    values
+        Shape (training utterances, frames, bands).
+    """
+    axes = tuple(range(values.ndim - 1))
+    mean = values.mean(axis=axes, dtype=np.float64)
+    std = values.std(axis=axes, dtype=np.float64)
+    return Normaliser(mean.astype(np.float32), np.maximum(std, 1e-6).astype(np.float32))

@@ -1,0 +1,380 @@
+"""How one model is trained: settings, batches, learning rate, choice of the epoch, resuming.
+
+This module knows arrays and a Keras model; `common.cross_validation` knows tables and folds.
+"""
+
+import json
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+from sklearn.metrics import recall_score
+from tqdm.auto import tqdm
+
+from common import paths
+from common.augmentation import mask_spectrograms, mix_examples, shift_frames
+
+SCHEDULES = ("constant", "cosine", "step", "plateau")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Settings that decide how a model is trained.
+
+    Optimiser: Adam with decoupled weight decay (AdamW, Loshchilov and Hutter 2019), gradients
+    clipped to `clip_norm`. `schedule` is constant, cosine (to zero at the last epoch), step
+    (times `step_factor` every `step_epochs`) or plateau (times `step_factor` after
+    `plateau_patience` epochs without a better validation loss), after a linear warm-up.
+    `ema_momentum` keeps an exponential moving average of the weights, which is what is
+    validated and tested; None switches it off.
+
+    Selection: the epoch with the best `monitor` ("uar" or "loss" on the validation part) is
+    kept; training stops after `patience` epochs without a better one (None: never). Where a
+    fold has no validation part, the last epoch is kept.
+
+    Loss: cross-entropy with `label_smoothing`; `focal_gamma` > 0 makes it focal (Lin et al.
+    2017); `class_weights` weights each class by its inverse frequency in training.
+
+    Augmentation of training batches: with `use_copies`, every epoch takes one version of each
+    utterance, the original or one of its copies, at random; masks, shifts and mixup as in
+    `common.augmentation`, 0 switching each off.
+    """
+
+    epochs: int = 90
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    schedule: str = "cosine"
+    warmup_epochs: int = 3
+    step_epochs: int = 20
+    step_factor: float = 0.5
+    plateau_patience: int = 5
+    ema_momentum: float | None = 0.99
+    monitor: str = "uar"
+    patience: int | None = None
+    label_smoothing: float = 0.1
+    focal_gamma: float = 0.0
+    class_weights: bool = False
+    use_copies: bool = True
+    mixup_alpha: float = 0.2
+    num_time_masks: int = 1
+    max_time_width: int = 16
+    num_frequency_masks: int = 1
+    max_frequency_width: int = 8
+    max_shift: int = 10
+
+    def __post_init__(self) -> None:
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"schedule={self.schedule!r} is unknown; choose from {SCHEDULES}")
+        if self.monitor not in ("uar", "loss"):
+            raise ValueError(f"monitor={self.monitor!r} is unknown; choose 'uar' or 'loss'")
+        for name in ("epochs", "batch_size", "learning_rate"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name}={getattr(self, name)} must be above 0")
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Normalised features of some rows: values (rows, frames, bands), one-hot targets (rows,
+    classes), and augmented copies (rows, copies, frames, bands), which only training rows have.
+    """
+
+    values: np.ndarray
+    targets: np.ndarray
+    copies: np.ndarray | None = None
+
+
+def train_model(
+    model: keras.Model,
+    train: Examples,
+    validation: Examples,
+    *,
+    config: TrainingConfig,
+    seed: int,
+    state_path: Path,
+    title: str = "training",
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> tuple[list[dict], float]:
+    """Train a model and leave the weights of its best epoch in it.
+
+    After every epoch all that the rest depends on is saved to `state_path`; where that file
+    exists, training goes on from it and gives what it would have given uninterrupted.
+
+    Parameters
+    ----------
+    model
+        Not compiled; ends in class probabilities.
+    validation
+        Chooses the epoch, stops early, drives the plateau schedule. May be empty.
+    seed
+        Of the batches: their order, their augmentation.
+    title
+        Label of the progress bar.
+    callbacks
+        More Keras callbacks, TensorBoard for instance.
+
+    Returns
+    -------
+    history, seconds
+        One dict per epoch (learning rate, training loss and accuracy, validation loss, UAR
+        and WA), and the time that training took, interruptions left out.
+    """
+    _compile_model(model, config)
+    batches = TrainingBatches(train, config=config, seed=seed)
+    keeper = _EpochKeeper(batches, validation, config=config, path=state_path, title=title)
+    first_epoch = keeper.restore(model)
+    if not keeper.is_finished(first_epoch):
+        model.fit(
+            batches,
+            epochs=config.epochs,
+            initial_epoch=first_epoch,
+            shuffle=False,
+            verbose=0,
+            callbacks=[keeper, *callbacks],
+        )
+    for variable, value in zip(model.weights, keeper.best, strict=True):
+        variable.assign(value)
+    return keeper.history, keeper.seconds
+
+
+def predict(model: keras.Model, values: np.ndarray) -> np.ndarray:
+    """Class probabilities, shape (rows, classes), of normalised features (rows, frames, bands)."""
+    return model.predict(values, batch_size=64, verbose=0)
+
+
+class TrainingBatches(keras.utils.PyDataset):
+    """Batches of augmented training rows, decided by (seed, epoch, batch) alone.
+
+    Rows left over after the last full batch of an epoch wait for another epoch's order.
+    """
+
+    def __init__(self, train: Examples, *, config: TrainingConfig, seed: int) -> None:
+        super().__init__()
+        self.versions = train.values[:, None]
+        if config.use_copies and train.copies is not None:
+            self.versions = np.concatenate([self.versions, train.copies], axis=1)
+        self.targets = targets = train.targets
+        self.config = config
+        self.seed = seed
+        counts = targets.sum(axis=0)
+        self.class_weights = len(targets) / (len(counts) * np.maximum(counts, 1))
+        self.start_epoch(0)
+
+    def start_epoch(self, epoch: int) -> None:
+        """Draw the order of the rows and which version of each is seen."""
+        self.epoch = epoch
+        rng = np.random.default_rng([self.seed, epoch])
+        self.order = rng.permutation(len(self.targets))
+        self.choice = rng.integers(0, self.versions.shape[1], size=len(self.targets))
+
+    def __len__(self) -> int:
+        return max(1, len(self.targets) // self.config.batch_size)
+
+    def __getitem__(self, index: int):
+        config = self.config
+        rng = np.random.default_rng([self.seed, self.epoch, index])
+        rows = self.order[index * config.batch_size : (index + 1) * config.batch_size]
+        batch = self.versions[rows, self.choice[rows]]
+        targets = self.targets[rows]
+        weights = (targets @ self.class_weights).astype(np.float32)
+        if config.max_shift:
+            batch = shift_frames(batch, rng, max_shift=config.max_shift)
+        if config.num_time_masks or config.num_frequency_masks:
+            batch = mask_spectrograms(
+                batch,
+                rng,
+                num_time_masks=config.num_time_masks,
+                num_frequency_masks=config.num_frequency_masks,
+                max_time_width=config.max_time_width,
+                max_frequency_width=config.max_frequency_width,
+            )
+        if config.mixup_alpha:
+            batch, targets = mix_examples(batch, targets, rng, alpha=config.mixup_alpha)
+        return (batch, targets, weights) if config.class_weights else (batch, targets)
+
+
+def compute_learning_rate(config: TrainingConfig, epoch: int, losses: Sequence[float]) -> float:
+    """Learning rate of an epoch (from 0), given the validation losses of those before it."""
+    if epoch < config.warmup_epochs:
+        return config.learning_rate * (epoch + 1) / (config.warmup_epochs + 1)
+    if config.schedule == "cosine":
+        progress = (epoch - config.warmup_epochs) / max(1, config.epochs - config.warmup_epochs)
+        return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+    if config.schedule == "step":
+        return config.learning_rate * config.step_factor ** (epoch // config.step_epochs)
+    if config.schedule == "plateau":
+        best, waited, factor = math.inf, 0, 1.0
+        for loss in losses:
+            best, waited = (loss, 0) if loss < best else (best, waited + 1)
+            if waited >= config.plateau_patience:
+                factor, waited = factor * config.step_factor, 0
+        return config.learning_rate * factor
+    return config.learning_rate
+
+
+class _EpochKeeper(keras.callbacks.Callback):
+    """After each epoch: validate the averaged weights, keep the best, save all that resumes it."""
+
+    def __init__(
+        self,
+        batches: TrainingBatches,
+        validation: Examples,
+        *,
+        config: TrainingConfig,
+        path: Path,
+        title: str,
+    ) -> None:
+        super().__init__()
+        self.batches, self.validation = batches, validation
+        self.config, self.path, self.title = config, path, title
+        self.history: list[dict] = []
+        self.best: list[np.ndarray] = []
+        self.best_epoch = -1
+        self.seconds = 0.0
+
+    def restore(self, model: keras.Model) -> int:
+        """Load the state of an interrupted fold, if there is one; give the epoch to go on with."""
+        if not self.path.exists():
+            return 0
+        with np.load(self.path, allow_pickle=False) as state:
+            for name, variables in _group_variables(model).items():
+                for index, variable in enumerate(variables):
+                    variable.assign(state[f"{name}_{index}"])
+            self.best = [state[f"best_{index}"] for index in range(len(model.weights))]
+            notes = json.loads(str(state["notes"]))
+        self.history, self.best_epoch = notes["history"], notes["best_epoch"]
+        self.seconds = notes["seconds"]
+        return len(self.history)
+
+    def is_finished(self, epoch: int) -> bool:
+        """Whether the epochs are used up, or `patience` of them went by without a better one."""
+        patience = self.config.patience
+        waited = epoch - 1 - self.best_epoch if self.history else 0
+        return epoch >= self.config.epochs or (patience is not None and waited >= patience)
+
+    def on_train_begin(self, logs=None) -> None:
+        self.bar = tqdm(
+            total=self.config.epochs,
+            initial=len(self.history),
+            desc=self.title,
+            unit="epoch",
+            leave=False,
+        )
+
+    def on_train_end(self, logs=None) -> None:
+        self.bar.close()
+
+    def on_epoch_begin(self, epoch: int, logs=None) -> None:
+        self.started = time.perf_counter()
+        self.batches.start_epoch(epoch)
+        losses = [row["validation_loss"] for row in self.history]
+        self.model.optimizer.learning_rate = compute_learning_rate(self.config, epoch, losses)
+
+    def on_epoch_end(self, epoch: int, logs=None) -> None:
+        with _averaged_weights(self.model, self.config):
+            scores = self._validate()
+            if self._is_better(scores):
+                self.best = [np.array(variable) for variable in self.model.weights]
+                self.best_epoch = epoch
+        self.seconds += time.perf_counter() - self.started
+        self.history.append(
+            {
+                "epoch": epoch,
+                "learning_rate": float(np.array(self.model.optimizer.learning_rate)),
+                "loss": float(logs["loss"]),
+                "accuracy": float(logs["accuracy"]),
+                **scores,
+            }
+        )
+        self._save()
+        self.bar.update()
+        self.bar.set_postfix(loss=f"{logs['loss']:.3f}", uar=f"{scores['validation_uar']:.3f}")
+        if self.is_finished(epoch + 1):
+            self.model.stop_training = True
+
+    def _validate(self) -> dict:
+        names = ("validation_loss", "validation_uar", "validation_wa")
+        if not len(self.validation.targets):
+            return dict.fromkeys(names, math.nan)
+        probabilities = predict(self.model, self.validation.values)
+        true = self.validation.targets.argmax(axis=1)
+        predicted = probabilities.argmax(axis=1)
+        loss = -np.log(np.maximum(probabilities[np.arange(len(true)), true], 1e-7)).mean()
+        uar = recall_score(true, predicted, average="macro", labels=np.unique(true))
+        values = (float(loss), float(uar), float((true == predicted).mean()))
+        return dict(zip(names, values, strict=True))
+
+    def _is_better(self, scores: dict) -> bool:
+        if self.best_epoch < 0 or not len(self.validation.targets):
+            return True
+        best = self.history[self.best_epoch]
+        if self.config.monitor == "loss":
+            return scores["validation_loss"] < best["validation_loss"]
+
+        def rank(row: dict) -> tuple:
+            return row["validation_uar"], -row["validation_loss"]
+
+        return rank(scores) > rank(best)
+
+    def _save(self) -> None:
+        state = {
+            f"{name}_{index}": np.array(variable)
+            for name, variables in _group_variables(self.model).items()
+            for index, variable in enumerate(variables)
+        }
+        state |= {f"best_{index}": value for index, value in enumerate(self.best)}
+        notes = {
+            "history": self.history,
+            "best_epoch": self.best_epoch,
+            "seconds": self.seconds,
+        }
+        with paths.write_atomically(self.path) as temporary:
+            np.savez(temporary, notes=json.dumps(notes), **state)
+
+
+def _compile_model(model: keras.Model, config: TrainingConfig) -> None:
+    optimizer = keras.optimizers.AdamW(
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        clipnorm=None,
+        global_clipnorm=config.clip_norm,
+        use_ema=config.ema_momentum is not None,
+        ema_momentum=config.ema_momentum or 0.99,
+    )
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    if config.focal_gamma:
+        loss = keras.losses.CategoricalFocalCrossentropy(
+            alpha=1.0, gamma=config.focal_gamma, label_smoothing=config.label_smoothing
+        )
+    else:
+        loss = keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing)
+    optimizer.build(model.trainable_variables)
+    model.compile(optimizer=optimizer, loss=loss, metrics=["accuracy"])
+
+
+def _group_variables(model: keras.Model) -> dict[str, list]:
+    """All variables that decide the rest of the training, dropout generators included."""
+    variables = [*model.trainable_variables, *model.non_trainable_variables]
+    return {"model": variables, "optimizer": list(model.optimizer.variables)}
+
+
+@contextmanager
+def _averaged_weights(model: keras.Model, config: TrainingConfig) -> Iterator[None]:
+    """Put the moving averages in place of the weights for the length of a block."""
+    if config.ema_momentum is None:
+        yield
+        return
+    variables = model.trainable_variables
+    raw = [np.array(variable) for variable in variables]
+    model.optimizer.finalize_variable_values(variables)
+    try:
+        yield
+    finally:
+        for variable, value in zip(variables, raw, strict=True):
+            variable.assign(value)
