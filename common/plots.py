@@ -1,0 +1,295 @@
+"""The pictures that more than one notebook draws.
+
+Every `plot_…` function draws on `ax` (on a new figure when None) and returns it. Scores are
+fractions in the tables and per cent on the axes. Colours and settings are in `style.py`.
+"""
+
+from collections.abc import Mapping
+from itertools import cycle
+from pathlib import Path
+
+import librosa.display
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from common import paths, style
+from common.audio import SAMPLE_RATE_HERTZ
+from common.evaluation import count_confusions, order_emotions
+from common.splits import PROTOCOLS
+
+
+def set_style() -> None:
+    """Apply `style.STYLE` to every figure drawn after this call."""
+    plt.rcParams.update(style.STYLE)
+
+
+def plot_class_counts(
+    table: pd.DataFrame, *, by: str | None = None, ax: Axes | None = None
+) -> Axes:
+    """Draw the utterances per emotion, in one bar or in one per value of the column `by`."""
+    ax = style.make_axes(ax, 7.5, 3.6)
+    emotions = order_emotions(table["emotion"])
+    if by is None:
+        counts = table["emotion"].value_counts().reindex(emotions)
+        ax.bar(emotions, counts, color=style.pick_colours(emotions).values())
+    else:
+        counts = pd.crosstab(table["emotion"], table[by].replace("", "unknown")).reindex(emotions)
+        palette = seaborn.color_palette(
+            [style.BLUE, style.ORANGE, style.GREEN, style.PURPLE, style.SKY], counts.shape[1]
+        )
+        counts.plot.bar(ax=ax, width=0.8, color=palette, rot=0)
+        style.place_legend_above(ax, title=by.capitalize(), ncols=5)
+    for bars in ax.containers:
+        ax.bar_label(bars, fontsize=9, padding=1)
+    ax.set(xlabel="", ylabel="Utterances")
+    ax.margins(y=0.1)
+    ax.grid(visible=False, axis="x")
+    return ax
+
+
+def plot_durations(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Draw the durations per emotion: quartiles, and whiskers to 1.5 times their distance."""
+    emotions = order_emotions(table["emotion"])
+    ax = style.make_axes(ax, 7.5, 0.38 * len(emotions) + 0.9)
+    look = {"saturation": 1, "fliersize": 2.5, "linewidth": 1, "width": 0.65, "legend": False}
+    look |= {"hue": "emotion", "hue_order": emotions, "palette": style.pick_colours(emotions)}
+    seaborn.boxplot(table, x="seconds", y="emotion", order=emotions, ax=ax, **look)
+    ax.set(xlabel="Duration (seconds)", ylabel="")
+    return ax
+
+
+def plot_waveform(
+    waveform: np.ndarray, *, sample_rate_hertz: int = SAMPLE_RATE_HERTZ, ax: Axes | None = None
+) -> Axes:
+    """Draw a waveform of shape (samples,) over time."""
+    ax = style.make_axes(ax, 7.5, 2.2)
+    seconds = np.arange(len(waveform)) / sample_rate_hertz
+    ax.plot(seconds, waveform, color=style.BLUE, linewidth=0.6)
+    ax.set(xlabel="Time (seconds)", ylabel="Amplitude", xlim=(0, len(waveform) / sample_rate_hertz))
+    return ax
+
+
+def plot_features(values: np.ndarray, config, *, ax: Axes | None = None) -> Axes:
+    """Draw the features of one utterance, shape (frames, bands), that a `FeatureConfig` made.
+
+    The colours of MFCC leave out coefficient 0, the level, which would drown the others.
+    """
+    ax = style.make_axes(ax, 7.5, 3)
+    if config.kind == "log_mel":
+        look = {"y_axis": "mel", "fmin": config.fmin_hertz, "fmax": config.fmax_hertz}
+        look |= {"cmap": "magma"}
+        ylabel, label, extend = "Frequency (Hz)", "Level (dB)", "neither"
+    else:
+        limit = np.abs(values[:, 1:]).max()
+        look = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
+        ylabel, label, extend = "Coefficient", "Value", "both"
+    time = {"x_axis": "s", "sr": SAMPLE_RATE_HERTZ, "hop_length": config.hop_length}
+    mesh = librosa.display.specshow(values.T, ax=ax, **time, **look)
+    if config.kind != "log_mel":
+        ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set(xlabel="Time (seconds)", ylabel=ylabel)
+    ax.grid(visible=False)
+    ax.figure.colorbar(mesh, ax=ax, label=label, extend=extend)
+    return ax
+
+
+def plot_history(history: pd.DataFrame, *, fold: int | None = None, axes=None) -> np.ndarray:
+    """Draw the loss, and beside it the accuracies, over the epochs of training.
+
+    Thin lines are single folds and seeds. The thick line is their mean, as far as half of them
+    were still in training. `history` is that of a `training.Run`; `fold` draws one fold alone.
+
+    Returns
+    -------
+    numpy.ndarray, shape (2,)
+        The two axes: those given as `axes`, or those of a new figure.
+
+    Raises
+    ------
+    ValueError
+        If the history lacks the fold.
+    """
+    if fold is not None:
+        known = sorted(set(history["fold"]))
+        if fold not in known:
+            raise ValueError(f"The history has no fold {fold}: use one of {known}.")
+        history = history[history["fold"] == fold]
+    if axes is None:
+        _, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    panels = (
+        {"loss": ("training", style.BLUE), "validation_loss": ("validation", style.VERMILION)},
+        {
+            "accuracy": ("training, WA", style.BLUE),
+            "validation_wa": ("validation, WA", style.GREEN),
+            "validation_uar": ("validation, UAR", style.VERMILION),
+        },
+    )
+    for ax, columns in zip(axes, panels, strict=True):
+        for column, (label, colour) in columns.items():
+            runs = history.pivot(index="epoch", columns=["seed", "fold"], values=column)
+            if runs.isna().all(axis=None):
+                continue
+            mean = runs.mean(axis=1)[runs.notna().mean(axis=1) >= 0.5]
+            if runs.shape[1] > 1:
+                ax.plot(runs.index, runs, color=colour, linewidth=0.7, alpha=0.3)
+            ax.plot(mean.index, mean, color=colour, label=label)
+        ax.set_xlabel("Epoch")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.legend()
+    axes[0].set_ylabel("Loss")
+    axes[1].set_ylabel("Accuracy (%)")
+    axes[1].yaxis.set_major_formatter(style.format_percent())
+    return np.asarray(axes)
+
+
+def plot_confusion_matrix(
+    predictions: pd.DataFrame, *, normalise: bool = True, ax: Axes | None = None
+) -> Axes:
+    """Draw the confusions over all folds and seeds, true emotions in rows.
+
+    Colours are shares of the row; the cells give those shares in whole per cent, or the counts
+    with `normalise=False`.
+    """
+    counts = count_confusions(predictions)
+    support = counts.sum(axis=1)
+    shares = 100 * counts.div(support.where(support > 0), axis=0)
+    ax = style.make_axes(ax, 0.6 * len(counts) + 2.6, 0.5 * len(counts) + 1.2)
+    cells = (shares if normalise else counts).map("{:.0f}".format)
+    look = {"vmin": 0, "vmax": 100, "cmap": "Blues", "linewidths": 0.5, "annot_kws": {"size": 10}}
+    look |= {"cbar_kws": {"label": "Share of the true emotion (%)"}}
+    look |= {"xticklabels": counts.columns, "yticklabels": style.label_with_counts(support)}
+    seaborn.heatmap(shares, annot=cells, fmt="", ax=ax, **look)
+    plt.setp(ax.get_xticklabels(), rotation=40, ha="right", rotation_mode="anchor")
+    ax.set(xlabel="Predicted emotion", ylabel="True emotion (predictions)")
+    return ax
+
+
+def plot_class_report(report: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Draw precision, recall and F1 of each emotion, from `evaluation.report_classes`."""
+    ax = style.make_axes(ax, 7.5, 0.36 * len(report) + 1.3)
+    places = np.arange(len(report))
+    scores = report[["precision", "recall", "f1"]]
+    ax.hlines(places, scores.min(axis=1), scores.max(axis=1), color="#C8C8C8", linewidth=3)
+    looks = ("precision", style.ORANGE, "D"), ("recall", style.BLUE, "o"), ("F1", "black", "|")
+    for label, colour, marker in looks:
+        values = scores[label.lower()]
+        ax.plot(values, places, marker, color=colour, label=label, markersize=8, mew=2)
+    ax.set_yticks(places, style.label_with_counts(report["support"]))
+    ax.set(xlabel="Score (%); number of predictions in brackets", xlim=(0, 1.02))
+    style.finish_rows(ax, ncols=3)
+    return ax
+
+
+def plot_group_scores(scores: pd.DataFrame, *, metric: str = "uar", ax: Axes | None = None) -> Axes:
+    """Draw the score of each group of `evaluation.score_groups`; five or more, best first."""
+    if len(scores) > 4:
+        scores = scores.sort_values(metric, ascending=False, kind="stable")
+    values, mean = scores[metric], scores[metric].mean()
+    ax = style.make_axes(ax, 7.5, 0.28 * len(scores) + 1.2)
+    ax.axvline(
+        mean, color=style.GREY, linestyle="--", zorder=0.9, label=f"mean of groups {100 * mean:.1f}"
+    )
+    bars = ax.barh(
+        style.label_with_counts(scores["num_utterances"]), values, color=style.BLUE, height=0.7
+    )
+    numbers = [f"{100 * value:.0f}" for value in values]
+    ax.bar_label(bars, numbers, padding=3, fontsize=9, bbox=style.ON_WHITE)
+    ax.set(
+        xlabel=f"{style.METRIC_NAMES[metric]} (%); number of utterances in brackets", xlim=(0, 1.02)
+    )
+    ax.set(ylabel=str(scores.index.name).capitalize(), ylim=(-0.6, len(scores) - 0.4))
+    style.finish_rows(ax)
+    return ax
+
+
+def plot_calibration(calibration: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Draw the reliability diagram of `evaluation.measure_calibration`."""
+    ax = style.make_axes(ax, 5, 4.4)
+    edges = np.linspace(0, 1, len(calibration) + 1)
+    shares = calibration["count"] / calibration["count"].sum()
+    look = {"align": "edge", "color": style.BLUE, "edgecolor": "white", "label": "accuracy"}
+    ax.bar(edges[:-1], calibration["accuracy"], edges[1], **look)
+    ax.stairs(shares, edges, color=style.ORANGE, linewidth=1.8, label="share of predictions")
+    ax.plot([0, 1], [0, 1], color=style.GREY, linestyle="--", label="perfect calibration")
+    error = calibration.attrs["expected_calibration_error"]
+    ax.set(title=f"Expected calibration error {100 * error:.1f} %", xlim=(0, 1), ylim=(0, 1))
+    ax.set(xlabel="Probability of the predicted emotion (%)", ylabel="Accuracy, share (%)")
+    ax.xaxis.set_major_formatter(style.format_percent())
+    ax.yaxis.set_major_formatter(style.format_percent())
+    ax.legend(loc="upper left")
+    return ax
+
+
+def plot_comparison(
+    results: pd.DataFrame,
+    *,
+    metric: str = "uar",
+    reference_lines: Mapping[str, float] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw mean and 95 % interval of each system, one row per system, one colour per protocol.
+
+    Parameters
+    ----------
+    results
+        From `results.tabulate_results`; the best system on unseen speakers stands on top.
+    metric
+        `uar`, `wa` or `macro_f1`.
+    reference_lines
+        Name to score between 0 and 1, such as {"chance": 0.125}.
+
+    Raises
+    ------
+    ValueError
+        If there are no results.
+    """
+    if results.empty:
+        raise ValueError("There are no results to draw: run an experiment notebook first.")
+    protocols = [name for name in style.PROTOCOL_STYLES if name in set(results["protocol"])]
+    names = results["notebook"] + (" · " + results["variant"]).where(results["variant"] != "", "")
+    results = results.assign(system=names, place=results["protocol"].map(protocols.index))
+    results = results.sort_values(["place", metric], ascending=[True, False])
+    systems = list(dict.fromkeys(results["system"]))
+    ax = style.make_axes(ax, 8, (0.2 + 0.22 * len(protocols)) * len(systems) + 1.5)
+    for name, dashes in zip(reference_lines or {}, cycle(("--", ":", "-.")), strict=False):
+        value = reference_lines[name]
+        ax.axvline(value, color=style.GREY, ls=dashes, label=f"{name} {100 * value:.1f}")
+    for protocol, rows in results.groupby("protocol", sort=False):
+        colour, marker = style.PROTOCOL_STYLES[protocol]
+        offset = (protocols.index(protocol) - (len(protocols) - 1) / 2) * 0.75 / len(protocols)
+        places, highs = rows["system"].map(systems.index) + offset, rows[f"{metric}_high"]
+        ax.hlines(places, rows[f"{metric}_low"], highs, color=colour, linewidth=2)
+        title = PROTOCOLS[protocol].title
+        ax.plot(rows[metric], places, marker, color=colour, markersize=7, label=title)
+        look = {
+            "textcoords": "offset points",
+            "va": "center",
+            "fontsize": 9,
+            "bbox": style.ON_WHITE,
+        }
+        for score, high, place in zip(rows[metric], highs, places, strict=True):
+            ax.annotate(f"{100 * score:.1f}", (max(score, high), place), (7, 0), **look)
+    for place in range(1, len(systems)):
+        ax.axhline(place - 0.5, color=style.STYLE["grid.color"], linewidth=0.8)
+    ax.set_yticks(range(len(systems)), systems)
+    ax.set(xlabel=f"{style.METRIC_NAMES[metric]} (%), mean and 95 % interval", xlim=(0, 1.02))
+    ax.set_ylim(-0.5, len(systems) - 0.5)
+    style.finish_rows(ax, ncols=2)
+    return ax
+
+
+def save_figure(figure: Figure, *, notebook: str, name: str, corpus: str) -> Path:
+    """Write `<notebook>__<name>.png` at 150 dots per inch and return its path.
+
+    Figures of the corpus "sample" go below `data/runs/figures/`, all others below `figures/`.
+    """
+    folder = paths.RUNS_DIR / "figures" if corpus == "sample" else paths.FIGURES_DIR
+    path = folder / f"{notebook}__{name}.png"
+    with paths.write_atomically(path) as temporary:
+        figure.savefig(temporary, dpi=150, bbox_inches="tight", metadata={"Software": None})
+    return path

@@ -1,0 +1,89 @@
+"""Colours, settings and manners of every picture.
+
+Colours are Okabe & Ito's (2008, "Color universal design"), which stay apart for colour-blind
+readers, with a dark grey, a brown and an indigo added.
+"""
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import PercentFormatter
+
+BLUE, VERMILION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
+SKY, PURPLE, YELLOW, GREY = "#56B4E9", "#CC79A7", "#F0E442", "#8C8C8C"
+EMOTION_COLOURS = {
+    "neutral": "#595959",
+    "calm": SKY,
+    "happy": ORANGE,
+    "sad": BLUE,
+    "angry": VERMILION,
+    "fearful": PURPLE,
+    "disgust": GREEN,
+    "surprised": YELLOW,
+    "bored": "#6B3E00",
+}
+# Colour and marker of each protocol, in the order of a legend; circles are unseen speakers.
+PROTOCOL_STYLES = {
+    "speaker_5fold": (BLUE, "o"),
+    "speaker_6fold": (SKY, "o"),
+    "leave_one_speaker_out": ("#332288", "o"),
+    "sentence_out": (GREEN, "D"),
+    "random_5fold": (VERMILION, "s"),
+    "random_80_10_10": (ORANGE, "s"),
+    "random_70_15_15": (PURPLE, "s"),
+}
+METRIC_NAMES = {"uar": "UAR", "wa": "WA", "macro_f1": "Macro-F1"}
+STYLE = {
+    "figure.dpi": 100,
+    "figure.constrained_layout.use": True,
+    "font.size": 11,
+    "axes.titlesize": 12,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": "#E4E4E4",
+    "xtick.labelsize": 10,
+    "ytick.labelsize": 10,
+    "legend.fontsize": 10,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+}
+ON_WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
+
+
+def make_axes(ax: Axes | None, width_inches: float, height_inches: float) -> Axes:
+    """Keep the axes, or make those of a new figure."""
+    if ax is not None:
+        return ax
+    return plt.subplots(figsize=(width_inches, height_inches), layout="constrained")[1]
+
+
+def pick_colours(emotions: list[str]) -> dict[str, str]:
+    """Colour of each emotion; grey for one that has none of its own."""
+    return {emotion: EMOTION_COLOURS.get(emotion, GREY) for emotion in emotions}
+
+
+def label_with_counts(counts: pd.Series) -> list[str]:
+    """Tick labels such as "happy (192)"."""
+    return [f"{name} ({number})" for name, number in counts.items()]
+
+
+def finish_rows(ax: Axes, *, ncols: int = 1) -> None:
+    """First row on top, per cent along x, the legend above."""
+    ax.invert_yaxis()
+    ax.xaxis.set_major_formatter(format_percent())
+    ax.grid(visible=False, axis="y")
+    place_legend_above(ax, ncols=ncols)
+
+
+def place_legend_above(ax: Axes, *, ncols: int, title: str | None = None) -> None:
+    """Put the legend over the axes, where it hides nothing."""
+    place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.3}
+    ax.legend(ncols=ncols, title=title, alignment="left", **place)
+
+
+def format_percent() -> PercentFormatter:
+    """Fractions as whole per cent; the sign stands in the axis label."""
+    return PercentFormatter(xmax=1, decimals=0, symbol=None)

@@ -1,0 +1,277 @@
+"""What the evidence files say can be recomputed from them."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from prediction_tables import make_predictions
+
+from common import paths
+from common.evaluation import METRICS, report_classes, summarise_predictions
+from common.results import (
+    DESCRIBED,
+    load_results,
+    read_predictions,
+    save_results,
+    tabulate_results,
+)
+
+COMMITTED = sorted(paths.RESULTS_DIR.rglob("*.json"))
+
+
+@dataclass(frozen=True)
+class FakeRun:
+    predictions: pd.DataFrame
+    description: dict
+
+
+@dataclass(frozen=True)
+class FakeConfig:
+    learning_rate: float = 1e-7
+    shape: tuple[int, int] = (64, 157)
+
+
+def make_run(*, corpus: str = "ravdess", protocol: str = "speaker_5fold", **settings) -> FakeRun:
+    description = {
+        "corpus": corpus,
+        "protocol": protocol,
+        "seeds": list(settings.get("seeds", (0, 1))),
+        "num_parameters": np.int64(12345),
+        "features": FakeConfig(),
+        "training": {"learning_rate": 1e-7, "epochs": np.int32(3), "patience": None},
+        "model": "layers",
+        "versions": {"keras": "3.9"},
+        "backend": "tensorflow",
+        "device": "CPU",
+        "seconds": 90.0,
+        "key": "abc",
+    }
+    return FakeRun(make_predictions(**settings), description)
+
+
+@pytest.fixture(autouse=True)
+def folders(tmp_path, monkeypatch) -> Path:
+    """Keep what these tests write out of the repository."""
+    monkeypatch.setattr(paths, "RESULTS_DIR", tmp_path / "results")
+    monkeypatch.setattr(paths, "RUNS_DIR", tmp_path / "runs")
+    return tmp_path
+
+
+def check_evidence(path: Path) -> None:
+    """Recompute from the CSV every number of the JSON that follows from it."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    predictions = read_predictions(path.with_suffix(".csv"))
+
+    def agree(printed, computed) -> bool:
+        if printed is None:
+            return math.isnan(computed)
+        return abs(printed - computed) <= 0.5000001e-6
+
+    metrics = summarise_predictions(predictions)
+    assert set(content["metrics"]) == set(metrics) == set(METRICS)
+    for metric, values in metrics.items():
+        assert set(content["metrics"][metric]) == set(values)
+        for name, value in values.items():
+            assert agree(content["metrics"][metric][name], value), (path, metric, name)
+    report = report_classes(predictions)
+    assert [*content["per_class"]] == [*report.index]
+    for emotion, values in report.iterrows():
+        for name, value in values.items():
+            assert agree(content["per_class"][emotion][name], value), (path, emotion, name)
+    assert content["num_utterances"] == predictions["utterance"].nunique()
+    assert content["num_speakers"] == predictions["speaker"].nunique()
+    assert sorted(content["seeds"]) == sorted(predictions["seed"].unique())
+    parts = [content["corpus"], content["protocol"], content["variant"]]
+    assert path.stem == "__".join(filter(None, parts))
+    assert path.parent.name == content["notebook"]
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_committed_numbers_follow_from_the_committed_predictions(path):
+    check_evidence(path)
+    predictions = read_predictions(path.with_suffix(".csv"))
+    assert not predictions.duplicated(["seed", "utterance"]).any()
+    chances = predictions.filter(regex="^p_")
+    assert chances.sum(axis=1).between(0.999, 1.001).all()
+    assert set(predictions["utterance"].str.partition("/")[0]) != {"sample"}
+
+
+def test_every_committed_table_has_its_json_and_none_is_of_the_sample():
+    folder = paths.ROOT / "results"
+    tables = {path.with_suffix("") for path in folder.rglob("*.csv")}
+    assert tables == {path.with_suffix("") for path in COMMITTED}
+    assert not [path for path in COMMITTED if path.stem.startswith("sample__")]
+
+
+def test_saved_numbers_follow_from_the_saved_predictions(folders):
+    path = save_results(make_run(), notebook="11_cnn")
+    assert path == folders / "results/11_cnn/ravdess__speaker_5fold.json"
+    check_evidence(path)
+
+
+def test_predictions_come_back_as_they_were():
+    run = make_run()
+    path = save_results(run, notebook="11_cnn")
+    pd.testing.assert_frame_equal(read_predictions(path.with_suffix(".csv")), run.predictions)
+
+
+def test_table_has_the_promised_columns_and_four_decimals():
+    path = save_results(make_run(), notebook="11_cnn")
+    header, first, *_ = path.with_suffix(".csv").read_text().splitlines()
+    assert header.startswith(
+        "utterance,speaker,fold,seed,true_label,predicted_label,correct,p_neutral,p_calm,p_happy"
+    )
+    fields = first.split(",")
+    assert fields[:5] == ["corpus/01/neutral_0", "01", "0", "0", "neutral"]
+    assert all(len(chance.split(".")[1]) == 4 for chance in fields[7:])
+
+
+def test_json_has_the_promised_keys_and_keeps_the_settings():
+    path = save_results(make_run(), notebook="11_cnn", variant="focal_loss")
+    assert path.name == "ravdess__speaker_5fold__focal_loss.json"
+    content = json.loads(path.read_text())
+    assert set(content) == {
+        *("notebook", "variant", "corpus", "protocol", "num_utterances", "num_speakers"),
+        *("metrics", "per_class", "commit"),
+        *DESCRIBED,
+    }
+    assert content["variant"] == "focal_loss"
+    assert content["num_parameters"] == 12345
+    assert content["training"] == {"learning_rate": 1e-7, "epochs": 3, "patience": None}
+    assert content["features"] == {"learning_rate": 1e-7, "shape": [64, 157]}
+    assert content["commit"] is None or len(content["commit"]) == 40
+
+
+def test_an_undefined_deviation_is_null():
+    path = save_results(make_run(seeds=(0,), num_folds=1), notebook="11_cnn")
+    assert json.loads(path.read_text())["metrics"]["uar"]["std"] is None
+    check_evidence(path)
+
+
+def test_results_on_synthetic_speech_stay_out_of_the_evidence(folders):
+    path = save_results(make_run(corpus="sample"), notebook="11_cnn")
+    assert path == folders / "runs/results/11_cnn/sample__speaker_5fold.json"
+    save_results(make_run(), notebook="11_cnn")
+    assert [result["corpus"] for result in load_results()] == ["ravdess"]
+    assert [result["corpus"] for result in load_results(corpus="sample")] == ["sample"]
+
+
+def test_saving_again_replaces_and_leaves_nothing_else(folders):
+    save_results(make_run(skill=0.1), notebook="11_cnn")
+    path = save_results(make_run(skill=3), notebook="11_cnn")
+    check_evidence(path)
+    names = sorted(file.name for file in path.parent.iterdir())
+    assert names == ["ravdess__speaker_5fold.csv", "ravdess__speaker_5fold.json"]
+
+
+@pytest.mark.parametrize("variant", ["a__b", "../up", "", "two words", "_x"])
+def test_a_name_that_makes_no_file_name_is_refused(variant, folders):
+    with pytest.raises(ValueError, match="file name"):
+        save_results(make_run(), notebook="11_cnn", variant=variant)
+    assert not (folders / "results").exists()
+
+
+def test_a_description_that_lacks_an_entry_is_refused():
+    run = make_run()
+    del run.description["versions"]
+    with pytest.raises(ValueError, match="versions"):
+        save_results(run, notebook="11_cnn")
+
+
+def spoil_correct(table: pd.DataFrame) -> pd.DataFrame:
+    return table.assign(correct=~table["correct"])
+
+
+def spoil_label(table: pd.DataFrame) -> pd.DataFrame:
+    return table.assign(predicted_label="bored", correct=False)
+
+
+def spoil_columns(table: pd.DataFrame) -> pd.DataFrame:
+    return table.rename(columns={"p_sad": "p_calm", "p_calm": "p_sad"})
+
+
+def drop_seed(table: pd.DataFrame) -> pd.DataFrame:
+    return table.drop(columns="seed")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (spoil_correct, "contradicts"),
+        (spoil_label, "p_bored"),
+        (spoil_columns, "most probable"),
+        (drop_seed, "seed"),
+        (lambda table: table.head(0), "rows"),
+    ],
+)
+def test_predictions_that_contradict_themselves_are_neither_saved_nor_read(
+    spoil, message, folders, tmp_path
+):
+    run = make_run()
+    spoilt = spoil(run.predictions)
+    with pytest.raises(ValueError, match=message):
+        save_results(FakeRun(spoilt, run.description), notebook="11_cnn")
+    assert not (folders / "results").exists()
+    spoilt.to_csv(tmp_path / "spoilt.csv", index=False)
+    with pytest.raises(ValueError, match=rf"spoilt.csv.*{message}"):
+        read_predictions(tmp_path / "spoilt.csv")
+
+
+def test_predictions_that_are_absent_or_no_table_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere.csv"):
+        read_predictions(tmp_path / "nowhere.csv")
+    (tmp_path / "text.csv").write_text("no table at all\n")
+    with pytest.raises(ValueError, match="text.csv"):
+        read_predictions(tmp_path / "text.csv")
+
+
+def test_results_are_found_by_corpus_protocol_and_notebook():
+    save_results(make_run(), notebook="12_bilstm")
+    save_results(make_run(protocol="random_5fold"), notebook="11_cnn")
+    save_results(make_run(), notebook="11_cnn")
+    save_results(make_run(corpus="savee", num_speakers=4), notebook="11_cnn")
+    assert [
+        (result["notebook"], result["corpus"], result["protocol"]) for result in load_results()
+    ] == [
+        ("11_cnn", "ravdess", "random_5fold"),
+        ("11_cnn", "ravdess", "speaker_5fold"),
+        ("11_cnn", "savee", "speaker_5fold"),
+        ("12_bilstm", "ravdess", "speaker_5fold"),
+    ]
+    assert len(load_results(corpus="ravdess", protocol="speaker_5fold")) == 2
+    (found,) = load_results(corpus="savee", notebook="11_cnn")
+    assert read_predictions(found["csv"])["speaker"].nunique() == 4
+    assert load_results(corpus="tess") == []
+
+
+def test_a_broken_json_is_named(folders):
+    path = save_results(make_run(), notebook="11_cnn")
+    path.write_text("{")
+    with pytest.raises(ValueError, match="ravdess__speaker_5fold.json"):
+        load_results()
+
+
+def test_results_are_tabulated_with_their_intervals():
+    path = save_results(make_run(), notebook="11_cnn")
+    save_results(make_run(num_folds=1, seeds=(0,)), notebook="11_cnn", variant="small")
+    table = tabulate_results(corpus="ravdess")
+    assert [*table.columns] == [
+        *("notebook", "variant", "protocol"),
+        *("uar", "uar_std", "uar_low", "uar_high"),
+        *("wa", "wa_std", "wa_low", "wa_high"),
+        *("macro_f1", "macro_f1_std", "macro_f1_low", "macro_f1_high"),
+        *("num_parameters", "num_seeds", "minutes"),
+    ]
+    assert table["variant"].to_list() == ["", "small"]
+    metrics = json.loads(path.read_text())["metrics"]
+    first = table.iloc[0]
+    assert (first["uar"], first["wa_low"]) == (metrics["uar"]["mean"], metrics["wa"]["low"])
+    assert (first["num_parameters"], first["num_seeds"], first["minutes"]) == (12345, 2, 1.5)
+    assert np.isnan(table.loc[1, "uar_std"])
+    empty = tabulate_results(corpus="tess")
+    assert empty.empty
+    assert [*empty.columns] == [*table.columns]
