@@ -3,6 +3,7 @@
 import ast
 import inspect
 import json
+import logging
 import platform
 import random
 import textwrap
@@ -20,6 +21,7 @@ from joblib import Parallel, cpu_count, delayed
 from common import paths
 from common.evaluation import order_emotions
 from common.features import Features, Normaliser, digest, fit_normaliser
+from common.results import read_predictions
 from common.splits import Fold, make_folds
 from common.training import Examples, TrainingConfig, predict, train_model
 
@@ -125,7 +127,9 @@ def cross_validate(
     if not tasks:
         numbers = sorted({fold.number for _, fold in every})
         raise ValueError(f"only_folds={only_folds} names none of the folds {numbers}")
-    folders = [folder / f"seed{seed}_fold{fold.number}" for seed, fold in tasks]
+    folders = [
+        folder / f"seed{seed}_fold{fold.number}_{_digest_rows(fold)}" for seed, fold in tasks
+    ]
     num_loaded = sum((fold_folder / FINISHED).exists() for fold_folder in folders)
     results = Parallel(n_jobs=jobs)(
         delayed(train_fold)(
@@ -163,6 +167,10 @@ def cross_validate(
     )
 
 
+def _digest_rows(fold: Fold) -> str:
+    return digest([rows.tolist() for rows in (fold.train, fold.validation, fold.test)])[:8]
+
+
 def train_fold(
     build_model: BuildModel,
     table: pd.DataFrame,
@@ -184,7 +192,7 @@ def train_fold(
     """
     done = folder / FINISHED
     if done.exists():
-        predictions = pd.read_csv(folder / "predictions.csv", dtype={"speaker": str})
+        predictions = read_predictions(folder / "predictions.csv")
         return predictions, pd.read_csv(folder / "history.csv"), json.loads(done.read_text())
     emotions = order_emotions(table["emotion"])
     targets = np.eye(len(emotions), dtype=np.float32)[table["emotion"].map(emotions.index)]
@@ -253,13 +261,20 @@ def _strip_source(kind: type) -> str:
 
 
 def prepare_backend() -> None:
-    """Let TensorFlow take GPU memory as it needs it, not all at once."""
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow
+    """Let TensorFlow take GPU memory as it needs it, and trace one model after another quietly."""
+    if keras.backend.backend() != "tensorflow":
+        return
+    import tensorflow
 
-        for device in tensorflow.config.list_physical_devices("GPU"):
-            if not tensorflow.config.experimental.get_memory_growth(device):
-                tensorflow.config.experimental.set_memory_growth(device, True)
+    for device in tensorflow.config.list_physical_devices("GPU"):
+        if not tensorflow.config.experimental.get_memory_growth(device):
+            tensorflow.config.experimental.set_memory_growth(device, True)
+    tensorflow.get_logger().addFilter(_is_not_about_tracing)
+
+
+def _is_not_about_tracing(record: logging.LogRecord) -> bool:
+    """Each fold has a model of its own, which TensorFlow takes for one that is traced too often."""
+    return "triggered tf.function retracing" not in record.getMessage()
 
 
 def describe_device() -> str:

@@ -44,7 +44,7 @@ def plot_architecture(model: keras.Model, *, ax: Axes | None = None) -> Axes:
         for column, group in enumerate(row)
     }
     widest = max(map(len, rows.values()))
-    ax = style.make_axes(ax, 1.0 + 3.4 * widest, 0.62 * len(rows) + 0.2)
+    ax = style.make_axes(ax, 1.0 + 3.4 * widest, 0.54 * len(rows) + 0.2)
     for source, target in edges:
         (x, y), (to_x, to_y) = place[source], place[target]
         arrow = {"arrowstyle": "-|>", "color": style.GREY, "shrinkA": 0, "shrinkB": 0}

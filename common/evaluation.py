@@ -1,6 +1,6 @@
 """What a table of test predictions says: scores, intervals, groups and calibration.
 
-Every function takes the predictions table of `training.cross_validate` or
+Every function takes the predictions table of `cross_validation.cross_validate` or
 `results.read_predictions`: one row per test prediction, with the columns `utterance`, `speaker`,
 `fold`, `seed`, `true_label`, `predicted_label`, `correct` and `p_<emotion>`. All scores are
 fractions between 0 and 1.

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
+from pathlib import Path
 
 import librosa
 import numpy as np
@@ -49,6 +50,11 @@ class FeatureConfig:
             raise ValueError(
                 f"fmax_hertz={self.fmax_hertz} is above half the sample rate; "
                 f"use at most {SAMPLE_RATE_HERTZ // 2}"
+            )
+        if self.kind == "mfcc" and self.num_coefficients > self.num_bands:
+            raise ValueError(
+                f"num_coefficients={self.num_coefficients} is above num_bands={self.num_bands}; "
+                "use as many bands or more"
             )
 
     @property
@@ -169,9 +175,8 @@ def extract_features(
         "audio": digest(list(table["audio_hash"])),
     }
     cached = paths.CACHE_DIR / f"features-{digest(description)}.npy"
-    if cached.exists():
-        stacked = np.load(cached, mmap_mode=None)
-    else:
+    stacked = _load_cache(cached)
+    if stacked is None:
         rows = zip(table["path"], table["audio_hash"], strict=True)
         work = (delayed(_extract_row)(*row, config, tuple(augmentations)) for row in rows)
         results = Parallel(n_jobs=jobs, prefer="threads", return_as="generator")(work)
@@ -193,7 +198,15 @@ def _extract_row(
     return np.stack(versions)
 
 
-def _save_cache(path, array: np.ndarray) -> None:
+def _load_cache(path: Path) -> np.ndarray | None:
+    """Read a cached array; None if there is none, or what is there is damaged."""
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+
+
+def _save_cache(path: Path, array: np.ndarray) -> None:
     try:
         with paths.write_atomically(path) as temporary:
             np.save(temporary, array)

@@ -99,10 +99,10 @@ def plot_features(values: np.ndarray, config, *, ax: Axes | None = None) -> Axes
 
 
 def plot_history(history: pd.DataFrame, *, fold: int | None = None, axes=None) -> np.ndarray:
-    """Draw the loss, and beside it the accuracies, over the epochs of training.
+    """Draw the loss, and beside it the accuracies, over the epochs of training, from 1.
 
     Thin lines are single folds and seeds. The thick line is their mean, as far as half of them
-    were still in training. `history` is that of a `training.Run`; `fold` draws one fold alone.
+    were still in training. `history` is that of a `Run`; `fold` draws one fold alone.
 
     Returns
     -------
@@ -129,6 +129,7 @@ def plot_history(history: pd.DataFrame, *, fold: int | None = None, axes=None) -
             "validation_uar": ("validation, UAR", style.VERMILION),
         },
     )
+    history = history.assign(epoch=history["epoch"] + 1)
     for ax, columns in zip(axes, panels, strict=True):
         for column, (label, colour) in columns.items():
             runs = history.pivot(index="epoch", columns=["seed", "fold"], values=column)
@@ -284,12 +285,12 @@ def plot_comparison(
 
 
 def save_figure(figure: Figure, *, notebook: str, name: str, corpus: str) -> Path:
-    """Write `<notebook>__<name>.png` at 150 dots per inch and return its path.
+    """Write `<notebook>__<corpus>__<name>.png` at 150 dots per inch and return its path.
 
     Figures of the corpus "sample" go below `data/runs/figures/`, all others below `figures/`.
     """
     folder = paths.RUNS_DIR / "figures" if corpus == "sample" else paths.FIGURES_DIR
-    path = folder / f"{notebook}__{name}.png"
+    path = folder / f"{notebook}__{corpus}__{name}.png"
     with paths.write_atomically(path) as temporary:
         figure.savefig(temporary, dpi=150, bbox_inches="tight", metadata={"Software": None})
     return path

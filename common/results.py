@@ -38,7 +38,7 @@ def save_results(run, *, notebook: str, variant: str | None = None) -> Path:
     Parameters
     ----------
     run
-        `training.Run`: its `predictions` and its `description` are written.
+        `cross_validation.Run`: its `predictions` and its `description` are written.
     notebook
         Name of the notebook without suffix, such as "11_cnn".
     variant
@@ -52,11 +52,16 @@ def save_results(run, *, notebook: str, variant: str | None = None) -> Path:
     Raises
     ------
     ValueError
-        If a name would not make a file name, the description lacks an entry, or the predictions
-        contradict themselves.
+        If folds were left out, a name would not make a file name, the description lacks an entry,
+        or the predictions contradict themselves.
     OSError
         If the folder cannot be written to. Earlier files stay.
     """
+    if not run.complete:
+        raise ValueError(
+            f"{notebook}: the run leaves out folds of {run.description['protocol']}; "
+            "call cross_validate without only_folds before saving results"
+        )
     description = run.description
     missing = [key for key in ("corpus", "protocol", *DESCRIBED) if key not in description]
     if missing:

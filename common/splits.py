@@ -152,7 +152,8 @@ def _split_by_speaker(table: pd.DataFrame, test_groups, seed: int) -> list[Fold]
     rng = np.random.default_rng(seed)
     folds = []
     for number, group in enumerate(test_groups, start=1):
-        others = [speaker for speaker in _alternate_genders(genders, rng) if speaker not in group]
+        shuffled = genders.iloc[rng.permutation(len(genders))]
+        others = _alternate_genders(_alternate_genders(shuffled).drop(list(group))).index
         wanted = max(1, round(VALIDATION_SHARE * len(others))) if len(others) > 1 else 0
         is_test = table["speaker"].isin(group).to_numpy()
         is_validation = table["speaker"].isin(others[:wanted]).to_numpy()
@@ -160,11 +161,10 @@ def _split_by_speaker(table: pd.DataFrame, test_groups, seed: int) -> list[Fold]
     return folds
 
 
-def _alternate_genders(genders: pd.Series, rng: np.random.Generator) -> list[str]:
-    """Shuffle the speakers, then order them so that the sexes take turns."""
-    shuffled = genders.iloc[rng.permutation(len(genders))]
-    turn = shuffled.groupby(shuffled).cumcount()
-    return list(turn.sort_values(kind="stable").index)
+def _alternate_genders(genders: pd.Series) -> pd.Series:
+    """Reorder speakers so that the sexes take turns, each in the order that it has."""
+    turn = genders.groupby(genders).cumcount()
+    return genders.loc[turn.sort_values(kind="stable").index]
 
 
 def _make_speaker_folds(num_folds: int) -> Callable[[pd.DataFrame, int], list[Fold]]:
@@ -180,7 +180,8 @@ def _make_speaker_folds(num_folds: int) -> Callable[[pd.DataFrame, int], list[Fo
                 f"{len(speakers)} speakers cannot fill {num_folds} folds; use leave_one_speaker_out"
             )
         genders = table.groupby("speaker")["gender"].first()
-        dealt = _alternate_genders(genders, np.random.default_rng(0))
+        order = np.random.default_rng(0).permutation(len(genders))
+        dealt = list(_alternate_genders(genders.iloc[order]).index)
         return _split_by_speaker(table, [dealt[k::num_folds] for k in range(num_folds)], seed)
 
     return make

@@ -81,8 +81,10 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class Examples:
-    """Normalised features of some rows: values (rows, frames, bands), one-hot targets (rows,
-    classes), and augmented copies (rows, copies, frames, bands), which only training rows have.
+    """Normalised features of some rows, with their labels.
+
+    `values` has shape (rows, frames, bands), the one-hot `targets` (rows, classes). `copies`,
+    which only training rows have, holds augmented versions: (rows, copies, frames, bands).
     """
 
     values: np.ndarray

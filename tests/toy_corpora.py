@@ -86,9 +86,7 @@ def make_toy_table(
         for emotion in emotions
         for repetition in range(num_repetitions)
     ]
-    return make_table(
-        pd.DataFrame(rows, columns=["speaker", "gender", "emotion", "repetition"])
-    )
+    return make_table(pd.DataFrame(rows, columns=["speaker", "gender", "emotion", "repetition"]))
 
 
 def make_emotion_features(table: pd.DataFrame, *, noise: float = 1.0, num_copies: int = 1):

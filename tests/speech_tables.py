@@ -1,0 +1,74 @@
+"""Utterance tables and features made up for tests: no audio, as many speakers as asked for."""
+
+from itertools import product
+
+import numpy as np
+import pandas as pd
+
+from common.features import Features
+
+EIGHT = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
+
+
+def make_table(rows: list[dict], *, corpus: str) -> pd.DataFrame:
+    """Fill in the columns that the rows lack, as `load_corpus` orders them."""
+    table = pd.DataFrame(rows)
+    table["utterance"] = [f"{corpus}/{number:05d}" for number in range(len(table))]
+    table["path"] = table["utterance"] + ".wav"
+    table["corpus"] = corpus
+    table["seconds"] = 2.0
+    table["audio_hash"] = [f"{number:064x}" for number in range(len(table))]
+    for column in ("intensity", "statement", "repetition"):
+        if column not in table:
+            table[column] = ""
+    return table
+
+
+def make_ravdess() -> pd.DataFrame:
+    """RAVDESS as it is: 24 actors, 60 utterances each, no strong neutral."""
+    rows = [
+        {
+            "speaker": f"{actor:02d}",
+            "gender": "female" if actor % 2 == 0 else "male",
+            "emotion": emotion,
+            "intensity": intensity,
+            "statement": statement,
+            "repetition": repetition,
+        }
+        for actor, emotion, intensity, statement, repetition in product(
+            range(1, 25), EIGHT, ("normal", "strong"), ("01", "02"), ("01", "02")
+        )
+        if not (emotion == "neutral" and intensity == "strong")
+    ]
+    return make_table(rows, corpus="ravdess")
+
+
+def make_speakers(
+    num_speakers: int, *, per_emotion: int, emotions=EIGHT[:4], corpus: str = "toy"
+) -> pd.DataFrame:
+    """A balanced corpus of any size; odd speakers are male."""
+    rows = [
+        {
+            "speaker": f"s{speaker:02d}",
+            "gender": "male" if speaker % 2 else "female",
+            "emotion": emotion,
+            "statement": f"w{number}",
+        }
+        for speaker, emotion, number in product(
+            range(1, num_speakers + 1), emotions, range(per_emotion)
+        )
+    ]
+    return make_table(rows, corpus=corpus)
+
+
+def make_features(
+    table: pd.DataFrame, *, by: str = "emotion", strength: float = 1.5, num_copies: int = 1, seed=0
+) -> Features:
+    """Noise of shape (rows, 12, 6) plus a pattern for each value of the column `by`."""
+    rng = np.random.default_rng(seed)
+    patterns = {value: rng.normal(size=6) for value in sorted(table[by].unique())}
+    pattern = np.stack([patterns[value] for value in table[by]])[:, None, None, :]
+    noise = rng.normal(size=(len(table), 1 + num_copies, 12, 6))
+    stacked = (strength * pattern + noise).astype(np.float32)
+    recipe = {"toy": [by, strength, num_copies, seed]}
+    return Features(stacked[:, 0], stacked[:, 1:], recipe)

@@ -1,0 +1,328 @@
+"""Features are librosa's and the textbook's; their cache and normaliser change nothing."""
+
+import errno
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import librosa
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common import features, paths
+from common.audio import SAMPLE_RATE_HERTZ, load_waveform, scan_recording
+from common.augmentation import ChangeSpeed
+from common.features import (
+    FeatureConfig,
+    compute_features,
+    digest,
+    extract_features,
+    fit_normaliser,
+)
+
+TOLERANCE_DB = 1e-3
+TOLERANCE_MFCC = 1e-3
+CONFIGS = {
+    "default": FeatureConfig(),
+    "window not a power of two": FeatureConfig(
+        window_length_seconds=0.025, hop_length_seconds=0.010, num_bands=40, fmin_hertz=0.0
+    ),
+    "other band, range and length": FeatureConfig(
+        duration_seconds=1.2345, fmin_hertz=80.0, fmax_hertz=7600.0, range_db=60.0
+    ),
+}
+
+
+def make_speech(*, seconds: float = 2.5, seed: int = 0) -> np.ndarray:
+    """Bursts of noise and harmonics with pauses, and a quiet floor below them."""
+    rng = np.random.default_rng(seed)
+    times = np.arange(round(seconds * SAMPLE_RATE_HERTZ)) / SAMPLE_RATE_HERTZ
+    harmonics = sum(np.sin(2 * np.pi * 150 * k * times) / k for k in range(1, 20))
+    syllables = np.maximum(0, np.sin(2 * np.pi * 3 * times)) ** 2
+    noise = rng.normal(size=len(times))
+    return (0.1 * syllables * (harmonics + 0.3 * noise) + 1e-3 * noise).astype(np.float32)
+
+
+def select_librosa_arguments(config: FeatureConfig) -> dict:
+    return {
+        "sr": SAMPLE_RATE_HERTZ,
+        "n_fft": config.fft_length,
+        "win_length": config.window_length,
+        "hop_length": config.hop_length,
+        "n_mels": config.num_bands,
+        "fmin": config.fmin_hertz,
+        "fmax": config.fmax_hertz,
+    }
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_log_mel_is_librosa_s(config):
+    waveform = make_speech(seconds=config.duration_seconds)
+    config = replace(config, trim_top_db=None)
+    mel = librosa.feature.melspectrogram(y=waveform, **select_librosa_arguments(config))
+    expected = librosa.power_to_db(mel, top_db=config.range_db).T
+    np.testing.assert_allclose(compute_features(waveform, config), expected, atol=TOLERANCE_DB)
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_mfcc_are_librosa_s(config):
+    waveform = make_speech(seconds=config.duration_seconds)
+    config = replace(config, kind="mfcc", trim_top_db=None, range_db=80.0, num_coefficients=30)
+    expected = librosa.feature.mfcc(y=waveform, n_mfcc=30, **select_librosa_arguments(config)).T
+    np.testing.assert_allclose(compute_features(waveform, config), expected, atol=TOLERANCE_MFCC)
+
+
+def test_trimming_and_padding_come_before_the_spectrum():
+    config = FeatureConfig(duration_seconds=2.0)
+    pause = np.zeros(6_000, dtype=np.float32)
+    waveform = np.concatenate([pause, make_speech(seconds=1.5), pause])
+    trimmed, _ = librosa.effects.trim(waveform, top_db=30, frame_length=1024, hop_length=256)
+    padded = librosa.util.pad_center(trimmed, size=config.num_samples)
+    mel = librosa.feature.melspectrogram(y=padded, **select_librosa_arguments(config))
+    expected = librosa.power_to_db(mel, top_db=80).T
+    np.testing.assert_allclose(compute_features(waveform, config), expected, atol=TOLERANCE_DB)
+
+
+def compute_log_mel_by_formula(waveform: np.ndarray, config: FeatureConfig) -> np.ndarray:
+    """Compute the textbook's log-mel in double precision, without librosa; (frames, bands)."""
+    length, hop = config.fft_length, config.hop_length
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(config.window_length) / config.window_length)
+    left = (length - config.window_length) // 2
+    window = np.pad(hann, (left, length - config.window_length - left))
+    padded = np.pad(waveform.astype(np.float64), length // 2)
+    starts = range(0, len(padded) - length + 1, hop)
+    frames = np.stack([padded[start : start + length] * window for start in starts])
+    power = np.abs(np.fft.rfft(frames)) ** 2
+
+    def to_mel(hertz):  # Slaney's: linear below 1 kHz, logarithmic above
+        hertz = np.asarray(hertz, dtype=float)
+        above = 15 + 27 * np.log(np.maximum(hertz, 1) / 1000) / np.log(6.4)
+        return np.where(hertz < 1000, 3 * hertz / 200, above)
+
+    grid = np.linspace(0, SAMPLE_RATE_HERTZ / 2, 2_000_001)
+    edges_mel = np.linspace(*to_mel([config.fmin_hertz, config.fmax_hertz]), config.num_bands + 2)
+    edges = np.interp(edges_mel, to_mel(grid), grid)
+    bins = np.arange(length // 2 + 1) * SAMPLE_RATE_HERTZ / length
+    low, centre, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
+    rise, fall = (bins - low) / (centre - low), (high - bins) / (high - centre)
+    triangles = np.maximum(0, np.minimum(rise, fall)) * 2 / (high - low)
+    decibels = 10 * np.log10(np.maximum(power @ triangles.T, 1e-10))
+    return np.maximum(decibels, decibels.max() - config.range_db)
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_features_follow_the_formulas(config):
+    waveform = make_speech(seconds=config.duration_seconds)
+    config = replace(config, trim_top_db=None)
+    expected = compute_log_mel_by_formula(waveform, config)
+    np.testing.assert_allclose(compute_features(waveform, config), expected, atol=TOLERANCE_DB)
+
+    num_bands, orders = config.num_bands, np.arange(20)
+    angles = np.pi * np.outer(orders, 2 * np.arange(num_bands) + 1) / (2 * num_bands)
+    scale = np.where(orders == 0, np.sqrt(1 / num_bands), np.sqrt(2 / num_bands))
+    mfcc = replace(config, kind="mfcc", num_coefficients=20)
+    np.testing.assert_allclose(
+        compute_features(waveform, mfcc),
+        expected @ (scale[:, None] * np.cos(angles)).T,
+        atol=TOLERANCE_MFCC,
+    )
+
+
+def test_a_tone_lands_in_its_band_and_a_louder_one_is_as_many_decibels_higher():
+    times = np.arange(2 * SAMPLE_RATE_HERTZ) / SAMPLE_RATE_HERTZ
+    tone = (0.01 * np.sin(2 * np.pi * 1000 * times)).astype(np.float32)
+    config = FeatureConfig(duration_seconds=2.0)
+    values = compute_features(tone, config)
+    centres = librosa.mel_frequencies(config.num_bands + 2, fmin=50, fmax=8000)[1:-1]
+    assert centres[values.mean(axis=0).argmax()] == pytest.approx(1000, abs=40)
+    difference = compute_features(10 * tone, config).max() - values.max()
+    assert difference == pytest.approx(20, abs=1e-3)
+
+
+@settings(max_examples=40)
+@given(
+    kind=st.sampled_from(features.KINDS),
+    duration_seconds=st.floats(0.1, 3.0),
+    hop_length_seconds=st.floats(0.005, 0.03),
+    seconds=st.floats(0.0001, 4.0),
+    trim_top_db=st.sampled_from([None, 30.0]),
+)
+def test_every_duration_gives_the_shape_of_the_config(seconds, **options):
+    config = FeatureConfig(**options)
+    values = compute_features(make_speech(seconds=seconds), config)
+    assert values.shape == config.shape
+    assert values.dtype == np.float32 and np.isfinite(values).all()
+    if config.kind == "log_mel":
+        assert np.ptp(values) <= config.range_db + 1e-3
+
+
+def test_configs_that_make_no_sense_are_refused():
+    with pytest.raises(ValueError, match="kind='chroma' is unknown; choose from"):
+        FeatureConfig(kind="chroma")
+    with pytest.raises(ValueError, match="fmax_hertz=9000 is above half the sample rate"):
+        FeatureConfig(fmax_hertz=9000)
+    with pytest.raises(ValueError, match="num_coefficients=40 .* num_bands=32"):
+        FeatureConfig(kind="mfcc", num_bands=32, num_coefficients=40)
+
+
+# Extraction of a table, and its cache
+
+
+@dataclass(frozen=True)
+class AddNoise:
+    amplitude: float
+
+    def __call__(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return waveform + self.amplitude * rng.normal(size=len(waveform)).astype(np.float32)
+
+    def describe(self) -> dict:
+        return {"name": "AddNoise", **asdict(self)}
+
+
+CONFIG = FeatureConfig(duration_seconds=0.5, num_bands=16)
+AUGMENTATIONS = (ChangeSpeed(1.1), AddNoise(0.1))
+
+
+@pytest.fixture
+def table(tmp_path, monkeypatch) -> pd.DataFrame:
+    """Make a table of five recordings, and an empty cache."""
+    monkeypatch.setattr(paths, "CACHE_DIR", tmp_path / "cache")
+    recordings = [tmp_path / f"{number}.wav" for number in range(5)]
+    for number, path in enumerate(recordings):
+        soundfile.write(path, make_speech(seconds=0.4 + 0.1 * number, seed=number), 16_000)
+    hashes = [scan_recording(path)["sha256"] for path in recordings]
+    return pd.DataFrame({"path": [str(path) for path in recordings], "audio_hash": hashes})
+
+
+def assert_equal(first: features.Features, second: features.Features) -> None:
+    np.testing.assert_array_equal(first.values, second.values)
+    np.testing.assert_array_equal(first.copies, second.copies)
+    assert first.description == second.description
+
+
+def test_a_table_is_extracted_row_for_row(table):
+    extracted = extract_features(table, CONFIG, augmentations=AUGMENTATIONS)
+    assert extracted.values.shape == (5, *CONFIG.shape)
+    assert extracted.copies.shape == (5, 2, *CONFIG.shape)
+    for row, path in enumerate(table["path"]):
+        expected = compute_features(load_waveform(path), CONFIG)
+        np.testing.assert_array_equal(extracted.values[row], expected)
+        faster = ChangeSpeed(1.1)(load_waveform(path), np.random.default_rng(0))
+        np.testing.assert_array_equal(extracted.copies[row, 0], compute_features(faster, CONFIG))
+    assert extracted.description["num_bands"] == 16
+    assert [entry["name"] for entry in extracted.description["augmentations"]] == [
+        "ChangeSpeed",
+        "AddNoise",
+    ]
+
+
+def test_without_augmentations_there_are_no_copies(table):
+    assert extract_features(table, CONFIG).copies.shape == (5, 0, *CONFIG.shape)
+
+
+def test_a_cache_hit_equals_a_miss_and_reads_no_audio(table, monkeypatch):
+    missed = extract_features(table, CONFIG, augmentations=AUGMENTATIONS)
+    for path in table["path"]:
+        Path(path).unlink()
+    assert_equal(extract_features(table, CONFIG, augmentations=AUGMENTATIONS), missed)
+
+
+def test_whatever_decides_the_values_decides_the_cache_file(table):
+    extract_features(table, CONFIG)
+    extract_features(table, replace(CONFIG, range_db=70.0))
+    extract_features(table, CONFIG, augmentations=AUGMENTATIONS)
+    extract_features(table, CONFIG, augmentations=AUGMENTATIONS[::-1])
+    extract_features(table[::-1], CONFIG)
+    assert len(list(paths.CACHE_DIR.iterdir())) == 5
+    extract_features(table.assign(path="moved elsewhere"), CONFIG)  # the bytes decide
+    assert len(list(paths.CACHE_DIR.iterdir())) == 5
+
+
+def test_one_job_and_many_give_the_same(table):
+    first = extract_features(table, CONFIG, augmentations=AUGMENTATIONS, jobs=1)
+    for cached in paths.CACHE_DIR.iterdir():
+        cached.unlink()
+    assert_equal(extract_features(table, CONFIG, augmentations=AUGMENTATIONS, jobs=3), first)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_a_cache_that_cannot_be_written_costs_time_only(code, table, monkeypatch):
+    expected = extract_features(table, CONFIG, augmentations=AUGMENTATIONS)
+    [cached] = paths.CACHE_DIR.iterdir()
+    cached.unlink()
+    save = np.save
+
+    def fail(file, array):
+        save(file, array[:2])  # some bytes are written before the disk is full
+        raise OSError(code, "cannot write")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "save", fail)
+        with pytest.warns(
+            UserWarning, match="cannot write.*Free space, or .*SER_DATA_DIR"
+        ) as caught:
+            extracted = extract_features(table, CONFIG, augmentations=AUGMENTATIONS)
+    assert len(caught) == 1 and caught[0].filename == __file__
+    assert str(cached) in str(caught[0].message)
+    assert_equal(extracted, expected)
+    assert list(paths.CACHE_DIR.iterdir()) == []
+
+
+def test_a_cache_folder_that_cannot_be_made_costs_time_only(table, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(paths, "CACHE_DIR", tmp_path / "file" / "cache")
+    with pytest.warns(UserWarning, match="could not be cached"):
+        assert len(extract_features(table, CONFIG).values) == 5
+
+
+@pytest.mark.parametrize("damage", [b"", b"not an array", "cut"])
+def test_a_damaged_cache_is_made_again(damage, table):
+    expected = extract_features(table, CONFIG)
+    [cached] = paths.CACHE_DIR.iterdir()
+    whole = cached.read_bytes()
+    cached.write_bytes(whole[:-100] if damage == "cut" else damage)
+    assert_equal(extract_features(table, CONFIG), expected)
+    assert cached.read_bytes() == whole
+
+
+def test_a_recording_that_cannot_be_read_is_named(table):
+    Path(table["path"].iloc[3]).write_text("not a sound")
+    with pytest.raises(ValueError, match=r"3\.wav: not audio"):
+        extract_features(table, CONFIG)
+    assert not paths.CACHE_DIR.exists()
+
+
+def test_copies_depend_on_their_own_recording_alone(table):
+    whole = extract_features(table, CONFIG, augmentations=AUGMENTATIONS)
+    rows = [4, 1]
+    part = extract_features(table.iloc[rows], CONFIG, augmentations=AUGMENTATIONS)
+    np.testing.assert_array_equal(part.values, whole.values[rows])
+    np.testing.assert_array_equal(part.copies, whole.copies[rows])
+
+
+def test_digests_tell_contents_apart_and_ignore_the_order_of_keys():
+    assert digest({"a": 1, "b": 2.5}) == digest({"b": 2.5, "a": 1})
+    assert digest({"a": 1}) != digest({"a": 2})
+    assert digest("fixed on every machine") == "76594fe6060a19bc"
+
+
+# The normaliser
+
+
+def test_training_rows_are_standardised_band_by_band():
+    values = np.random.default_rng(0).normal([-40, 0, 7], [9, 1, 0.1], (30, 20, 3))
+    normaliser = fit_normaliser(values.astype(np.float32))
+    assert normaliser.mean.shape == normaliser.std.shape == (3,)
+    applied = normaliser.apply(values)
+    assert applied.dtype == np.float32
+    np.testing.assert_allclose(applied.mean(axis=(0, 1)), 0, atol=1e-4)
+    np.testing.assert_allclose(applied.std(axis=(0, 1)), 1, atol=1e-4)
+    copies = normaliser.apply(values[:, None])
+    np.testing.assert_array_equal(copies[:, 0], applied)
+
+
+def test_a_constant_band_does_not_divide_by_zero():
+    assert np.isfinite(fit_normaliser(np.zeros((4, 5, 2))).apply(np.zeros((4, 5, 2)))).all()

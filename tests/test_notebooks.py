@@ -1,0 +1,316 @@
+"""The tools that keep the notebooks alike, and every notebook on the sample corpus."""
+
+import json
+import subprocess
+import sys
+from copy import deepcopy
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from common.paths import ROOT
+from tools import checking, generation
+from tools.execution import EXECUTED_DIR, execute_all, execute_notebook, strip_progress
+from tools.generation import (
+    BOOTSTRAP,
+    WIDGET_VIEW,
+    find_cell,
+    list_notebooks,
+    read_parameters,
+    read_repository,
+    read_sample_parameters,
+    sync_notebook,
+    sync_readme,
+)
+from tools.notebooks import main, parse_parameter, select_notebooks, sync_all
+
+REPOSITORY = "https://github.com/someone/some-notebooks"
+NAME = "12_example"
+README = "".join(
+    f"<!-- {name}:begin -->\n<!-- {name}:end -->\n"
+    for name in ("start", "results", "index", "corpora")
+)
+
+
+def make_notebook(
+    source="print(corpus)", *, parameters='corpus = "ravdess"\nepochs = 50', text="1"
+):
+    """Make a notebook as it should be, executed, with `source` in its last cell."""
+    notebook = new_notebook(
+        cells=[
+            new_markdown_cell("# Example\n\nDoes it hold?"),
+            new_code_cell(parameters, metadata={"tags": ["parameters"]}),
+            new_code_cell(source, outputs=[new_output("stream", name="stdout", text=text)]),
+        ],
+        metadata={"ser": {"sample_parameters": {"epochs": 1}}},
+    )
+    sync_notebook(notebook, name=NAME, repository=REPOSITORY)
+    for number, cell in enumerate((c for c in notebook.cells if c.cell_type == "code"), start=1):
+        cell.execution_count = number
+    return notebook
+
+
+def check(notebook, folder):
+    path = folder / f"{NAME}.ipynb"
+    nbformat.write(notebook, path)
+    return checking.check_notebook(path, repository=REPOSITORY)
+
+
+@pytest.fixture
+def beside_clone(tmp_path):
+    """A folder in which notebooks find the repository as they do after a clone."""
+    (tmp_path / REPOSITORY.rpartition("/")[2]).symlink_to(ROOT)
+    return tmp_path
+
+
+def change(**changes):
+    """Make a function that changes attributes of a notebook's last cell."""
+    return lambda notebook: notebook.cells[-1].update(changes)
+
+
+def show(output_type, **content):
+    """Make a function that replaces the output of a notebook's last cell."""
+    return change(outputs=[new_output(output_type, **content)])
+
+
+def test_a_notebook_as_it_should_be_has_no_defect(tmp_path):
+    assert check(make_notebook(), tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda nb: nb.cells.pop(1), "generated cells"),
+        (lambda nb: nb.cells[2].update(source="import os"), "generated cells"),
+        (lambda nb: nb.metadata.update(kernelspec={"name": "my_env"}), "kernelspec"),
+        (lambda nb: nb.cells[0].update(source="No heading"), "first cell"),
+        (lambda nb: nb.cells[0].update(source="# Title\n\nNo question.\n\nWhy?"), "first cell"),
+        (lambda nb: nb.cells[3].metadata.clear(), "no cell tagged 'parameters'"),
+        (lambda nb: nb.cells[3].update(source='corpus = "a"\nx = len(corpus)'), "x = len(corpus)"),
+        (
+            lambda nb: nb.cells[3].update(source="for corpus in []: pass"),
+            "keep only name = literal",
+        ),
+        (lambda nb: nb.cells[3].update(source="epochs = 2"), "does not set 'corpus'"),
+        (lambda nb: nb.metadata.pop("ser"), "ser.sample_parameters"),
+        (
+            lambda nb: nb.metadata.update(ser={"sample_parameters": {"epoch": 1}}),
+            "no parameter named epoch",
+        ),
+        (lambda nb: nb.metadata.update(widgets={}), "widget state"),
+        (change(execution_count=None), "not executed"),
+        (change(execution_count=9), "not executed"),
+        (change(outputs=[]), "not executed"),
+        (change(source="\n".join(["x = 1"] * 46)), "over 45 lines"),
+        (change(source="import warnings\nwarnings.filterwarnings('ignore')"), "hides warnings"),
+        (change(source='warnings.simplefilter(action="ignore")'), "hides warnings"),
+        (change(source="%run 11_cnn.ipynb"), "another notebook"),
+        (change(source="import import_ipynb"), "another notebook"),
+        (change(source='open("/home/me/x.wav")'), "path of one machine, '/home/me"),
+        (change(source=r'open("C:\\Users\\me")'), "path of one machine"),
+        (show("stream", name="stdout", text="saved in /tmp/x"), "path of one machine, '/tmp/x'"),
+        (show("display_data", data={"text/html": "<p>/root/a</p>"}), "path of one machine"),
+        (show("stream", name="stdout", text="x" * 600_001), "KB, at most 600"),
+        (show("stream", name="stderr", text="UserWarning: no"), "warning 'UserWarning: no'"),
+        (show("error", ename="KeyError", evalue="x", traceback=[]), "ends in KeyError"),
+        (show("display_data", data={WIDGET_VIEW: {"model_id": "1"}}), "shows a widget"),
+    ],
+)
+def test_check_finds_each_defect(tmp_path, spoil, words):
+    notebook = make_notebook()
+    spoil(notebook)
+    defects = check(notebook, tmp_path)
+    assert len(defects) == 1, defects
+    assert words in defects[0]
+
+
+@pytest.mark.parametrize(
+    "text", ["https://example.org/work/x", "data/tmp/x", "24/48", "/workshop", "and/or"]
+)
+def test_check_lets_harmless_text_pass(tmp_path, text):
+    assert check(make_notebook(text=text), tmp_path) == []
+
+
+def test_check_does_not_read_pictures_or_sounds(tmp_path):
+    notebook = make_notebook()
+    sound = '<audio src="data:audio/wav;base64,+/tmp/abc=" />'
+    data = {"image/png": "+/tmp/abc=", "text/html": sound, "text/plain": "sound"}
+    show("display_data", data=data)(notebook)
+    assert check(notebook, tmp_path) == []
+
+
+def test_check_names_a_file_that_is_no_notebook(tmp_path):
+    path = tmp_path / "10_broken.ipynb"
+    path.write_text("{")
+    (defect,) = checking.check_notebook(path, repository=REPOSITORY)
+    assert "not a valid notebook" in defect
+
+
+def test_sync_inserts_the_cells_once_and_keeps_outputs():
+    notebook = make_notebook()
+    assert [cell.metadata.get("tags") for cell in notebook.cells[1:4]] == [
+        ["badge"],
+        ["bootstrap"],
+        ["parameters"],
+    ]
+    assert f"someone/some-notebooks/blob/main/notebooks/{NAME}.ipynb" in notebook.cells[1].source
+    synced = sync_notebook(deepcopy(notebook), name=NAME, repository=REPOSITORY)
+    assert synced == notebook
+
+    moved = sync_notebook(deepcopy(notebook), name=NAME, repository="https://github.com/a/b")
+    assert 'REPOSITORY = "https://github.com/a/b"' in moved.cells[2].source
+    assert "a/b/blob/main" in moved.cells[1].source
+    assert moved.cells[2].execution_count == 1
+    assert moved.cells[4] == notebook.cells[4]
+
+
+def test_sync_and_check_agree_on_a_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(generation, "describe_results", lambda corpus: generation.pd.DataFrame())
+    path, readme = tmp_path / f"{NAME}.ipynb", tmp_path / "README.md"
+    notebook = make_notebook()
+    nbformat.write(notebook, path)
+    readme.write_text(README)
+
+    defects = checking.check_all(folder=tmp_path, readme=readme)
+    assert [defect.split(":")[0] for defect in defects] == [path.name, "README.md"]
+    assert sync_all(folder=tmp_path, readme=readme) == [path, readme]
+    assert checking.check_all(folder=tmp_path, readme=readme) == []
+    assert sync_all(folder=tmp_path, readme=readme) == []
+    text = readme.read_text()
+    assert f"| [`{NAME}`](notebooks/{NAME}.ipynb) | Example | Does it hold? |" in text
+    assert f"git clone {read_repository()}" in text
+
+
+def test_readme_without_markers_is_named():
+    with pytest.raises(ValueError, match="index:begin"):
+        sync_readme(README.replace("index", "other"), repository=REPOSITORY)
+
+
+def test_results_of_a_corpus_become_text(monkeypatch):
+    row = {"notebook": "11_cnn", "variant": "", "protocol": "speaker_5fold", "uar": 0.61234}
+    row |= {"uar_std": 0.0201, "uar_low": 0.5712, "uar_high": 0.65, "wa": 0.7, "num_seeds": 3}
+    row |= {"num_parameters": 123456, "minutes": 12.34}
+    table = generation.pd.DataFrame([row, row | {"variant": "2d"}])
+    monkeypatch.setattr(generation, "tabulate_results", lambda corpus: table)
+    first, second = generation.describe_results("ravdess").to_numpy().tolist()
+    assert first[:2] == ["11_cnn", "speaker_5fold"]
+    assert first[2:] == ["0.612 ± 0.020 [0.571, 0.650]", "0.700", "123,456", "3", "12.3"]
+    assert second[0] == "11_cnn (2d)"
+    monkeypatch.setattr(generation, "tabulate_results", lambda corpus: table.iloc[:0])
+    assert generation.describe_results("ravdess").empty
+    assert "No results yet" in generation.format_results()
+
+
+def test_repository_must_be_given(tmp_path):
+    pyproject = tmp_path / "pyproject.toml"
+    pyproject.write_text("[project]\nname = 'x'\n")
+    with pytest.raises(ValueError, match="Repository"):
+        read_repository(pyproject)
+    pyproject.write_text("[project.urls]\nRepository = 'https://github.com/a/b.git'\n")
+    assert read_repository(pyproject) == "https://github.com/a/b"
+
+
+def run_bootstrap(folder):
+    """Run the bootstrap cell, then import a module of the repository."""
+    code = BOOTSTRAP.format(repository=REPOSITORY) + "\nimport common.paths\nprint(root)"
+    return subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("folder", [".", "notebooks", "data/index"])
+def test_bootstrap_finds_the_repository_from_inside(folder):
+    done = run_bootstrap(ROOT / folder)
+    assert done.stderr == ""
+    assert Path(done.stdout.strip()) == ROOT
+
+
+def test_bootstrap_finds_a_clone_in_the_working_directory(beside_clone):
+    assert run_bootstrap(beside_clone).returncode == 0
+
+
+def test_bootstrap_explains_when_there_is_no_repository(tmp_path):
+    done = run_bootstrap(tmp_path)
+    assert done.returncode == 1
+    assert f"no repository at or above {tmp_path}: git clone {REPOSITORY}" in done.stderr
+
+
+def test_bootstrap_is_short():
+    assert len(BOOTSTRAP.splitlines()) <= 25
+
+
+def test_progress_bars_are_stripped_and_warnings_kept():
+    bar = " 40%|████      | 8/20 [00:01<00:02,  4.0it/s]"
+    outputs = [
+        new_output("display_data", data={WIDGET_VIEW: {"model_id": "1"}, "text/plain": bar}),
+        new_output("stream", name="stderr", text=f"\r{bar}\r{bar}\n"),
+        new_output("stream", name="stderr", text=f"\r{bar}\nUserWarning: no\n3it [00:00, 9it/s]"),
+        new_output("stream", name="stdout", text="50%| of it\n"),
+    ]
+    notebook = new_notebook(cells=[new_code_cell("x", outputs=outputs)], metadata={"widgets": {}})
+    (cell,) = strip_progress(notebook).cells
+    assert [output.text for output in cell.outputs] == ["UserWarning: no\n", "50%| of it\n"]
+    assert "widgets" not in notebook.metadata
+
+
+def test_parameters_from_the_command_line():
+    given = ("epochs=3", "seeds=[0, 1]", "corpus=savee", "name='a b'")
+    assert [parse_parameter(text)[1] for text in given] == [3, [0, 1], "savee", "a b"]
+    with pytest.raises(Exception, match="not name=value"):
+        parse_parameter("epochs")
+
+
+def test_notebooks_are_selected_by_name_or_number(tmp_path):
+    for name in ("01_one", "11_two", "12_three", ".11_two-abc"):
+        (tmp_path / f"{name}.ipynb").touch()
+    stems = [path.stem for path in select_notebooks(["12", "01_one"], folder=tmp_path)]
+    assert stems == ["12_three", "01_one"]
+    assert len(select_notebooks(["all"], folder=tmp_path)) == 3
+    with pytest.raises(ValueError, match="no notebook is called '13'"):
+        select_notebooks(["13"], folder=tmp_path)
+
+
+def test_committed_parameters_cannot_be_changed_in_place(capsys):
+    for change_ in (["--parameters", "epochs=1"], ["--corpus", "sample"]):
+        with pytest.raises(SystemExit):
+            main(["execute", "01", "--in-place", *change_])
+        assert "as committed" in capsys.readouterr().err
+
+
+def test_execute_keeps_the_notebook_and_names_the_failing_cell(beside_clone, capsys):
+    source = "import tqdm.auto\nlist(tqdm.auto.tqdm([1]))\nprint(corpus, epochs)\nmissing_name"
+    path = beside_clone / f"{NAME}.ipynb"
+    nbformat.write(make_notebook(source), path)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="no parameter named batch"):
+        execute_notebook(path, parameters={"batch": 1})
+
+    assert execute_all([path], corpus="sample", parameters={"epochs": 2}) == 1
+    message = capsys.readouterr().err
+    assert f"{NAME}.ipynb: cell 6 (import tqdm.auto) raised NameError" in message
+    assert path.read_bytes() == before
+    copy = nbformat.read(EXECUTED_DIR / path.name, as_version=4)
+    assert copy.cells[find_cell(copy, "injected-parameters")].source == (
+        "corpus = 'sample'\nepochs = 2"
+    )
+    assert [output.get("text") for output in copy.cells[-1].outputs] == ["sample 2\n", None]
+    assert (EXECUTED_DIR / path.name).with_suffix(".html").is_file()
+
+
+def test_execute_in_place_replaces_a_notebook_that_runs(beside_clone, capsys):
+    path = beside_clone / f"{NAME}.ipynb"
+    nbformat.write(make_notebook(text="old"), path)
+    assert execute_all([path], corpus="ravdess", parameters={}, in_place=True) == 0
+    assert check(nbformat.read(path, as_version=4), beside_clone) == []
+    assert nbformat.read(path, as_version=4).cells[-1].outputs[0].text == "ravdess\n"
+
+
+@pytest.mark.parametrize("path", list_notebooks(), ids=lambda path: path.stem)
+def test_notebook_runs_on_the_sample_corpus(path, tmp_path):
+    notebook = nbformat.read(path, as_version=4)
+    parameters = read_sample_parameters(notebook)
+    assert set(parameters) <= set(read_parameters(notebook))
+    executed = execute_notebook(path, parameters=parameters, folder=tmp_path)
+    outputs = [output for cell in executed.cells for output in cell.get("outputs", [])]
+    assert [output for output in outputs if output.get("name") == "stderr"] == []
+    assert "synthetic" in json.dumps(outputs[0]).lower(), "the first output must say so"

@@ -1,0 +1,179 @@
+"""Protocols: published folds, every row once, nothing shared, clear refusals."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.splits import PROTOCOLS, Fold, check_folds, describe_folds, make_folds
+from tests.speech_tables import EIGHT, make_ravdess, make_speakers
+
+RAVDESS = make_ravdess()
+SAVEE = make_speakers(4, per_emotion=15, emotions=EIGHT[2:], corpus="savee").assign(
+    statement="", gender="male"
+)
+TESS = make_speakers(2, per_emotion=20, emotions=EIGHT[2:], corpus="tess").assign(gender="female")
+K_FOLD = ("speaker_5fold", "speaker_6fold", "leave_one_speaker_out", "random_5fold", "sentence_out")
+
+
+def list_speakers(table, rows) -> set[str]:
+    return set(table["speaker"].iloc[rows])
+
+
+@pytest.mark.parametrize("protocol", K_FOLD)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_every_row_is_tested_once(protocol, seed):
+    folds = make_folds(RAVDESS, protocol, seed=seed)
+    assert sorted(np.concatenate([fold.test for fold in folds])) == list(range(1440))
+    for fold in folds:
+        parts = np.concatenate([fold.train, fold.validation, fold.test])
+        assert sorted(parts) == list(range(1440))
+
+
+@pytest.mark.parametrize(
+    ("protocol", "expected"),
+    [
+        (
+            "speaker_5fold",
+            "2 5 14 15 16, 3 6 7 13 18, 10 11 12 19 20, 8 17 21 23 24, 1 4 9 22",
+        ),
+        (
+            "speaker_6fold",
+            "1 11 20 21, 4 10 12 14, 8 9 19 23, 3 5 7 24, 2 15 16 18, 6 13 17 22",
+        ),
+    ],
+)
+def test_ravdess_has_its_published_folds(protocol, expected):
+    tested = [list_speakers(RAVDESS, fold.test) for fold in make_folds(RAVDESS, protocol)]
+    groups = [group.split() for group in expected.split(",")]
+    assert tested == [{f"{int(actor):02d}" for actor in group} for group in groups]
+
+
+@pytest.mark.parametrize("protocol", ["speaker_5fold", "speaker_6fold", "leave_one_speaker_out"])
+def test_support_is_a_multiple_of_what_an_actor_says(protocol):
+    for fold in make_folds(RAVDESS, protocol):
+        support = RAVDESS.iloc[fold.test]["emotion"].value_counts()
+        num_actors = len(list_speakers(RAVDESS, fold.test))
+        expected = dict.fromkeys(EIGHT, 8 * num_actors) | {"neutral": 4 * num_actors}
+        assert support.to_dict() == expected
+
+
+def test_validation_speakers_are_of_both_sexes_and_few():
+    for fold in make_folds(RAVDESS, "speaker_5fold"):
+        validation = RAVDESS.iloc[fold.validation]
+        assert validation["speaker"].nunique() == 2
+        assert set(validation["gender"]) == {"female", "male"}
+
+
+@settings(max_examples=25)
+@given(
+    num_speakers=st.integers(5, 14),
+    per_emotion=st.integers(1, 4),
+    seed=st.integers(0, 5),
+    protocol=st.sampled_from(["speaker_5fold", "leave_one_speaker_out"]),
+)
+def test_no_speaker_is_shared(num_speakers, per_emotion, seed, protocol):
+    table = make_speakers(num_speakers, per_emotion=per_emotion)
+    for fold in make_folds(table, protocol, seed=seed):
+        train, validation, test = (
+            list_speakers(table, rows) for rows in (fold.train, fold.validation, fold.test)
+        )
+        assert validation
+        assert train.isdisjoint(test)
+        assert validation.isdisjoint(train | test)
+
+
+def test_two_speakers_leave_none_to_validate_on():
+    folds = make_folds(TESS, "leave_one_speaker_out")
+    assert [list_speakers(TESS, fold.test) for fold in folds] == [{"s01"}, {"s02"}]
+    assert [len(fold.validation) for fold in folds] == [0, 0]
+
+
+@pytest.mark.parametrize("protocol", ["random_5fold", "random_80_10_10", "random_70_15_15"])
+def test_the_same_bytes_stay_together(protocol):
+    table = RAVDESS.copy()
+    table.loc[table.index % 7 == 1, "audio_hash"] = table["audio_hash"].shift(1)
+    for fold in make_folds(table, protocol, seed=3):
+        sets = [
+            set(table["audio_hash"].iloc[rows]) for rows in (fold.train, fold.validation, fold.test)
+        ]
+        assert sum(map(len, sets)) == len(set.union(*sets))
+
+
+@pytest.mark.parametrize(
+    ("protocol", "share"), [("random_80_10_10", 0.1), ("random_70_15_15", 0.15)]
+)
+def test_single_splits_have_their_shares(protocol, share):
+    [fold] = make_folds(RAVDESS, protocol)
+    assert len(fold.test) == pytest.approx(share * 1440, abs=12)
+    assert len(fold.validation) == pytest.approx(share * 1440, abs=12)
+    support = RAVDESS.iloc[fold.test]["emotion"].value_counts(normalize=True)
+    assert support.drop("neutral").between(0.12, 0.15).all()
+
+
+def test_random_splits_know_the_voices():
+    for fold in make_folds(RAVDESS, "random_5fold"):
+        assert list_speakers(RAVDESS, fold.test) <= list_speakers(RAVDESS, fold.train)
+
+
+def test_sentences_are_not_shared():
+    for fold in make_folds(RAVDESS, "sentence_out"):
+        assert set(RAVDESS["statement"].iloc[fold.test]).isdisjoint(
+            RAVDESS["statement"].iloc[np.concatenate([fold.train, fold.validation])]
+        )
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_seed_repeats_itself_and_another_differs(protocol):
+    def describe(seed):
+        folds = make_folds(RAVDESS, protocol, seed=seed)
+        return [(fold.validation.tolist(), fold.test.tolist()) for fold in folds]
+
+    assert describe(0) == describe(0)
+    assert describe(0) != describe(1)
+    if PROTOCOLS[protocol].speaker_independent:
+        assert [test for _, test in describe(0)] == [test for _, test in describe(1)]
+
+
+def test_the_description_names_the_speakers():
+    described = describe_folds(RAVDESS, make_folds(RAVDESS, "speaker_5fold"))
+    assert described.loc[1, "test speakers"] == "02, 05, 14, 15, 16"
+    assert (described[["train", "validation", "test"]].sum(axis=1) == 1440).all()
+
+
+@pytest.mark.parametrize(
+    ("table", "protocol", "message"),
+    [
+        (RAVDESS, "speaker_7fold", "unknown; choose from"),
+        (SAVEE, "sentence_out", "does not tell; use a speaker protocol"),
+        (SAVEE, "speaker_5fold", "4 speakers cannot fill 5 folds; use leave_one_speaker_out"),
+        (TESS[TESS["speaker"] == "s01"].reset_index(), "leave_one_speaker_out", "two are needed"),
+        (RAVDESS[RAVDESS["emotion"] != "calm"], "random_5fold", "reset_index"),
+    ],
+)
+def test_what_cannot_be_split_is_refused_with_a_remedy(table, protocol, message):
+    with pytest.raises(ValueError, match=message):
+        make_folds(table, protocol)
+
+
+def test_each_kind_of_leak_is_found():
+    folds = make_folds(RAVDESS, "speaker_5fold")
+    first = folds[0]
+    moved = np.append(first.train, first.test[0])
+    with pytest.raises(ValueError, match=r"row \[\d+\] is in train and in test"):
+        check_folds(RAVDESS, [replace(first, train=moved)], "speaker_5fold")
+    with pytest.raises(ValueError, match="tested twice"):
+        check_folds(RAVDESS, [first, first], "speaker_5fold")
+    shared = Fold(1, first.train[1:], first.train[:1], first.test)
+    with pytest.raises(ValueError, match="speaker .* is in train and in validation"):
+        check_folds(RAVDESS, [shared], "speaker_5fold")
+    check_folds(RAVDESS, [shared], "random_5fold")
+    twins = RAVDESS.copy()
+    twins.loc[first.test[0], "audio_hash"] = twins.loc[first.train[0], "audio_hash"]
+    with pytest.raises(ValueError, match="recording .* is in train and in test"):
+        check_folds(twins, [first], "random_5fold")
+    happy = RAVDESS["emotion"].iloc[first.train] == "happy"
+    with pytest.raises(ValueError, match="'happy'.* tested but not trained"):
+        check_folds(RAVDESS, [replace(first, train=first.train[~happy])], "speaker_5fold")

@@ -1,0 +1,104 @@
+"""What must hold for every notebook in the repository, and the remedy where it does not."""
+
+import re
+from collections.abc import Iterator
+from copy import deepcopy
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+
+from common.paths import NOTEBOOKS_DIR
+from tools.generation import (
+    README,
+    WIDGET_VIEW,
+    find_cell,
+    list_notebooks,
+    read_parameters,
+    read_question,
+    read_repository,
+    read_sample_parameters,
+    sync_notebook,
+    sync_readme,
+)
+
+MAX_BYTES = 600_000
+MAX_CELL_LINES = 45
+MACHINE_PATH = re.compile(r"(?<![\w.])/(?:home|root|work|tmp|Users)\b|\b[A-Za-z]:[\\/]+Users\b")
+FORBIDDEN_CODE = {
+    r"(?:filterwarnings|simplefilter)\(\s*(?:action\s*=\s*)?['\"]ignore": "hides warnings: remove "
+    "the cause, or catch the one warning that is expected",
+    r"%run\b|import_ipynb|\bimport notebooks\b|\bfrom notebooks\b|['\"][^'\"]*\.ipynb['\"]": "uses "
+    "another notebook: exchange data through results/ or move the code to common/",
+}
+
+
+def check_notebook(path: Path, *, repository: str) -> list[str]:
+    """List what is wrong with a committed notebook, each entry with its remedy."""
+    try:
+        notebook = nbformat.read(path, as_version=4)
+        nbformat.validate(notebook)
+    except Exception as error:
+        return [f"not a valid notebook ({error}): write it again"]
+    defects = []
+    synced = sync_notebook(deepcopy(notebook), name=path.stem, repository=repository)
+    if synced != notebook:
+        defects.append("generated cells or kernelspec are out of date: run sync")
+    for read in (read_question, read_parameters, read_sample_parameters):
+        try:
+            read(notebook)
+        except (ValueError, SyntaxError) as error:
+            defects.append(str(error))
+    if path.stat().st_size > MAX_BYTES:
+        size = path.stat().st_size // 1000
+        defects.append(f"{size} KB, at most {MAX_BYTES // 1000}: show fewer or smaller pictures")
+    code = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
+    outputs = [output for cell in code for output in cell.outputs]
+    if not outputs or [cell.execution_count for cell in code] != list(range(1, len(code) + 1)):
+        defects.append("not executed top to bottom: run execute --in-place")
+    if "widgets" in notebook.metadata or find_cell(notebook, "injected-parameters") is not None:
+        defects.append("holds widget state or injected parameters: run execute --in-place")
+    for number, cell in enumerate(notebook.cells, start=1):
+        defects += [f"cell {number} {defect}" for defect in _check_cell(cell)]
+    return list(dict.fromkeys(defects))
+
+
+def _check_cell(cell: NotebookNode) -> Iterator[str]:
+    seen = [cell.source]
+    if cell.cell_type == "code":
+        if len(cell.source.splitlines()) > MAX_CELL_LINES:
+            yield f"has over {MAX_CELL_LINES} lines: split it"
+        for pattern, defect in FORBIDDEN_CODE.items():
+            if re.search(pattern, cell.source):
+                yield defect
+        for output in cell.outputs:
+            if output.output_type == "error":
+                yield f"ends in {output.ename}: mend it and run execute --in-place"
+            if output.get("name") == "stderr":
+                yield f"has the warning {output.text.strip()[:80]!r}: remove its cause"
+            data = output.get("data", {})
+            if WIDGET_VIEW in data:
+                yield "shows a widget, which is blank once committed: run execute --in-place"
+            texts = (text for kind, text in data.items() if not kind.startswith(("image", "audio")))
+            seen += [output.get("text", ""), *output.get("traceback", []), *map(str, texts)]
+    text = re.sub(r"base64,[\w+/=\s]+", "", "\n".join(seen))
+    if match := MACHINE_PATH.search(text):
+        shown = text[match.start() : match.end() + 30].split("\n")[0]
+        yield f"names a path of one machine, {shown!r}: print it relative to ROOT"
+
+
+def check_all(*, folder: Path = NOTEBOOKS_DIR, readme: Path = README) -> list[str]:
+    """List what is wrong with all notebooks and the README, as "file: defect: remedy"."""
+    repository = read_repository()
+    defects = [
+        f"{path.name}: {defect}"
+        for path in list_notebooks(folder)
+        for defect in check_notebook(path, repository=repository)
+    ]
+    try:
+        text = readme.read_text(encoding="utf-8")
+        if sync_readme(text, repository=repository, folder=folder) != text:
+            defects.append(f"{readme.name}: generated sections are out of date: run sync")
+    except ValueError as error:
+        defects.append(f"{readme.name}: {error}")
+    return defects

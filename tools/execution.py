@@ -1,0 +1,199 @@
+"""Execute notebooks with this Python, on copies or in place; `tools.notebooks` is the command."""
+
+import html
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, DeadKernelError
+from nbconvert import HTMLExporter
+from nbformat import NotebookNode
+from tqdm import tqdm
+
+from common.paths import ROOT, RUNS_DIR, write_atomically
+from tools.generation import (
+    KERNELSPEC,
+    WIDGET_VIEW,
+    find_cell,
+    read_parameters,
+    read_sample_parameters,
+    require_parameters,
+)
+
+EXECUTED_DIR = RUNS_DIR / "notebooks"
+PROGRESS_BAR = re.compile(r"\d+%\|.*\||\d+\w* ?\[\d+:\d+.*\]")
+
+
+def strip_progress(notebook: NotebookNode) -> NotebookNode:
+    """Remove progress bars, as widgets or as text, from the outputs of a notebook, in place."""
+    notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        kept = []
+        for output in cell.get("outputs", []):
+            if output.get("name") == "stderr":
+                lines = re.split(r"(?<=[\r\n])", output.text)
+                lines = [line for line in lines if line.strip() and not PROGRESS_BAR.search(line)]
+                output.text = "".join(lines)
+            if output.get("text") != "" and WIDGET_VIEW not in output.get("data", {}):
+                kept.append(output)
+        if cell.cell_type == "code":
+            cell.outputs = kept
+    return notebook
+
+
+def inject_parameters(notebook: NotebookNode, parameters: dict) -> NotebookNode:
+    """Insert a cell after the parameters cell that sets some of them anew, in place.
+
+    Raises
+    ------
+    ValueError
+        If the parameters cell does not set one of these names.
+    """
+    require_parameters(notebook, parameters)
+    lines = [f"{name} = {value!r}" for name, value in parameters.items()]
+    cell = nbformat.v4.new_code_cell("\n".join(lines), metadata={"tags": ["injected-parameters"]})
+    notebook.cells.insert(find_cell(notebook, "parameters") + 1, cell)
+    return notebook
+
+
+def execute_notebook(
+    path: Path, *, parameters: dict | None = None, folder: Path = EXECUTED_DIR
+) -> NotebookNode:
+    """Execute a copy of a notebook and keep it, with a page to look at and the kernel's log.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The notebook; it is left alone.
+    parameters : dict, optional
+        Values that replace those of the parameters cell.
+    folder : pathlib.Path, optional
+        Where `<name>.ipynb`, `<name>.html` and `<name>.log` go.
+
+    Returns
+    -------
+    NotebookNode
+        The executed notebook without progress bars.
+
+    Raises
+    ------
+    ValueError
+        If the notebook has no parameter of a given name.
+    RuntimeError
+        If a cell fails: names notebook, cell and exception. The copy ends at that cell.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    if parameters:
+        inject_parameters(notebook, parameters)
+    copy = folder / path.name
+    folder.mkdir(parents=True, exist_ok=True)
+    # The kernel of this very Python, whatever kernels its user has installed elsewhere.
+    os.environ["JUPYTER_PATH"] = str(Path(sys.prefix, "share", "jupyter"))
+    client = NotebookClient(
+        notebook,
+        timeout=None,
+        kernel_name=KERNELSPEC["name"],
+        record_timing=False,
+        store_widget_state=False,
+        resources={"metadata": {"path": str(path.parent)}},
+    )
+    # Without MPLBACKEND the kernel draws its figures inline.
+    environment = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
+    try:
+        with copy.with_suffix(".log").open("w") as log, _show_progress(client, path.stem):
+            client.execute(stderr=log, env=environment)
+    except (CellExecutionError, DeadKernelError) as error:
+        reason = _describe_failure(notebook) or f"{error} See {shorten(copy.with_suffix('.log'))}"
+        raise RuntimeError(f"{path.name}: {reason}") from error
+    finally:
+        strip_progress(notebook)
+        with write_atomically(copy) as temporary:
+            nbformat.write(notebook, temporary)
+        page, _ = HTMLExporter().from_notebook_node(notebook)
+        with write_atomically(copy.with_suffix(".html")) as temporary:
+            temporary.write_text(page, encoding="utf-8")
+    return notebook
+
+
+def execute_all(
+    paths: list[Path], *, corpus: str | None, parameters: dict, in_place: bool = False
+) -> int:
+    """Execute notebooks one after the other, say how each went, and count those that failed.
+
+    Parameters
+    ----------
+    paths : list of pathlib.Path
+        The notebooks, in order. When one fails, the others still run.
+    corpus : str or None
+        Replaces the parameter `corpus`; None leaves it. "sample" brings the notebook's small
+        settings along.
+    parameters : dict
+        Further parameters.
+    in_place : bool, optional
+        Replace a notebook that ran well with no parameter changed. A run on another corpus than
+        the committed one stays a copy.
+    """
+    num_failures = 0
+    for path in paths:
+        started = time.monotonic()
+        try:
+            notebook = nbformat.read(path, as_version=4)
+            small = read_sample_parameters(notebook) if corpus == "sample" else {}
+            changed = {**({"corpus": corpus} if corpus else {}), **small, **parameters}
+            committed = read_parameters(notebook)
+            as_committed = all(committed.get(name, ...) == changed[name] for name in changed)
+            replace = in_place and as_committed
+            executed = execute_notebook(path, parameters={} if replace else changed)
+            if replace:
+                with write_atomically(path) as temporary:
+                    nbformat.write(executed, temporary)
+            kept = shorten(path if replace else EXECUTED_DIR / path.name)
+            print(f"{path.stem:32}{time.monotonic() - started:6.0f} s   {kept}", flush=True)
+        except (RuntimeError, ValueError) as error:
+            num_failures += 1
+            name = "" if path.name in str(error) else f"{path.name}: "
+            print(f"FAILED  {name}{error}", file=sys.stderr, flush=True)
+    return num_failures
+
+
+def shorten(path: Path) -> str:
+    """Give a path relative to the repository where it lies inside it."""
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
+
+
+@contextmanager
+def _show_progress(client: NotebookClient, name: str) -> Iterator[None]:
+    """Show a bar over the code cells, and at its end the bar of the cell that is running."""
+    num_code_cells = sum(cell.cell_type == "code" for cell in client.nb.cells)
+    with tqdm(total=num_code_cells, desc=name, unit="cell", leave=False, disable=None) as bar:
+
+        def count_cell(cell: NotebookNode, **_) -> None:
+            bar.set_postfix_str("", refresh=False)
+            bar.update()
+
+        def show_inner_bar(message: dict) -> None:
+            value = message["content"]["data"].get("state", {}).get("value")
+            if isinstance(value, str) and "[" in value:
+                bar.set_postfix_str(html.unescape(value).strip())
+
+        widget = SimpleNamespace(handle_msg=show_inner_bar)
+        client.comm_open_handlers["jupyter.widget"] = lambda message: widget
+        client.on_cell_executed = count_cell
+        yield
+
+
+def _describe_failure(notebook: NotebookNode) -> str | None:
+    """Name the cell that failed, the line where it begins, and the exception."""
+    for number, cell in enumerate(notebook.cells, start=1):
+        for output in cell.get("outputs", []):
+            if output.output_type == "error":
+                first_line = cell.source.strip().splitlines()[0]
+                return f"cell {number} ({first_line}) raised {output.ename}: {output.evalue}"
+    return None

@@ -1,0 +1,243 @@
+"""What is generated: two cells of every notebook and four sections of the README.
+
+The repository's address is read from `[project.urls]` in pyproject.toml and nowhere else.
+"""
+
+import ast
+import re
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+from nbformat import NotebookNode
+
+from common.corpora import CORPORA
+from common.paths import NOTEBOOKS_DIR, ROOT
+from common.results import tabulate_results
+
+README = ROOT / "README.md"
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
+BADGE = (
+    "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
+    "(https://colab.research.google.com/github/{owner_and_name}/blob/main/notebooks/{notebook}.ipynb)"
+)
+BOOTSTRAP = """\
+# Find the repository from any working directory; on Colab, fetch it first.
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+REPOSITORY = "{repository}"
+here, clone = Path.cwd(), Path.cwd() / REPOSITORY.rpartition("/")[2]
+folders = [here, *here.parents, clone]
+root = next((folder for folder in folders if (folder / "common/paths.py").is_file()), None)
+if root is None and "google.colab" in sys.modules:
+    root = clone
+    subprocess.run(["git", "clone", "--depth", "1", REPOSITORY, root], check=True)
+    needed = root / "requirements-colab.txt"
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-r", needed], check=True)
+if root is None:
+    raise FileNotFoundError(f"no repository at or above {{here}}: git clone {{REPOSITORY}}")
+if str(root) not in sys.path:
+    sys.path.insert(0, str(root))
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+if hasattr(sys.stderr, "watch_fd_thread"):  # TensorFlow's C++ log goes to Jupyter's own terminal
+    os.dup2(sys.stderr.fileno(), 2)"""
+
+
+def read_repository(pyproject: Path = ROOT / "pyproject.toml") -> str:
+    """Read the repository's address, such as https://github.com/owner/name."""
+    urls = tomllib.loads(pyproject.read_text()).get("project", {}).get("urls", {})
+    if "Repository" not in urls:
+        raise ValueError(f"{pyproject.name} has no Repository under [project.urls]: add it")
+    return urls["Repository"].removesuffix("/").removesuffix(".git")
+
+
+def list_notebooks(folder: Path = NOTEBOOKS_DIR) -> list[Path]:
+    """List the notebooks of a folder in the order of their numbers."""
+    return sorted(path for path in folder.glob("*.ipynb") if not path.name.startswith("."))
+
+
+def find_cell(notebook: NotebookNode, tag: str) -> int | None:
+    """Give the position of the first cell that carries `tag`, or None."""
+    tags = [cell.metadata.get("tags", []) for cell in notebook.cells]
+    return next((position for position, found in enumerate(tags) if tag in found), None)
+
+
+def read_question(notebook: NotebookNode) -> tuple[str, str]:
+    """Read the title and the question below it from the first cell."""
+    first = notebook.cells[0].source if notebook.cells else ""
+    match = re.match(r"#\s+(?P<title>.+)\n+[*_>\s]*(?P<question>(?:(?!\n\n)[^?])+\?)", first)
+    if match is None:
+        raise ValueError("first cell is not '# Title' and the question: write them so")
+    return match["title"].strip(), " ".join(match["question"].split())
+
+
+def read_parameters(notebook: NotebookNode) -> dict:
+    """Read the literals of the cell tagged `parameters`.
+
+    Raises
+    ------
+    ValueError
+        If there is no such cell, it holds anything but `name = literal`, or `corpus` is missing.
+    """
+    position = find_cell(notebook, "parameters")
+    if position is None:
+        raise ValueError("no cell tagged 'parameters': tag the one that holds the settings")
+    parameters = {}
+    for statement in ast.parse(notebook.cells[position].source).body:
+        try:
+            (target,) = statement.targets
+            parameters[target.id] = ast.literal_eval(statement.value)
+        except (AttributeError, ValueError):
+            code = ast.unparse(statement)
+            raise ValueError(f"parameters cell holds {code!r}: keep only name = literal") from None
+    if "corpus" not in parameters:
+        raise ValueError("parameters cell does not set 'corpus': add it")
+    return parameters
+
+
+def read_sample_parameters(notebook: NotebookNode) -> dict:
+    """Read the small settings for the sample corpus from the notebook's metadata.
+
+    Raises
+    ------
+    ValueError
+        If there are none, or the parameters cell does not set one of their names.
+    """
+    small = notebook.metadata.get("ser", {}).get("sample_parameters")
+    if small is None:
+        raise ValueError("metadata has no ser.sample_parameters: add the small settings, or {}")
+    require_parameters(notebook, small)
+    return {"corpus": "sample", **small}
+
+
+def require_parameters(notebook: NotebookNode, names: Iterable[str]) -> None:
+    """Raise ValueError unless the parameters cell sets all these names."""
+    unknown = sorted(set(names) - set(read_parameters(notebook)))
+    if unknown:
+        raise ValueError(f"no parameter named {', '.join(unknown)}: see the parameters cell")
+
+
+def sync_notebook(notebook: NotebookNode, *, name: str, repository: str) -> NotebookNode:
+    """Write the badge, the bootstrap cell and the kernel's name into a notebook, in place."""
+    owner_and_name = "/".join(repository.split("/")[-2:])
+    generated = {
+        "badge": nbformat.v4.new_markdown_cell(
+            BADGE.format(owner_and_name=owner_and_name, notebook=name)
+        ),
+        "bootstrap": nbformat.v4.new_code_cell(BOOTSTRAP.format(repository=repository)),
+    }
+    kinds = [cell.cell_type for cell in notebook.cells]
+    first_code = kinds.index("code") if "code" in kinds else len(kinds)
+    for offset, (tag, cell) in enumerate(generated.items()):
+        position = find_cell(notebook, tag)
+        if position is None:
+            cell.metadata["tags"] = [tag]
+            notebook.cells.insert(first_code + offset, cell)
+        else:
+            notebook.cells[position].source = cell.source
+    notebook.metadata["kernelspec"] = dict(KERNELSPEC)
+    return notebook
+
+
+def sync_readme(text: str, *, repository: str, folder: Path = NOTEBOOKS_DIR) -> str:
+    """Replace what stands between `<!-- start:begin -->` and `<!-- start:end -->`, and so on.
+
+    The sections are `start`, `results`, `index` and `corpora`.
+
+    Raises
+    ------
+    ValueError
+        If the text lacks these comments or a notebook lacks its title.
+    """
+    sections = {
+        "start": format_start(repository),
+        "results": format_results(),
+        "index": format_index(folder),
+        "corpora": format_corpora(),
+    }
+    for name, content in sections.items():
+        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+        before, found, rest = text.partition(begin)
+        _, closed, after = rest.partition(end)
+        if not (found and closed):
+            raise ValueError(f"no {begin} … {end}: add both, each on a line of its own")
+        text = f"{before}{begin}\n\n{content}\n\n{end}{after}"
+    return text
+
+
+def format_start(repository: str) -> str:
+    """Format the commands that take a newcomer to the first results."""
+    name = repository.rpartition("/")[2]
+    return f"```bash\ngit clone {repository} && cd {name}\nmake run\n```"
+
+
+def format_index(folder: Path = NOTEBOOKS_DIR) -> str:
+    """Format the README's index of notebooks."""
+    rows = []
+    for path in list_notebooks(folder):
+        try:
+            title, question = read_question(nbformat.read(path, as_version=4))
+        except ValueError as error:
+            raise ValueError(f"{path.name}: {error}") from error
+        rows.append([f"[`{path.stem}`](notebooks/{path.name})", title, question])
+    return format_table(pd.DataFrame(rows, columns=["notebook", "title", "question"]))
+
+
+def format_corpora() -> str:
+    """Format the README's table of corpora."""
+    rows = [
+        [
+            f"[{corpus.title}]({corpus.homepage})",
+            f"{corpus.num_utterances:,}",
+            f"{corpus.num_speakers}",
+            corpus.licence,
+            f"`data/raw/{corpus.name}/{corpus.example}`",
+            "`fetch_corpus`" if corpus.archive else "by hand",
+        ]
+        for corpus in CORPORA.values()
+        if corpus.name != "sample"
+    ]
+    columns = ["corpus", "utterances", "speakers", "licence", "where a file lies", "obtained"]
+    return format_table(pd.DataFrame(rows, columns=columns))
+
+
+def format_results() -> str:
+    """Format the README's results: one table per corpus that has any."""
+    sections = []
+    for corpus in CORPORA:
+        results = describe_results(corpus) if corpus != "sample" else pd.DataFrame()
+        if not results.empty:
+            sections.append(f"**{CORPORA[corpus].title}**\n\n{format_table(results)}")
+    return "\n\n".join(sections) or "No results yet: `make reproduce CORPUS=ravdess` writes them."
+
+
+def describe_results(corpus: str) -> pd.DataFrame:
+    """Tabulate the results on a corpus as text, a row per notebook, variant and protocol."""
+    rows = [
+        {
+            "notebook": f"{row.notebook} ({row.variant})" if row.variant else row.notebook,
+            "protocol": row.protocol,
+            "UAR ± std [95 % interval]": f"{row.uar:.3f} ± {row.uar_std:.3f} "
+            f"[{row.uar_low:.3f}, {row.uar_high:.3f}]",
+            "WA": f"{row.wa:.3f}",
+            "weights": f"{row.num_parameters:,}",
+            "seeds": f"{row.num_seeds}",
+            "minutes": f"{row.minutes:.1f}",
+        }
+        for row in tabulate_results(corpus=corpus).itertuples()
+    ]
+    return pd.DataFrame(rows)
+
+
+def format_table(table: pd.DataFrame) -> str:
+    """Format a table of text as Markdown."""
+    rows = [list(table.columns), ["---"] * len(table.columns), *table.to_numpy().tolist()]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
