@@ -140,8 +140,7 @@ def train_model(
             verbose=0,
             callbacks=[keeper, *callbacks],
         )
-    for variable, value in zip(model.weights, keeper.best, strict=True):
-        variable.assign(value)
+    _assign_values(model.weights, keeper.best)
     return keeper.history, keeper.seconds
 
 
@@ -282,13 +281,13 @@ class _EpochKeeper(keras.callbacks.Callback):
         with _averaged_weights(self.model, self.config):
             scores = self._validate()
             if self._is_better(scores):
-                self.best = [np.array(variable) for variable in self.model.weights]
+                self.best = _copy_values(self.model.weights)
                 self.best_epoch = epoch
         self.seconds += time.perf_counter() - self.started
         self.history.append(
             {
                 "epoch": epoch,
-                "learning_rate": float(np.array(self.model.optimizer.learning_rate)),
+                "learning_rate": float(self.model.optimizer.learning_rate),
                 "loss": float(logs["loss"]),
                 "accuracy": float(logs["accuracy"]),
                 **scores,
@@ -326,9 +325,9 @@ class _EpochKeeper(keras.callbacks.Callback):
 
     def _save(self) -> None:
         state = {
-            f"{name}_{index}": np.array(variable)
+            f"{name}_{index}": value
             for name, variables in _group_variables(self.model).items()
-            for index, variable in enumerate(variables)
+            for index, value in enumerate(_copy_values(variables))
         }
         state |= {f"best_{index}": value for index, value in enumerate(self.best)}
         notes = {
@@ -366,6 +365,11 @@ def _group_variables(model: keras.Model) -> dict[str, list]:
     return {"model": variables, "optimizer": list(model.optimizer.variables)}
 
 
+def _copy_values(variables: Sequence[keras.Variable]) -> list[np.ndarray]:
+    """Copies, since a backend may reuse the memory that a plain conversion shows."""
+    return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
+
+
 @contextmanager
 def _averaged_weights(model: keras.Model, config: TrainingConfig) -> Iterator[None]:
     """Put the moving averages in place of the weights for the length of a block."""
@@ -373,10 +377,15 @@ def _averaged_weights(model: keras.Model, config: TrainingConfig) -> Iterator[No
         yield
         return
     variables = model.trainable_variables
-    raw = [np.array(variable) for variable in variables]
+    raw = _copy_values(variables)
     model.optimizer.finalize_variable_values(variables)
+    _assign_values(variables, _copy_values(variables))  # JAX: else they share the averages' memory
     try:
         yield
     finally:
-        for variable, value in zip(variables, raw, strict=True):
-            variable.assign(value)
+        _assign_values(variables, raw)
+
+
+def _assign_values(variables: Sequence[keras.Variable], values: Sequence[np.ndarray]) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)

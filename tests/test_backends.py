@@ -1,0 +1,100 @@
+"""The same code on TensorFlow and on JAX: equal forward passes, and training that works."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+
+from common.paths import NOTEBOOKS_DIR, ROOT
+
+BACKENDS = ("tensorflow", "jax")
+SCRIPT = """
+import json, sys
+from pathlib import Path
+import keras, numpy as np
+from keras import layers
+from common.cross_validation import build_seeded, cross_validate
+from common.layers import AttentionPooling
+from common.training import TrainingConfig
+from tests.speech_tables import make_features, make_speakers
+
+folder, sources = Path(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text())
+for name, source in sources.items():
+    exec(source)
+    saved = folder / f"{name}.keras"
+    if not saved.exists():
+        build_seeded(build_model, (157, 64), 8, seed=0).save(saved)
+    model = keras.models.load_model(saved, safe_mode=True)
+    values = np.random.default_rng(0).normal(size=(4, 157, 64)).astype("float32")
+    np.save(folder / f"{name}_{keras.backend.backend()}.npy", model.predict(values, verbose=0))
+
+def build_model(input_shape, num_classes):
+    inputs = keras.Input(input_shape)
+    x = layers.Conv1D(8, 3, name="conv")(inputs)
+    x = AttentionPooling(4, name="pooling")(layers.BatchNormalization(name="norm")(x))
+    x = layers.Dropout(0.1, name="dropout")(x)
+    return keras.Model(inputs, layers.Dense(num_classes, activation="softmax", name="emotions")(x))
+
+table = make_speakers(6, per_emotion=4)
+config = TrainingConfig(epochs=12, batch_size=8, learning_rate=0.02, ema_momentum=0.8, max_shift=2)
+run = cross_validate(
+    build_model, table, make_features(table, strength=3.0), protocol="speaker_5fold",
+    config=config, only_folds=[1], runs_folder=folder / keras.backend.backend(),
+)
+facts = {"key": run.folder.name, "backend": run.description["backend"],
+         "wa": float(run.predictions["correct"].mean()), "loss": run.history["loss"].tolist()}
+(folder / f"{keras.backend.backend()}.json").write_text(json.dumps(facts))
+"""
+
+
+def read_architectures() -> dict[str, str]:
+    """Source of the cell tagged `architecture` of every notebook."""
+    sources = {}
+    for path in sorted(NOTEBOOKS_DIR.glob("*.ipynb")):
+        for cell in nbformat.read(path, as_version=4).cells:
+            if "architecture" in cell.metadata.get("tags", []):
+                sources[path.stem] = cell.source
+    return sources
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("backends")
+    (folder / "sources.json").write_text(json.dumps(read_architectures()))
+    for backend in BACKENDS:
+        environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            [sys.executable, "-c", SCRIPT, folder, folder / "sources.json"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+@pytest.mark.parametrize("name", read_architectures())
+def test_forward_passes_agree(name, folder):
+    first, second = (np.load(folder / f"{name}_{backend}.npy") for backend in BACKENDS)
+    assert first.shape == (4, 8)
+    np.testing.assert_allclose(first.sum(axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(first, second, atol=1e-4)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_training_works(backend, folder):
+    facts = json.loads((folder / f"{backend}.json").read_text())
+    assert facts["backend"] == backend
+    assert facts["loss"][-1] < facts["loss"][0]
+    assert facts["wa"] > 0.6  # chance is 0.25
+
+
+def test_a_run_of_one_backend_is_found_by_the_other(folder):
+    keys = [json.loads((folder / f"{backend}.json").read_text())["key"] for backend in BACKENDS]
+    assert keys[0] == keys[1]

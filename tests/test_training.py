@@ -1,0 +1,379 @@
+"""Training: schedules, batches, the choice of the epoch, resuming, caching."""
+
+import random
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common import cross_validation, training
+from common.cross_validation import build_seeded, cross_validate, describe_model
+from common.results import save_results
+from common.splits import make_folds
+from common.training import Examples, TrainingBatches, TrainingConfig, compute_learning_rate
+from tests.speech_tables import make_features, make_speakers
+
+TABLE = make_speakers(6, per_emotion=4)
+FEATURES = make_features(TABLE)
+CONFIG = TrainingConfig(
+    epochs=4, batch_size=8, learning_rate=0.01, warmup_epochs=1, ema_momentum=0.8, max_shift=2
+)
+PROTOCOL = "speaker_5fold"
+
+
+def build_model(input_shape, num_classes):
+    inputs = keras.Input(input_shape, name="features")
+    x = keras.layers.Conv1D(8, 3, padding="same", name="conv")(inputs)
+    x = keras.layers.BatchNormalization(name="norm")(x)
+    x = keras.layers.ReLU(name="relu")(x)
+    x = keras.layers.GlobalAveragePooling1D(name="pool")(x)
+    x = keras.layers.Dropout(0.2, name="dropout")(x)
+    x = keras.layers.Dense(num_classes, activation="softmax", name="emotions")(x)
+    return keras.Model(inputs, x, name="toy")
+
+
+def run(folder, *, config=CONFIG, table=TABLE, features=FEATURES, build=build_model, **settings):
+    settings = {"protocol": PROTOCOL, "only_folds": [1], "runs_folder": folder, **settings}
+    return cross_validate(build, table, features, config=config, **settings)
+
+
+def get_probabilities(result) -> np.ndarray:
+    return result.predictions.filter(regex="^p_").to_numpy()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return run(tmp_path_factory.mktemp("runs"))
+
+
+# Settings
+
+
+def test_cosine_warms_up_and_ends_near_zero():
+    config = TrainingConfig(epochs=50, warmup_epochs=4, learning_rate=1.0, schedule="cosine")
+    rates = [compute_learning_rate(config, epoch, []) for epoch in range(50)]
+    np.testing.assert_allclose(rates[:5], [0.2, 0.4, 0.6, 0.8, 1.0])
+    assert (np.diff(rates[4:]) < 0).all()
+    assert rates[27] == pytest.approx(0.5) and rates[-1] < 0.01
+
+
+def test_steps_and_plateaus_halve_the_rate():
+    step = TrainingConfig(schedule="step", warmup_epochs=0, step_epochs=10, learning_rate=0.8)
+    assert [compute_learning_rate(step, epoch, []) for epoch in (0, 9, 10, 29)] == [
+        0.8,
+        0.8,
+        0.4,
+        0.2,
+    ]
+    plateau = replace(step, schedule="plateau", plateau_patience=2)
+    losses = [1.0, 0.9, 0.95, 0.93, 0.92, 0.8, 0.85, 0.85]
+    rates = [compute_learning_rate(plateau, epoch, losses[:epoch]) for epoch in range(9)]
+    assert rates == [0.8, 0.8, 0.8, 0.8, 0.4, 0.4, 0.4, 0.4, 0.2]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"schedule": "linear"}, "schedule='linear' is unknown; choose from"),
+        ({"monitor": "wa"}, "monitor='wa' is unknown"),
+        ({"epochs": 0}, "epochs=0 must be above 0"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(setting, message):
+    with pytest.raises(ValueError, match=message):
+        TrainingConfig(**setting)
+
+
+# Batches
+
+
+def make_batches(seed: int = 0, **settings) -> TrainingBatches:
+    targets = np.eye(4, dtype=np.float32)[TABLE["emotion"].factorize()[0]]
+    examples = Examples(FEATURES.values, targets, FEATURES.copies)
+    return TrainingBatches(examples, config=replace(CONFIG, **settings), seed=seed)
+
+
+@given(epoch=st.integers(0, 50), index=st.integers(0, 11))
+def test_a_batch_follows_from_seed_epoch_and_number(epoch, index):
+    first, second, other = make_batches(), make_batches(), make_batches(seed=1)
+    second.start_epoch(7)
+    second[3]
+    for batches in (first, second, other):
+        batches.start_epoch(epoch)
+    for one, two in zip(first[index], second[index], strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert not np.array_equal(first[index][0], other[index][0])
+    assert first[index][1].sum(axis=1) == pytest.approx(np.ones(8))
+
+
+def test_plain_batches_are_the_rows_each_once():
+    plain = {"max_shift": 0, "num_time_masks": 0, "num_frequency_masks": 0, "mixup_alpha": 0.0}
+    batches = make_batches(use_copies=False, **plain)
+    seen = np.concatenate([batches[index][0] for index in range(len(batches))])
+    assert len(seen) == 96
+    order = np.lexsort(seen.reshape(96, -1).T), np.lexsort(FEATURES.values.reshape(96, -1).T)
+    np.testing.assert_array_equal(seen[order[0]], FEATURES.values[order[1]])
+    with_copies = make_batches(**plain)
+    batch, targets = with_copies[0]
+    rows, choice = with_copies.order[:8], with_copies.choice[with_copies.order[:8]]
+    both = np.stack([FEATURES.values, FEATURES.copies[:, 0]], axis=1)
+    np.testing.assert_array_equal(batch, both[rows, choice])
+    assert len(set(choice)) == 2
+    np.testing.assert_array_equal(targets.argmax(axis=1), TABLE["emotion"].factorize()[0][rows])
+
+
+def test_class_weights_balance_the_classes():
+    targets = np.eye(2, dtype=np.float32)[[0] * 12 + [1] * 4]
+    config = replace(CONFIG, class_weights=True, mixup_alpha=0.0, batch_size=16)
+    batches = TrainingBatches(Examples(np.zeros((16, 3, 2), "f"), targets), config=config, seed=0)
+    _, seen, weights = batches[0]
+    assert (seen * weights[:, None]).sum(axis=0) == pytest.approx([8, 8])
+
+
+# The choice of the epoch
+
+
+def test_the_best_epoch_on_validation_is_kept(finished):
+    history = finished.history
+    assert history["epoch"].tolist() == [0, 1, 2, 3]
+    assert history[["loss", "validation_loss", "validation_uar"]].notna().all(axis=None)
+    folds = make_folds(TABLE, PROTOCOL)
+    [folder] = finished.folder.glob("seed0_fold1_*")
+    model = keras.models.load_model(folder / "model.keras", safe_mode=True)
+    rows = folds[0].validation
+    predicted = model.predict(FEATURES.values[rows], verbose=0).argmax(axis=1)
+    true = (
+        TABLE["emotion"]
+        .iloc[rows]
+        .map(
+            {
+                name.removeprefix("p_"): i
+                for i, name in enumerate(finished.predictions.filter(like="p_"))
+            }
+        )
+    )
+    wa = (predicted == true.to_numpy()).mean()
+    best = history.sort_values(["validation_uar", "validation_loss"], ascending=[False, True])
+    assert wa == pytest.approx(best["validation_wa"].iloc[0])
+
+
+def test_the_saved_model_takes_features_as_extracted(finished):
+    [folder] = finished.folder.glob("seed0_fold1_*")
+    model = keras.models.load_model(folder / "model.keras", safe_mode=True)
+    test = make_folds(TABLE, PROTOCOL)[0].test
+    probabilities = model.predict(FEATURES.values[test], verbose=0)
+    np.testing.assert_allclose(probabilities, get_probabilities(finished), atol=1e-3)
+
+
+def test_training_stops_after_patience_without_a_better_epoch(tmp_path):
+    result = run(tmp_path, config=replace(CONFIG, epochs=30, patience=2, learning_rate=0.05))
+    uar = result.history["validation_uar"].to_numpy()
+    assert len(uar) < 30
+    assert uar[:-2].max() >= uar[-2:].max()
+
+
+def test_without_validation_the_last_epoch_is_kept(tmp_path):
+    table = make_speakers(2, per_emotion=6)
+    features = make_features(table)
+    settings = {"table": table, "features": features, "protocol": "leave_one_speaker_out"}
+    four = run(tmp_path, config=replace(CONFIG, patience=1), **settings)
+    assert four.history["validation_uar"].isna().all()
+    assert len(four.history) == 4
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"focal_gamma": 2.0, "class_weights": True},
+        {"ema_momentum": None},
+        {"schedule": "plateau", "monitor": "loss"},
+        {"use_copies": False, "mixup_alpha": 0.0, "label_smoothing": 0.0},
+    ],
+)
+def test_every_recipe_trains(settings, tmp_path, finished):
+    result = run(tmp_path, config=replace(CONFIG, **settings))
+    assert np.isfinite(get_probabilities(result)).all()
+    assert np.abs(get_probabilities(result) - get_probabilities(finished)).max() > 1e-3
+
+
+def test_test_labels_change_nothing_but_the_score(tmp_path, finished):
+    table = TABLE.copy()
+    test = make_folds(TABLE, PROTOCOL)[0].test
+    rng = np.random.default_rng(0)
+    table.loc[test, "emotion"] = rng.permutation(table.loc[test, "emotion"])
+    np.testing.assert_array_equal(
+        get_probabilities(run(tmp_path, table=table)), get_probabilities(finished)
+    )
+
+
+# Resuming and caching
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize(("epoch", "batch"), [(0, 3), (2, 0), (2, 3), (3, 5)])
+def test_a_run_killed_in_the_middle_of_an_epoch_continues_exactly(
+    epoch, batch, tmp_path, finished, monkeypatch
+):
+    get = TrainingBatches.__getitem__
+
+    def die(batches, index):
+        if batches.epoch == epoch and index == batch:
+            raise Killed
+        return get(batches, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingBatches, "__getitem__", die)
+        with pytest.raises(Exception, match="Killed"):
+            run(tmp_path)
+    states = list(tmp_path.rglob("state.npz"))
+    assert len(states) == (epoch > 0)
+    assert not list(tmp_path.rglob("facts.json"))
+    continued = run(tmp_path)
+    np.testing.assert_allclose(
+        get_probabilities(continued), get_probabilities(finished), rtol=0, atol=1e-4
+    )
+    columns = ["loss", "validation_loss", "validation_uar"]
+    pd.testing.assert_frame_equal(
+        continued.history[columns], finished.history[columns], rtol=0, atol=1e-5
+    )
+    assert not list(tmp_path.rglob("state.npz"))
+
+
+def test_a_second_call_loads_and_says_so(finished, monkeypatch):
+    monkeypatch.setattr(cross_validation, "train_model", None)
+    again = run(finished.folder.parent)
+    assert (again.num_loaded, finished.num_loaded) == (1, 0)
+    assert "1 loaded from run" in again.summary and "1 folds trained now" in finished.summary
+    pd.testing.assert_frame_equal(again.predictions, finished.predictions)
+    pd.testing.assert_frame_equal(again.history, finished.history)
+
+
+def test_only_folds_may_be_completed_later_but_not_published(tmp_path):
+    config = replace(CONFIG, epochs=1)
+    settings = {"protocol": "leave_one_speaker_out", "config": config}
+    part = run(tmp_path, only_folds=[2], **settings)
+    with pytest.raises(ValueError, match="leaves out folds"):
+        save_results(part, notebook="99_test")
+    whole = run(tmp_path, only_folds=None, **settings)
+    assert (whole.num_folds, whole.num_loaded, whole.complete) == (6, 1, True)
+    assert sorted(whole.predictions["utterance"]) == sorted(TABLE["utterance"])
+    with pytest.raises(ValueError, match="names none of the folds"):
+        run(tmp_path, only_folds=[9], **settings)
+
+
+def test_everything_that_decides_the_number_decides_the_key(tmp_path, monkeypatch):
+    def fake(model, *_, **__):
+        return [{"epoch": 0}], 0.0
+
+    monkeypatch.setattr(cross_validation, "train_model", fake)
+
+    def build_wider(input_shape, num_classes):
+        model = build_model(input_shape, num_classes)
+        x = keras.layers.Dense(3, name="more")(model.get_layer("pool").output)
+        x = keras.layers.Dense(num_classes, activation="softmax", name="emotions")(x)
+        return keras.Model(model.input, x, name="toy")
+
+    other_audio = TABLE.assign(audio_hash=TABLE["audio_hash"].str[::-1])
+    keys = [
+        run(tmp_path, **change).folder.name
+        for change in (
+            {},
+            {"config": replace(CONFIG, learning_rate=0.02)},
+            {"features": make_features(TABLE, seed=5)},
+            {"protocol": "random_5fold"},
+            {"table": other_audio},
+            {"build": build_wider},
+        )
+    ]
+    assert len(set(keys)) == len(keys)
+    keras.utils.clear_session()
+    assert run(tmp_path).folder.name == keys[0]
+    assert run(tmp_path, seeds=(0, 1)).folder.name == keys[0]
+
+
+def test_names_that_keras_numbers_do_not_count():
+    def build():
+        inputs = keras.Input((5, 2))
+        x = keras.layers.Dense(3)(inputs)
+        return keras.Model(inputs, keras.layers.Dropout(0.1)(x))
+
+    assert describe_model(build()) == describe_model(build())
+
+
+def test_code_of_custom_layers_counts_and_their_comments_do_not():
+    class Scale(keras.layers.Layer):
+        def call(self, x):
+            return x * 2  # twice
+
+    first = Scale
+
+    class Scale(keras.layers.Layer):
+        """Another docstring."""
+
+        def call(self, x):
+            return x * 2
+
+    second = Scale
+
+    class Scale(keras.layers.Layer):
+        def call(self, x):
+            return x * 3
+
+    def describe(kind):
+        inputs = keras.Input((5, 2))
+        return describe_model(keras.Model(inputs, kind(name="scale")(inputs)))
+
+    sources = {
+        first: "class Scale(Layer):\n    def call(self, x):\n        return x * 2  # twice\n",
+        second: 'class Scale(Layer):\n    """."""\n    def call(self, x):\n        return x * 2\n',
+        Scale: "class Scale(Layer):\n    def call(self, x):\n        return x * 3\n",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cross_validation.inspect, "getsource", sources.get)
+        assert describe(first) == describe(second)
+        assert describe(first) != describe(Scale)
+
+
+def test_seeds_decide_the_weights_and_nothing_else_is_touched():
+    random.seed(3)
+    state = random.getstate()
+    one, same, other = (build_seeded(build_model, (12, 6), 4, seed=seed) for seed in (1, 1, 2))
+    assert random.getstate() == state
+    for first, second in zip(one.get_weights(), same.get_weights(), strict=True):
+        np.testing.assert_array_equal(first, second)
+    assert not np.array_equal(one.get_weights()[0], other.get_weights()[0])
+
+
+def test_features_of_another_table_are_refused():
+    with pytest.raises(ValueError, match="95 utterances but 96 feature rows"):
+        run(None, table=TABLE.iloc[:-1])
+
+
+def test_a_full_disk_is_told_by_name_and_the_run_goes_on_later(tmp_path, finished, monkeypatch):
+    save = np.savez
+
+    def fail(file, **arrays):
+        if "notes" in arrays and 'epoch": 2' in str(arrays["notes"]):
+            raise OSError(28, "No space left on device", str(file))
+        save(file, **arrays)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.np, "savez", fail)
+        with pytest.raises(OSError, match="No space left"):
+            run(tmp_path)
+    assert [path.name for path in tmp_path.rglob("*.npz")] == ["state.npz"]
+    np.testing.assert_allclose(
+        get_probabilities(run(tmp_path)), get_probabilities(finished), rtol=0, atol=1e-4
+    )
+
+
+def test_tensorboard_gets_the_curves(tmp_path):
+    result = run(tmp_path, config=replace(CONFIG, epochs=1), tensorboard=True)
+    assert list(result.folder.rglob("events.out.tfevents*"))

@@ -1,0 +1,127 @@
+"""Time the way from WAV files to log-mel features, beside plain librosa: `make bench`.
+
+The files are as many, as long and of the format of RAVDESS's originals, made up and removed
+again. They were written just before, so that all ways read them from the system's file cache.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from unittest.mock import patch
+
+import librosa
+import numpy as np
+import soundfile
+from joblib import cpu_count
+from tqdm.auto import tqdm
+
+from common import paths
+from common.corpora import load_corpus
+from common.features import FeatureConfig, extract_features
+
+RATE_HERTZ = 48_000
+MEAN_SECONDS, SPREAD_SECONDS = 3.7, 0.35
+NUM_ACTORS = 24
+CONFIG = FeatureConfig()
+
+
+def list_names(num_files: int) -> list[str]:
+    """Name recordings as RAVDESS does: 60 per actor, the neutral ones of normal intensity."""
+    names = [
+        f"Actor_{actor:02d}/03-01-{emotion:02d}-{intensity:02d}-{statement:02d}-{repetition:02d}"
+        f"-{actor:02d}.wav"
+        for actor in range(1, NUM_ACTORS + 1)
+        for emotion in range(1, 9)
+        for intensity in ((1,) if emotion == 1 else (1, 2))
+        for statement in (1, 2)
+        for repetition in (1, 2)
+    ]
+    return names[:num_files]
+
+
+def write_recordings(folder: Path, num_files: int) -> float:
+    """Write bursts of tones and noise with silence around them; give the seconds of sound."""
+    rng = np.random.default_rng(0)
+    longest = round(6 * RATE_HERTZ)
+    times = np.arange(longest) / RATE_HERTZ
+    harmonics = sum(np.sin(2 * np.pi * 180 * k * times) / k for k in range(1, 15))
+    voice = 4000 * np.maximum(0, np.sin(2 * np.pi * 2.5 * times)) * harmonics
+    hiss = rng.normal(scale=8, size=longest)
+    total = 0.0
+    for name in tqdm(list_names(num_files), desc="writing", unit="file", leave=False):
+        length = round(np.clip(rng.normal(MEAN_SECONDS, SPREAD_SECONDS), 2.9, 5.3) * RATE_HERTZ)
+        first, last = round(0.28 * length), round(0.72 * length)
+        samples = np.roll(hiss, rng.integers(longest))[:length]
+        samples[first:last] += rng.uniform(0.3, 1) * voice[: last - first]
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(folder / name, samples.astype(np.int16), RATE_HERTZ, subtype="PCM_16")
+        total += length / RATE_HERTZ
+    return total
+
+
+def compute_with_librosa(path: str) -> np.ndarray:
+    """Compute the same features as the librosa manual would; shape (bands, frames)."""
+    waveform, rate = librosa.load(path, sr=16_000)
+    waveform, _ = librosa.effects.trim(waveform, top_db=CONFIG.trim_top_db)
+    waveform = librosa.util.fix_length(waveform, size=CONFIG.num_samples)
+    mel = librosa.feature.melspectrogram(
+        y=waveform,
+        sr=rate,
+        n_fft=CONFIG.fft_length,
+        hop_length=CONFIG.hop_length,
+        n_mels=CONFIG.num_bands,
+        fmin=CONFIG.fmin_hertz,
+        fmax=CONFIG.fmax_hertz,
+    )
+    return librosa.power_to_db(mel)
+
+
+def measure_seconds(work: Callable[[], object]) -> float:
+    """Seconds of the wall clock that a call takes."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    """Write the files, time each way, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--files", type=int, default=1440, help="how many WAV files")
+    parser.add_argument("--plain", type=int, default=200, help="how many of them librosa reads")
+    arguments = parser.parse_args()
+
+    with tempfile.TemporaryDirectory(prefix="ser-benchmark-") as name:
+        folder = Path(name)
+        corpus = folder / "ravdess"
+        sound = write_recordings(corpus, arguments.files)
+        num_files = len(list(corpus.rglob("*.wav")))
+        with patch.object(paths, "CACHE_DIR", folder / "cache"):
+            compute_with_librosa(str(next(corpus.rglob("*.wav"))))  # loads what librosa loads late
+            tables = []
+            scan = measure_seconds(lambda: tables.append(load_corpus("ravdess", folder=corpus)))
+            [table] = tables
+            cold = measure_seconds(lambda: extract_features(table, CONFIG, jobs=-1))
+            cached = measure_seconds(lambda: extract_features(table, CONFIG, jobs=-1))
+        some = table["path"].sample(min(arguments.plain, num_files), random_state=0)
+        bar = tqdm(some, desc="librosa", unit="file", leave=False)
+        plain = measure_seconds(lambda: [compute_with_librosa(path) for path in bar])
+
+    print(
+        f"{num_files} WAV files of {RATE_HERTZ // 1000} kHz, 16 bit, {sound / num_files:.1f} s each"
+        f" on average; {cpu_count()} cores"
+    )
+    print(f"{'':44}{'files':>7}{'seconds':>9}{'files/s':>10}")
+    for label, count, seconds in (
+        ("from WAV to log-mel and into the cache", num_files, cold),
+        ("from the cache", num_files, cached),
+        ("reading and checking all files (load_corpus)", num_files, scan),
+        ("plain librosa, one after another", len(some), plain),
+    ):
+        print(f"{label:44}{count:7d}{seconds:9.2f}{count / seconds:10.0f}")
+    print(f"plain librosa for all {num_files} files: about {plain * num_files / len(some):.0f} s")
+
+
+if __name__ == "__main__":
+    main()
