@@ -27,6 +27,7 @@ from common.training import Examples, TrainingConfig, predict, train_model
 
 RUN_FORMAT = 1
 FINISHED = "facts.json"
+NAME_KEYS = ("name", "keras_history", "input_layers", "output_layers")
 BuildModel = Callable[[tuple[int, ...], int], keras.Model]
 
 
@@ -237,27 +238,41 @@ def describe_model(model: keras.Model) -> str:
 
     Names that Keras numbers through a session do not count, nor do comments and docstrings.
     """
-    names = {layer.name: f"layer_{i}" for i, layer in enumerate(model._flatten_layers())}
+    parts = list(model._flatten_layers())
+    operations = [step for part in parts for step in getattr(part, "operations", ())]
+    names: dict[str, str] = {}
+    for part in [*parts, *operations]:
+        names.setdefault(part.name, f"part_{len(names)}")
 
-    def rename(value):
+    def rename(value, *, is_name: bool = False):
         if isinstance(value, dict):
-            return {key: rename(item) for key, item in value.items()}
+            return {key: rename(item, is_name=key in NAME_KEYS) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
-            return [rename(item) for item in value]
-        return names.get(value, value) if isinstance(value, str) else value
+            return [rename(item, is_name=is_name) for item in value]
+        return names.get(value, value) if is_name and isinstance(value, str) else value
 
-    classes = {type(layer) for layer in model._flatten_layers()}
-    custom = sorted(_strip_source(kind) for kind in classes if kind.__module__[:5] != "keras")
+    classes = {kind for part in parts for kind in type(part).__mro__}
+    custom = sorted(
+        _strip_source(kind)
+        for kind in classes
+        if issubclass(kind, keras.layers.Layer) and not kind.__module__.startswith("keras")
+    )
     config = json.loads(json.dumps(model.get_config(), default=str))
     return digest([rename(config), custom])
 
 
 def _strip_source(kind: type) -> str:
-    tree = ast.parse(textwrap.dedent(inspect.getsource(kind)))
+    """Code of a class's methods, which Python also finds for a class defined in a notebook."""
+    members = (
+        getattr(item, "fget", getattr(item, "__func__", item)) for item in vars(kind).values()
+    )
+    methods = [inspect.unwrap(member) for member in members if inspect.isfunction(member)]
+    sources = "\n".join(textwrap.dedent(inspect.getsource(method)) for method in methods)
+    tree = ast.parse(sources)
     for node in ast.walk(tree):
         if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node):
             node.body = node.body[1:] or [ast.Pass()]
-    return ast.unparse(tree)
+    return f"{kind.__name__}\n{ast.unparse(tree)}"
 
 
 def prepare_backend() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import scipy.fft
 from joblib import Parallel, delayed
+from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 from common import paths
@@ -180,9 +181,9 @@ def extract_features(
         rows = zip(table["path"], table["audio_hash"], strict=True)
         work = (delayed(_extract_row)(*row, config, tuple(augmentations)) for row in rows)
         results = Parallel(n_jobs=jobs, prefer="threads", return_as="generator")(work)
-        stacked = np.stack(
-            list(tqdm(results, total=len(table), desc="features", unit="utterance", leave=False))
-        )
+        bar = tqdm(results, total=len(table), desc="features", unit="utterance", leave=False)
+        with threadpool_limits(1, user_api="blas"):  # small products: its threads only wait
+            stacked = np.stack(list(bar))
         _save_cache(cached, stacked)
     return Features(stacked[:, 0], stacked[:, 1:], description)
 

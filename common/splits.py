@@ -198,21 +198,31 @@ def _choose_rows(
     table: pd.DataFrame, candidates: np.ndarray, share: float, seed: int
 ) -> np.ndarray:
     """Draw about `share` of the candidate rows, stratified by emotion, copies kept together."""
-    splitter = StratifiedGroupKFold(max(2, round(1 / share)), shuffle=True, random_state=seed)
-    part = table.iloc[candidates]
-    _, chosen = next(splitter.split(part, part["emotion"], part["audio_hash"]))
-    mask = np.zeros(len(table), dtype=bool)
-    mask[candidates[chosen]] = True
-    return mask
+    chosen = _deal_rows(table, candidates, max(2, round(1 / share)), seed)[0]
+    return np.isin(np.arange(len(table)), chosen)
+
+
+def _deal_rows(
+    table: pd.DataFrame, rows: np.ndarray, num_parts: int, seed: int
+) -> list[np.ndarray]:
+    """Deal rows into equal parts, stratified by emotion, copies of a recording kept together."""
+    part = table.iloc[rows]
+    counts = part["emotion"].value_counts()
+    if counts.min() < num_parts:
+        raise ValueError(
+            f"only {counts.min()} utterances of {counts.idxmin()!r} are here to be dealt into "
+            f"{num_parts} parts; add some, drop this emotion, or use a speaker protocol"
+        )
+    splitter = StratifiedGroupKFold(num_parts, shuffle=True, random_state=seed)
+    return [rows[chosen] for _, chosen in splitter.split(part, part["emotion"], part["audio_hash"])]
 
 
 def _random_kfold(table: pd.DataFrame, seed: int) -> list[Fold]:
-    splitter = StratifiedGroupKFold(5, shuffle=True, random_state=seed)
+    rows = np.arange(len(table))
     folds = []
-    splits = splitter.split(table, table["emotion"], table["audio_hash"])
-    for number, (rest, test) in enumerate(splits, start=1):
-        is_test = np.isin(np.arange(len(table)), test)
-        is_validation = _choose_rows(table, rest, VALIDATION_SHARE, seed)
+    for number, test in enumerate(_deal_rows(table, rows, 5, seed), start=1):
+        is_test = np.isin(rows, test)
+        is_validation = _choose_rows(table, rows[~is_test], VALIDATION_SHARE, seed)
         folds.append(_make_fold(table, number, is_validation, is_test))
     return folds
 
@@ -222,10 +232,9 @@ def _make_random_split(share: float) -> Callable[[pd.DataFrame, int], list[Fold]
 
     def make(table: pd.DataFrame, seed: int) -> list[Fold]:
         # Parts of 1/20, of which the first go to test and the next to validation.
-        splitter = StratifiedGroupKFold(20, shuffle=True, random_state=seed)
-        parts = [part for _, part in splitter.split(table, table["emotion"], table["audio_hash"])]
-        count = round(share * 20)
         rows = np.arange(len(table))
+        parts = _deal_rows(table, rows, 20, seed)
+        count = round(share * 20)
         is_test = np.isin(rows, np.concatenate(parts[:count]))
         is_validation = np.isin(rows, np.concatenate(parts[count : 2 * count]))
         return [_make_fold(table, 1, is_validation, is_test)]

@@ -177,3 +177,44 @@ def test_each_kind_of_leak_is_found():
     happy = RAVDESS["emotion"].iloc[first.train] == "happy"
     with pytest.raises(ValueError, match="'happy'.* tested but not trained"):
         check_folds(RAVDESS, [replace(first, train=first.train[~happy])], "speaker_5fold")
+
+
+SMALL = make_speakers(3, per_emotion=1, emotions=("happy", "sad"))
+
+
+def make_fold(*, train=(0, 1), validation=(2, 3), test=(4, 5)) -> Fold:
+    return Fold(1, *(np.array(rows, dtype=int) for rows in (train, validation, test)))
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize(
+    ("leak", "message"),
+    [
+        ({"train": (0, 1, 4)}, r"row \[4\] is in train and in test"),
+        ({"validation": (2, 3, 5)}, r"row \[5\] is in validation and in test"),
+        ({"train": (0, 1, 2)}, r"row \[2\] is in train and in validation"),
+    ],
+)
+def test_a_shared_row_is_found(leak, message, protocol):
+    check_folds(SMALL, [make_fold()], protocol)
+    with pytest.raises(ValueError, match=f"{protocol}, fold 1: {message}"):
+        check_folds(SMALL, [make_fold(**leak)], protocol)
+
+
+@pytest.mark.parametrize(
+    ("copy", "original", "parts"),
+    [(4, 0, "train and in test"), (4, 2, "validation and in test"), (2, 0, "train and in valid")],
+)
+def test_a_shared_recording_is_found(copy, original, parts):
+    table = SMALL.copy()
+    table.loc[copy, "audio_hash"] = table.loc[original, "audio_hash"]
+    with pytest.raises(ValueError, match=rf"recording \['[0-9a-f]{{64}}'\] is in {parts}"):
+        check_folds(table, [make_fold()], "random_5fold")
+
+
+@pytest.mark.parametrize("protocol", ["random_5fold", "random_80_10_10", "sentence_out"])
+def test_an_emotion_too_rare_for_random_parts_is_named(protocol):
+    rare = RAVDESS.index[RAVDESS["emotion"] == "sad"][8:]
+    table = RAVDESS.drop(rare).reset_index(drop=True)
+    with pytest.raises(ValueError, match="only . utterances of 'sad' .*use a speaker protocol"):
+        make_folds(table, protocol)

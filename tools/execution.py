@@ -1,6 +1,8 @@
 """Execute notebooks with this Python, on copies or in place; `tools.notebooks` is the command."""
 
+import base64
 import html
+import io
 import os
 import re
 import sys
@@ -15,6 +17,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
+from PIL import Image
 from tqdm import tqdm
 
 from common.paths import ROOT, RUNS_DIR, write_atomically
@@ -45,6 +48,19 @@ def strip_progress(notebook: NotebookNode) -> NotebookNode:
                 kept.append(output)
         if cell.cell_type == "code":
             cell.outputs = kept
+    return notebook
+
+
+def shrink_pictures(notebook: NotebookNode) -> NotebookNode:
+    """Store the PNG pictures of a notebook with a palette of 256 colours, in place."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            picture = output.get("data", {}).get("image/png")
+            if picture:
+                image = Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB")
+                small = io.BytesIO()
+                image.quantize(256, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+                output["data"]["image/png"] = base64.b64encode(small.getvalue()).decode()
     return notebook
 
 
@@ -113,7 +129,7 @@ def execute_notebook(
         reason = _describe_failure(notebook) or f"{error} See {shorten(copy.with_suffix('.log'))}"
         raise RuntimeError(f"{path.name}: {reason}") from error
     finally:
-        strip_progress(notebook)
+        shrink_pictures(strip_progress(notebook))
         with write_atomically(copy) as temporary:
             nbformat.write(notebook, temporary)
         page, _ = HTMLExporter().from_notebook_node(notebook)
