@@ -76,5 +76,5 @@ $(INSTALLED): requirements.lock
 		echo "Name one that is installed: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@echo "Installing into $(VENV): some minutes and 3 GB, once."
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --disable-pip-version-check --requirement requirements.lock
+	$(RUN) -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
 	@touch $@

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -28,7 +29,7 @@ for name, source in sources.items():
     exec(source)
     saved = folder / f"{name}.keras"
     if not saved.exists():
-        build_seeded(build_model, (157, 64), 8, seed=0).save(saved)
+        build_seeded(globals()[name.split("-")[1]], (157, 64), 8, seed=0).save(saved)
     model = keras.models.load_model(saved, safe_mode=True)
     values = np.random.default_rng(0).normal(size=(4, 157, 64)).astype("float32")
     np.save(folder / f"{name}_{keras.backend.backend()}.npy", model.predict(values, verbose=0))
@@ -53,13 +54,14 @@ facts = {"key": run.folder.name, "backend": run.description["backend"],
 
 
 def read_architectures() -> dict[str, str]:
-    """Source of the cell tagged `architecture` of every notebook."""
-    sources = {}
-    for path in sorted(NOTEBOOKS_DIR.glob("*.ipynb")):
-        for cell in nbformat.read(path, as_version=4).cells:
-            if "architecture" in cell.metadata.get("tags", []):
-                sources[path.stem] = cell.source
-    return sources
+    """Sources of cells tagged `architecture` by notebook and function: "11_cnn-build_model"."""
+    return {
+        f"{path.stem}-{function}": cell.source
+        for path in sorted(NOTEBOOKS_DIR.glob("*.ipynb"))
+        for cell in nbformat.read(path, as_version=4).cells
+        if "architecture" in cell.metadata.get("tags", [])
+        for function in re.findall(r"^def (build_model\w*)", cell.source, flags=re.MULTILINE)
+    }
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ import pytest
 from confidence_intervals import get_bootstrap_indices
 from hypothesis import given
 from hypothesis import strategies as st
-from prediction_tables import make_labelled, make_predictions, make_table
 from sklearn.metrics import balanced_accuracy_score, f1_score, recall_score
 
 from common import evaluation
@@ -25,6 +24,7 @@ from common.evaluation import (
     score_predictions,
     summarise_predictions,
 )
+from tests.prediction_tables import make_labelled, make_predictions, make_table
 
 LABELS = st.sampled_from(EMOTIONS[:4])
 PAIRS = st.lists(st.tuples(LABELS, LABELS), min_size=1, max_size=60)

@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.image import imread
-from prediction_tables import make_labelled, make_predictions, make_table
 
 from common import paths, plots, style
 from common.corpora import EMOTIONS
@@ -20,6 +19,7 @@ from common.evaluation import (
 )
 from common.features import FeatureConfig, compute_features
 from common.splits import PROTOCOLS
+from tests.prediction_tables import make_labelled, make_predictions, make_table
 
 # Machado, Oliveira & Fernandes 2009, full severity, on linear RGB.
 COLOUR_VISION = {

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from prediction_tables import make_predictions
 
 from common import paths
 from common.evaluation import METRICS, report_classes, summarise_predictions
@@ -19,6 +18,7 @@ from common.results import (
     save_results,
     tabulate_results,
 )
+from tests.prediction_tables import make_predictions
 
 COMMITTED = sorted(paths.RESULTS_DIR.rglob("*.json"))
 
