@@ -384,7 +384,7 @@ def test_figures_are_saved_at_150_dots_per_inch(tmp_path, monkeypatch, waveform)
     monkeypatch.setattr(paths, "RUNS_DIR", tmp_path / "runs")
     figure = plots.plot_waveform(waveform).figure
     path = plots.save_figure(figure, notebook="11_cnn", name="waveform", corpus="ravdess")
-    assert path == tmp_path / "figures/11_cnn__waveform.png"
+    assert path == tmp_path / "figures/11_cnn__ravdess__waveform.png"
     inches = figure.get_size_inches()[0]
     assert imread(path).shape[1] == pytest.approx(150 * inches, abs=30)
     again = plots.save_figure(figure, notebook="11_cnn", name="waveform", corpus="ravdess")
@@ -396,5 +396,5 @@ def test_figures_of_the_sample_corpus_stay_out_of_the_repository(tmp_path, monke
     monkeypatch.setattr(paths, "RUNS_DIR", tmp_path / "runs")
     figure = plots.plot_waveform(waveform).figure
     path = plots.save_figure(figure, notebook="11_cnn", name="waveform", corpus="sample")
-    assert path == tmp_path / "runs/figures/11_cnn__waveform.png"
+    assert path == tmp_path / "runs/figures/11_cnn__sample__waveform.png"
     assert not (tmp_path / "figures").exists()

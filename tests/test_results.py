@@ -27,6 +27,7 @@ COMMITTED = sorted(paths.RESULTS_DIR.rglob("*.json"))
 class FakeRun:
     predictions: pd.DataFrame
     description: dict
+    complete: bool = True
 
 
 @dataclass(frozen=True)
