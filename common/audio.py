@@ -1,7 +1,6 @@
 """From an audio file to a mono float32 waveform at 16 kHz, and what can be wrong on the way."""
 
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 
 import librosa
@@ -208,10 +207,3 @@ def fix_length(waveform: np.ndarray, num_samples: int) -> np.ndarray:
         return waveform[start : start + num_samples]
     before = -surplus // 2
     return np.pad(waveform, (before, -surplus - before))
-
-
-def concatenate_waveforms(waveforms: Sequence[np.ndarray], *, pause_seconds: float) -> np.ndarray:
-    """Join waveforms of shape (samples,) at 16 kHz with silence between, for one player."""
-    pause = np.zeros(round(pause_seconds * SAMPLE_RATE_HERTZ), dtype=np.float32)
-    parts = [part for waveform in waveforms for part in (waveform, pause)]
-    return np.concatenate(parts[:-1])

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from common.audio import (
     SAMPLE_RATE_HERTZ,
-    concatenate_waveforms,
     fix_length,
     load_waveform,
     load_waveforms,
@@ -148,8 +147,3 @@ def test_a_fixed_length_keeps_the_middle_or_pads_both_sides(length, num_samples)
         before = int(np.flatnonzero(fixed)[0])
         assert abs(before - (num_samples - length - before)) <= 1
         np.testing.assert_array_equal(kept, waveform)
-
-
-def test_joined_waveforms_have_pauses_between_them_only():
-    joined = concatenate_waveforms([np.ones(10), 2 * np.ones(20)], pause_seconds=0.001)
-    assert joined.tolist() == [1.0] * 10 + [0.0] * 16 + [2.0] * 20
