@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Protocol
 
 import numpy as np
+from python_stretch.Signalsmith import Stretch
 
 from common.audio import SAMPLE_RATE_HERTZ, resample_waveform
 
@@ -37,6 +38,107 @@ class ChangeSpeed:
 
     def describe(self) -> dict:
         return {"name": "ChangeSpeed", **asdict(self)}
+
+
+@dataclass(frozen=True)
+class ChangeTempo:
+    """Play the waveform faster or slower at the same pitch, by a rate drawn from a range.
+
+    Signalsmith Stretch, a phase vocoder that keeps spectral peaks together.
+    """
+
+    min_rate: float = 0.8
+    max_rate: float = 1.2
+
+    def __post_init__(self) -> None:
+        _check_range(self, "min_rate", "max_rate", lowest=0.5, highest=2)
+
+    def __call__(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        stretch = _prepare_stretch()
+        stretch.timeFactor = rng.uniform(self.min_rate, self.max_rate)
+        return stretch.process(waveform[None].astype(np.float32))[0]
+
+    def describe(self) -> dict:
+        return {"name": "ChangeTempo", **asdict(self)}
+
+
+@dataclass(frozen=True)
+class ShiftPitch:
+    """Raise or lower the pitch at the same tempo, by semitones drawn from a range.
+
+    Formants move with the pitch, as in a smaller or larger speaker. Signalsmith Stretch.
+    """
+
+    min_semitones: float = -2.0
+    max_semitones: float = 2.0
+
+    def __post_init__(self) -> None:
+        _check_range(self, "min_semitones", "max_semitones", lowest=-12, highest=12)
+
+    def __call__(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        stretch = _prepare_stretch()
+        stretch.setTransposeSemitones(rng.uniform(self.min_semitones, self.max_semitones))
+        return stretch.process(waveform[None].astype(np.float32))[0]
+
+    def describe(self) -> dict:
+        return {"name": "ShiftPitch", **asdict(self)}
+
+
+@dataclass(frozen=True)
+class AddNoise:
+    """Add white Gaussian noise at a signal-to-noise ratio drawn from a range of decibels.
+
+    The ratio is of mean powers over the whole waveform. Silence stays silence.
+    """
+
+    min_snr_db: float = 20.0
+    max_snr_db: float = 40.0
+
+    def __post_init__(self) -> None:
+        _check_range(self, "min_snr_db", "max_snr_db", lowest=-20, highest=100)
+
+    def __call__(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        snr_db = rng.uniform(self.min_snr_db, self.max_snr_db)
+        scale = np.sqrt(np.mean(np.square(waveform, dtype=np.float64)) / 10 ** (snr_db / 10))
+        noise = rng.standard_normal(len(waveform), dtype=np.float32)
+        return waveform.astype(np.float32) + np.float32(scale) * noise
+
+    def describe(self) -> dict:
+        return {"name": "AddNoise", **asdict(self)}
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Several augmentations, one after the other."""
+
+    steps: tuple[Augmentation, ...]
+
+    def __call__(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        for step in self.steps:
+            waveform = step(waveform, rng)
+        return waveform
+
+    def describe(self) -> dict:
+        return {"name": "Chain", "steps": [step.describe() for step in self.steps]}
+
+
+def _prepare_stretch() -> Stretch:
+    stretch = Stretch()
+    stretch.preset(1, SAMPLE_RATE_HERTZ)
+    return stretch
+
+
+def _check_range(augmentation, low: str, high: str, *, lowest: float, highest: float) -> None:
+    values = getattr(augmentation, low), getattr(augmentation, high)
+    if not lowest <= values[0] <= values[1] <= highest:
+        raise ValueError(
+            f"{low}={values[0]}, {high}={values[1]}: give two numbers in rising order "
+            f"between {lowest} and {highest}"
+        )
+
+
+FOUR_COPIES = (Chain((ChangeTempo(), ShiftPitch(), AddNoise())),) * 4
+"""Four copies of each utterance, each with another tempo, pitch and low noise."""
 
 
 def mask_spectrograms(

@@ -36,16 +36,22 @@ class Run:
     """What `cross_validate` gives: one row per test prediction, curves, and what decided them.
 
     `num_loaded` of the `num_folds` folds were found finished in `folder` and not trained again.
-    `complete` tells that no fold of the protocol was left out.
+    `fold_folders` gives the folder of each (seed, fold). `complete` tells that no fold of the
+    protocol was left out.
     """
 
     predictions: pd.DataFrame
     history: pd.DataFrame
     description: dict
     folder: Path
+    fold_folders: dict[tuple[int, int], Path]
     num_folds: int
     num_loaded: int
     complete: bool
+
+    def load_model(self, *, seed: int, fold: int) -> keras.Model:
+        """Load the model of one fold, which takes features as extracted, in safe mode."""
+        return keras.models.load_model(self.fold_folders[seed, fold] / "model.keras")
 
     @property
     def summary(self) -> str:
@@ -104,20 +110,11 @@ def cross_validate(
     ValueError
         If table and features differ in length, or the corpus cannot be split so.
     """
-    if len(table) != len(features.values):
-        raise ValueError(
-            f"{len(table)} utterances but {len(features.values)} feature rows; "
-            "extract the features of this very table"
-        )
     prepare_backend()
     emotions = order_emotions(table["emotion"])
     model = build_seeded(build_model, features.values.shape[1:], len(emotions), seed=0)
     description = {
-        "format": RUN_FORMAT,
-        "corpus": "+".join(sorted(table["corpus"].unique())),
-        "protocol": protocol,
-        "table": digest(table[["utterance", "speaker", "emotion", "audio_hash"]].to_csv()),
-        "features": features.description,
+        **describe_data(table, features, protocol=protocol),
         "training": asdict(config),
         "model": describe_model(model),
     }
@@ -128,10 +125,11 @@ def cross_validate(
     if not tasks:
         numbers = sorted({fold.number for _, fold in every})
         raise ValueError(f"only_folds={only_folds} names none of the folds {numbers}")
-    folders = [
-        folder / f"seed{seed}_fold{fold.number}_{_digest_rows(fold)}" for seed, fold in tasks
-    ]
-    num_loaded = sum((fold_folder / FINISHED).exists() for fold_folder in folders)
+    folders = {
+        (seed, fold.number): folder / f"seed{seed}_fold{fold.number}_{_digest_rows(fold)}"
+        for seed, fold in tasks
+    }
+    num_loaded = sum((fold_folder / FINISHED).exists() for fold_folder in folders.values())
     results = Parallel(n_jobs=jobs)(
         delayed(train_fold)(
             build_model,
@@ -140,10 +138,10 @@ def cross_validate(
             fold=fold,
             config=config,
             seed=seed,
-            folder=fold_folder,
+            folder=folders[seed, fold.number],
             tensorboard=tensorboard,
         )
-        for (seed, fold), fold_folder in zip(tasks, folders, strict=True)
+        for seed, fold in tasks
     )
     predictions, histories, facts = zip(*results, strict=True)
     description = {
@@ -162,10 +160,27 @@ def cross_validate(
         pd.concat(histories, ignore_index=True),
         description,
         folder,
+        folders,
         num_folds=len(tasks),
         num_loaded=num_loaded,
         complete=len(tasks) == len(every),
     )
+
+
+def describe_data(table: pd.DataFrame, features: Features, *, protocol: str) -> dict:
+    """Name what is learnt from and how it is split; refuse features of another table."""
+    if len(table) != len(features.values):
+        raise ValueError(
+            f"{len(table)} utterances but {len(features.values)} feature rows; "
+            "extract the features of this very table"
+        )
+    return {
+        "format": RUN_FORMAT,
+        "corpus": "+".join(sorted(table["corpus"].unique())),
+        "protocol": protocol,
+        "table": digest(table[["utterance", "speaker", "emotion", "audio_hash"]].to_csv()),
+        "features": features.description,
+    }
 
 
 def _digest_rows(fold: Fold) -> str:
@@ -215,7 +230,7 @@ def train_fold(
         callbacks=[keras.callbacks.TensorBoard(str(folder / "tensorboard"))] * tensorboard,
     )
     probabilities = predict(model, normaliser.apply(features.values[fold.test]))
-    predictions = _tabulate(table.iloc[fold.test], probabilities, emotions, fold, seed)
+    predictions = tabulate_predictions(table, fold, probabilities, seed=seed)
     history = pd.DataFrame([{"seed": seed, "fold": fold.number, **row} for row in history])
     facts = {
         "seconds": round(seconds, 1),
@@ -336,7 +351,12 @@ def _save_model(model: keras.Model, normaliser: Normaliser, path: Path) -> None:
         keras.Model(inputs, model(normalise(inputs)), name=model.name).save(temporary)
 
 
-def _tabulate(rows: pd.DataFrame, probabilities, emotions, fold: Fold, seed: int) -> pd.DataFrame:
+def tabulate_predictions(
+    table: pd.DataFrame, fold: Fold, probabilities: np.ndarray, *, seed: int
+) -> pd.DataFrame:
+    """Write probabilities (test rows, emotions) of a fold as a predictions table."""
+    emotions = order_emotions(table["emotion"])
+    rows = table.iloc[fold.test]
     predicted = np.array(emotions)[probabilities.argmax(axis=1)]
     facts = {
         "utterance": rows["utterance"].to_numpy(),

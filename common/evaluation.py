@@ -10,13 +10,16 @@ fractions between 0 and 1.
 - `macro_f1`: mean F1 score over the same emotions.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 from sklearn.metrics import precision_recall_fscore_support
 
 from common.corpora import EMOTIONS
 
-METRICS = ("uar", "wa", "macro_f1")
+METRIC_NAMES = {"uar": "UAR", "wa": "WA", "macro_f1": "Macro-F1"}
+METRICS = tuple(METRIC_NAMES)
 
 
 def order_emotions(labels) -> list[str]:
@@ -209,6 +212,37 @@ def compare_predictions(
         "high": float(high),
         "probability": float((differences > 0).mean() + (differences == 0).mean() / 2),
     }
+
+
+def tabulate_scores(systems: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Show scores in per cent: one row per system and metric.
+
+    Parameters
+    ----------
+    systems
+        Predictions tables by name, of a protocol for instance.
+
+    Returns
+    -------
+    pd.DataFrame
+        Rounded to 0.1: `mean` and `deviation` over folds and seeds, and the `95 % interval`.
+    """
+    rows = {
+        (name, METRIC_NAMES[metric]): {
+            "mean": round(100 * scores["mean"], 1),
+            "deviation": round(100 * scores["std"], 1),
+            "95 % interval": f"{100 * scores['low']:.1f} to {100 * scores['high']:.1f}",
+        }
+        for name, predictions in systems.items()
+        for metric, scores in summarise_predictions(predictions).items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["", "metric"])
+
+
+def describe_difference(title: str, comparison: Mapping[str, float]) -> str:
+    """Write what `compare_predictions` gives as a sentence, in points."""
+    low, high = 100 * comparison["low"], 100 * comparison["high"]
+    return f"{title}: {100 * comparison['difference']:+.1f} points ({low:.1f} to {high:.1f})"
 
 
 def measure_calibration(predictions: pd.DataFrame, *, num_bins: int = 10) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""From waveforms to arrays: log-mel spectrograms and MFCC, cached, and their normaliser."""
+"""From waveforms to arrays: spectrograms, cepstra, functionals, and their normaliser."""
 
 import hashlib
 import json
@@ -20,17 +20,35 @@ from common import paths
 from common.audio import SAMPLE_RATE_HERTZ, fix_length, load_waveform, trim_silence
 from common.augmentation import Augmentation
 
-KINDS = ("log_mel", "mfcc")
+KINDS = ("log_mel", "mfcc", "gaussian", "functionals")
+FUNCTIONAL_VIEWS = ("log_mel", "mfcc", "gaussian")
+FUNCTIONALS = (
+    "mean",
+    "standard deviation",
+    "minimum",
+    "maximum",
+    "range",
+    "median",
+    "lower quartile",
+    "upper quartile",
+    "interquartile range",
+    "skewness",
+    "kurtosis",
+    "slope",
+    "mean absolute difference",
+)
 
 
 @dataclass(frozen=True)
 class FeatureConfig:
     """Settings that decide the values of a feature array.
 
-    `kind` is "log_mel" (decibels of power in mel bands) or "mfcc" (its cosine transform).
-    Waveforms are trimmed `trim_top_db` below their loudest frame (None: not trimmed), then
-    cut or padded to `duration_seconds`. Values more than `range_db` below the loudest one
-    of the utterance are raised to that floor.
+    `kind` is "log_mel" (decibels of power in triangular mel bands), "mfcc" (its cosine
+    transform), "gaussian" (the cosine transform for Gaussian-shaped bands) or "functionals"
+    (`FUNCTIONALS` over time of all three). Waveforms are trimmed `trim_top_db` below their
+    loudest frame (None: not trimmed), then cut or padded to `duration_seconds`, which
+    functionals need not be. Values more than `range_db` below the loudest one of the
+    utterance are raised to that floor.
     """
 
     kind: str = "log_mel"
@@ -52,7 +70,7 @@ class FeatureConfig:
                 f"fmax_hertz={self.fmax_hertz} is above half the sample rate; "
                 f"use at most {SAMPLE_RATE_HERTZ // 2}"
             )
-        if self.kind == "mfcc" and self.num_coefficients > self.num_bands:
+        if self.kind != "log_mel" and self.num_coefficients > self.num_bands:
             raise ValueError(
                 f"num_coefficients={self.num_coefficients} is above num_bands={self.num_bands}; "
                 "use as many bands or more"
@@ -77,7 +95,9 @@ class FeatureConfig:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(frames, bands) of one utterance."""
+        """(frames, bands) of one utterance; functionals are one frame."""
+        if self.kind == "functionals":
+            return 1, len(FUNCTIONALS) * (self.num_bands + 2 * self.num_coefficients)
         width = self.num_bands if self.kind == "log_mel" else self.num_coefficients
         return 1 + self.num_samples // self.hop_length, width
 
@@ -107,12 +127,28 @@ def _build_filterbank(config: FeatureConfig) -> np.ndarray:
     )
 
 
+@lru_cache(maxsize=16)
+def _build_gaussian_filterbank(config: FeatureConfig) -> np.ndarray:
+    """Gaussian filters at the mel filters' centres, shape (bands, bins), with a peak of 1.
+
+    Their standard deviation is half the distance to the next centre.
+    """
+    centres = librosa.mel_frequencies(
+        config.num_bands + 2, fmin=config.fmin_hertz, fmax=config.fmax_hertz
+    )[1:, None]
+    widths = np.diff(centres, axis=0) / 2
+    bins = librosa.fft_frequencies(sr=SAMPLE_RATE_HERTZ, n_fft=config.fft_length)
+    return np.exp(-0.5 * ((bins - centres[:-1]) / widths) ** 2).astype(np.float32)
+
+
 def compute_features(waveform: np.ndarray, config: FeatureConfig) -> np.ndarray:
     """Turn one waveform into one feature array.
 
     The steps are librosa's: centred frames, Hann window, power spectrum, Slaney mel filters,
     decibels with a floor `range_db` below the maximum; for MFCC the orthonormal DCT-II of
-    those decibels (Davis and Mermelstein 1980).
+    those decibels (Davis and Mermelstein 1980). Gaussian filters: Chakroborty and Saha,
+    "Improved text-independent speaker identification using fused MFCC and IMFCC feature sets
+    based on Gaussian filter", 2009.
 
     Parameters
     ----------
@@ -122,11 +158,22 @@ def compute_features(waveform: np.ndarray, config: FeatureConfig) -> np.ndarray:
     Returns
     -------
     np.ndarray, shape `config.shape`, float32
-        Decibels for log-mel, cepstral coefficients for MFCC.
+        Decibels for log-mel, cepstral coefficients for MFCC and Gaussian filters; for
+        functionals all of log-mel, then MFCC, then Gaussian, each functional by functional.
     """
     if config.trim_top_db is not None:
         waveform = trim_silence(waveform, top_db=config.trim_top_db)
-    waveform = fix_length(waveform, config.num_samples)
+    if config.kind != "functionals":
+        power = _compute_power(fix_length(waveform, config.num_samples), config)
+        return _compute_view(power, config.kind, config)
+    whole = fix_length(waveform, max(len(waveform), config.fft_length))
+    power = _compute_power(whole, config)
+    views = [compute_functionals(_compute_view(power, view, config)) for view in FUNCTIONAL_VIEWS]
+    return np.concatenate([view.ravel() for view in views])[None]
+
+
+def _compute_power(waveform: np.ndarray, config: FeatureConfig) -> np.ndarray:
+    """Power spectrum of each frame, shape (bins, frames)."""
     spectrum = librosa.stft(
         waveform,
         n_fft=config.fft_length,
@@ -134,11 +181,43 @@ def compute_features(waveform: np.ndarray, config: FeatureConfig) -> np.ndarray:
         hop_length=config.hop_length,
         pad_mode="constant",
     )
-    power = spectrum.real**2 + spectrum.imag**2
-    decibels = librosa.power_to_db(_build_filterbank(config) @ power, top_db=config.range_db)
-    if config.kind == "mfcc":
-        decibels = scipy.fft.dct(decibels, type=2, norm="ortho", axis=0)[: config.num_coefficients]
-    return np.ascontiguousarray(decibels.T, dtype=np.float32)
+    return spectrum.real**2 + spectrum.imag**2
+
+
+def _compute_view(power: np.ndarray, kind: str, config: FeatureConfig) -> np.ndarray:
+    """Turn power (bins, frames) into log-mel, MFCC or Gaussian filterbank cepstra."""
+    build = _build_gaussian_filterbank if kind == "gaussian" else _build_filterbank
+    values = librosa.power_to_db(build(config) @ power, top_db=config.range_db)
+    if kind != "log_mel":
+        values = scipy.fft.dct(values, type=2, norm="ortho", axis=0)[: config.num_coefficients]
+    return np.ascontiguousarray(values.T, dtype=np.float32)
+
+
+def compute_functionals(frames: np.ndarray) -> np.ndarray:
+    """Sum up each band over time by the statistics that `FUNCTIONALS` names.
+
+    Parameters
+    ----------
+    frames
+        Shape (frames, bands).
+
+    Returns
+    -------
+    np.ndarray, shape (13, bands), float32
+        The slope is that of a straight line fitted to the frames, per frame; a band that
+        does not change has skewness and kurtosis 0.
+    """
+    values = frames.astype(np.float64)
+    low, lower, median, upper, high = np.percentile(values, (0, 25, 50, 75, 100), axis=0)
+    mean, deviation = values.mean(axis=0), values.std(axis=0)
+    standard = (values - mean) / np.where(deviation > 1e-6, deviation, np.inf)
+    times = np.arange(len(values)) - (len(values) - 1) / 2
+    slope = times @ values / (times @ times or 1)
+    change = np.abs(np.diff(values, axis=0)).sum(axis=0) / max(len(values) - 1, 1)
+    skewness, kurtosis = (standard**3).mean(axis=0), (standard**4).mean(axis=0)
+    kurtosis = np.where(deviation > 1e-6, kurtosis - 3, 0)
+    statistics = (mean, deviation, low, high, high - low, median, lower, upper, upper - lower)
+    return np.stack([*statistics, skewness, kurtosis, slope, change]).astype(np.float32)
 
 
 def extract_features(

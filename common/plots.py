@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 
 from common import paths, style
 from common.audio import SAMPLE_RATE_HERTZ
-from common.evaluation import count_confusions, order_emotions
+from common.evaluation import METRIC_NAMES, count_confusions, order_emotions
 from common.splits import PROTOCOLS
 
 
@@ -200,9 +200,7 @@ def plot_group_scores(scores: pd.DataFrame, *, metric: str = "uar", ax: Axes | N
     )
     numbers = [f"{100 * value:.0f}" for value in values]
     ax.bar_label(bars, numbers, padding=3, fontsize=9, bbox=style.ON_WHITE)
-    ax.set(
-        xlabel=f"{style.METRIC_NAMES[metric]} (%); number of utterances in brackets", xlim=(0, 1.02)
-    )
+    ax.set(xlabel=f"{METRIC_NAMES[metric]} (%); number of utterances in brackets", xlim=(0, 1.02))
     ax.set(ylabel=str(scores.index.name).capitalize(), ylim=(-0.6, len(scores) - 0.4))
     style.finish_rows(ax)
     return ax
@@ -223,6 +221,31 @@ def plot_calibration(calibration: pd.DataFrame, *, ax: Axes | None = None) -> Ax
     ax.xaxis.set_major_formatter(style.format_percent())
     ax.yaxis.set_major_formatter(style.format_percent())
     ax.legend(loc="upper left")
+    return ax
+
+
+def plot_attention(
+    values: np.ndarray, weights: np.ndarray, config, *, ax: Axes | None = None
+) -> Axes:
+    """Draw attention over time on top of the features it weighs.
+
+    Parameters
+    ----------
+    values
+        Shape (frames, bands), as `features.compute_features` gives.
+    weights
+        Shape (steps,): one weight per stretch of the utterance, all of equal length.
+    config
+        The FeatureConfig of `values`.
+    """
+    ax = plot_features(values, config, ax=ax)
+    seconds = config.duration_seconds
+    edges = np.linspace(0, seconds, len(weights) + 1)
+    over = ax.twinx()
+    over.stairs(weights / weights.max(), edges, color="white", linewidth=3.5)
+    over.stairs(weights / weights.max(), edges, color=style.VERMILION, linewidth=1.8)
+    over.set(ylim=(0, 1.05), xlim=(0, seconds), yticks=[])
+    over.grid(visible=False)
     return ax
 
 
@@ -278,7 +301,7 @@ def plot_comparison(
     for place in range(1, len(systems)):
         ax.axhline(place - 0.5, color=style.STYLE["grid.color"], linewidth=0.8)
     ax.set_yticks(range(len(systems)), systems)
-    ax.set(xlabel=f"{style.METRIC_NAMES[metric]} (%), mean and 95 % interval", xlim=(0, 1.02))
+    ax.set(xlabel=f"{METRIC_NAMES[metric]} (%), mean and 95 % interval", xlim=(0, 1.02))
     ax.set_ylim(-0.5, len(systems) - 0.5)
     style.finish_rows(ax, ncols=2)
     return ax

@@ -165,7 +165,8 @@ def tabulate_results(*, corpus: str) -> pd.DataFrame:
     pandas.DataFrame
         `notebook`, `variant` ("" for none), `protocol`; for each of `uar`, `wa` and `macro_f1`
         the mean under its own name and `<metric>_std`, `<metric>_low`, `<metric>_high`;
-        `num_parameters`, `num_seeds`, and `minutes` of training. Empty without results.
+        `num_parameters` (missing where a model is no network), `num_seeds`, and `minutes` of
+        training. Empty without results.
     """
     columns = ["notebook", "variant", "protocol"]
     columns += [metric + suffix for metric in METRICS for suffix in ("", "_std", "_low", "_high")]
@@ -178,7 +179,8 @@ def tabulate_results(*, corpus: str) -> pd.DataFrame:
             row[metric] = values["mean"]
             row |= {f"{metric}_{name}": values[name] for name in ("std", "low", "high")}
         rows.append(row)
-    return pd.DataFrame(rows, columns=[*columns, "num_parameters", "num_seeds", "minutes"])
+    table = pd.DataFrame(rows, columns=[*columns, "num_parameters", "num_seeds", "minutes"])
+    return table.astype({"num_parameters": "Int64"})
 
 
 def _compute_evidence(predictions: pd.DataFrame) -> dict:

@@ -147,14 +147,17 @@ def _make_fold(table: pd.DataFrame, number: int, is_validation, is_test) -> Fold
 
 
 def _split_by_speaker(table: pd.DataFrame, test_groups, seed: int) -> list[Fold]:
-    """Test on each group of speakers; validate on a tenth of the others, both sexes in turn."""
+    """Test on each group of speakers; validate on a tenth of the others, both sexes in turn.
+
+    At least one speaker validates, unless that would leave fewer than three to train.
+    """
     genders = table.groupby("speaker")["gender"].first()
     rng = np.random.default_rng(seed)
     folds = []
     for number, group in enumerate(test_groups, start=1):
         shuffled = genders.iloc[rng.permutation(len(genders))]
         others = _alternate_genders(_alternate_genders(shuffled).drop(list(group))).index
-        wanted = max(1, round(VALIDATION_SHARE * len(others))) if len(others) > 1 else 0
+        wanted = max(1, round(VALIDATION_SHARE * len(others))) if len(others) > 3 else 0
         is_test = table["speaker"].isin(group).to_numpy()
         is_validation = table["speaker"].isin(others[:wanted]).to_numpy()
         folds.append(_make_fold(table, number, is_validation, is_test))

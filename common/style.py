@@ -32,7 +32,6 @@ PROTOCOL_STYLES = {
     "random_80_10_10": (ORANGE, "s"),
     "random_70_15_15": (PURPLE, "s"),
 }
-METRIC_NAMES = {"uar": "UAR", "wa": "WA", "macro_f1": "Macro-F1"}
 STYLE = {
     "figure.dpi": 100,
     "figure.constrained_layout.use": True,

@@ -1,14 +1,30 @@
 """Augmentations do what they say, draw from the given generator alone, and change no input."""
 
 import json
+from dataclasses import fields
 
 import numpy as np
+import pandas as pd
 import pytest
-from hypothesis import given
+import soundfile
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from python_stretch.Signalsmith import Stretch
 
-from common.audio import SAMPLE_RATE_HERTZ
-from common.augmentation import ChangeSpeed, mask_spectrograms, mix_examples, shift_frames
+from common import augmentation, paths
+from common.audio import SAMPLE_RATE_HERTZ, load_waveform, scan_recording
+from common.augmentation import (
+    FOUR_COPIES,
+    AddNoise,
+    Chain,
+    ChangeSpeed,
+    ChangeTempo,
+    ShiftPitch,
+    mask_spectrograms,
+    mix_examples,
+    shift_frames,
+)
+from common.features import FeatureConfig, compute_features, extract_features
 
 BATCH, FRAMES, BANDS = 8, 20, 12
 MASKS = {
@@ -38,6 +54,240 @@ def test_speed_is_described_for_the_cache_and_has_limits():
     for factor in (0.4, 2.1, float("nan")):
         with pytest.raises(ValueError, match="use 0.5 to 2"):
             ChangeSpeed(factor)
+
+
+# Tempo, pitch and noise
+
+WAVEFORM_AUGMENTATIONS = {
+    "tempo": ChangeTempo(),
+    "pitch": ShiftPitch(),
+    "noise": AddNoise(),
+    "chain": FOUR_COPIES[0],
+}
+each_augmentation = pytest.mark.parametrize(
+    "augment", WAVEFORM_AUGMENTATIONS.values(), ids=WAVEFORM_AUGMENTATIONS
+)
+
+
+def make_tone(frequency_hertz: float, *, seconds: float = 1.0) -> np.ndarray:
+    times = np.arange(round(seconds * SAMPLE_RATE_HERTZ)) / SAMPLE_RATE_HERTZ
+    return (0.5 * np.sin(2 * np.pi * frequency_hertz * times)).astype(np.float32)
+
+
+def make_noise(*, seconds: float = 1.0, seed: int = 0) -> np.ndarray:
+    num_samples = round(seconds * SAMPLE_RATE_HERTZ)
+    return 0.1 * np.random.default_rng(seed).standard_normal(num_samples, dtype=np.float32)
+
+
+def find_peak_hertz(waveform: np.ndarray) -> float:
+    length = 1 << 17
+    spectrum = np.abs(np.fft.rfft(waveform * np.hanning(len(waveform)), length))
+    return spectrum.argmax() * SAMPLE_RATE_HERTZ / length
+
+
+def measure_snr_db(clean: np.ndarray, noisy: np.ndarray) -> float:
+    clean, noisy = clean.astype(np.float64), noisy.astype(np.float64)
+    return 10 * np.log10(np.mean(clean**2) / np.mean((noisy - clean) ** 2))
+
+
+@settings(max_examples=25)
+@given(rate=st.floats(0.5, 2), frequency=st.floats(200, 3000))
+def test_tempo_changes_the_length_and_keeps_the_pitch(rate, frequency):
+    tone = make_tone(frequency)
+    played = ChangeTempo(rate, rate)(tone, np.random.default_rng(0))
+    assert len(played) == pytest.approx(len(tone) / rate, abs=2)
+    assert find_peak_hertz(played) == pytest.approx(frequency, rel=0.01)
+
+
+@settings(max_examples=25)
+@given(semitones=st.floats(-12, 12), frequency=st.floats(400, 3000))
+def test_pitch_moves_a_tone_and_keeps_the_length(semitones, frequency):
+    tone = make_tone(frequency)
+    moved = ShiftPitch(semitones, semitones)(tone, np.random.default_rng(0))
+    assert len(moved) == len(tone)
+    assert find_peak_hertz(moved) == pytest.approx(frequency * 2 ** (semitones / 12), rel=0.01)
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.8, 1.2, 2.0])
+def test_a_sound_stays_at_its_place_whatever_the_tempo(rate):
+    waveform = np.zeros(SAMPLE_RATE_HERTZ, dtype=np.float32)
+    waveform[4000:4400] = make_noise()[:400]
+    played = ChangeTempo(rate, rate)(waveform, np.random.default_rng(0))
+    centre = np.average(np.arange(len(played)), weights=played**2)
+    assert centre == pytest.approx(4200 / rate, abs=200)
+
+
+def test_tempo_and_pitch_keep_the_loudness():
+    tone = make_tone(500)
+    for augment in (ChangeTempo(), ShiftPitch()):
+        changed = augment(tone, np.random.default_rng(0))
+        assert np.std(changed) == pytest.approx(np.std(tone), rel=0.1)
+
+
+@given(snr_db=st.floats(-20, 100), frequency=st.floats(100, 4000), amplitude=st.floats(0.01, 1))
+def test_noise_has_the_ratio_asked_for(snr_db, frequency, amplitude):
+    tone = np.float32(amplitude) * make_tone(frequency)
+    noisy = AddNoise(snr_db, snr_db)(tone, np.random.default_rng(0))
+    assert measure_snr_db(tone, noisy) == pytest.approx(snr_db, abs=0.3)
+
+
+def test_noise_is_white_and_has_no_mean():
+    tone = make_tone(500, seconds=4)
+    noise = AddNoise(10, 10)(tone, np.random.default_rng(0)) - tone
+    assert abs(noise.mean()) < 0.02 * noise.std()
+    power = np.abs(np.fft.rfft(noise)[1:-1]) ** 2
+    quarters = [part.mean() for part in np.array_split(power, 4)]
+    np.testing.assert_allclose(quarters, np.mean(quarters), rtol=0.1)
+
+
+def test_values_are_drawn_from_the_whole_range():
+    waveform = make_tone(500, seconds=0.3)
+    rng = np.random.default_rng(0)
+    rates = [len(waveform) / len(ChangeTempo(0.8, 1.2)(waveform, rng)) for _ in range(40)]
+    ratios = [measure_snr_db(waveform, AddNoise(20, 40)(waveform, rng)) for _ in range(40)]
+    octaves = [find_peak_hertz(ShiftPitch(-2, 2)(waveform, rng)) / 500 for _ in range(40)]
+    for values, low, high in (
+        (rates, 0.8, 1.2),
+        (ratios, 20, 40),
+        (12 * np.log2(octaves), -2, 2),
+    ):
+        slack, width = 0.05 * (high - low), high - low
+        assert low - slack <= min(values) < low + 0.2 * width
+        assert high - 0.2 * width < max(values) <= high + slack
+
+
+@each_augmentation
+def test_silence_stays_silence(augment):
+    silence = np.zeros(SAMPLE_RATE_HERTZ, dtype=np.float32)
+    assert not augment(silence, np.random.default_rng(0)).any()
+
+
+@each_augmentation
+def test_a_sound_follows_the_generator_and_the_input_stays(augment):
+    waveform = make_noise()
+    first = augment(waveform, np.random.default_rng(3))
+    np.testing.assert_array_equal(waveform, make_noise())
+    assert first.dtype == np.float32 and first.ndim == 1 and np.isfinite(first).all()
+    np.testing.assert_array_equal(first, augment(waveform, np.random.default_rng(3)))
+    assert not np.array_equal(first, augment(waveform, np.random.default_rng(4)))
+
+
+@pytest.mark.parametrize(
+    "augment",
+    [ChangeTempo(0.5, 0.5), ChangeTempo(2, 2), ShiftPitch(-12, -12), ShiftPitch(12, 12)],
+    ids=str,
+)
+def test_the_stretcher_has_no_chance_of_its_own(augment, monkeypatch):
+    played = []
+    for seed in (1, 2):
+        monkeypatch.setattr(augmentation, "Stretch", lambda seed=seed: Stretch(seed))
+        played.append(augment(make_noise(), np.random.default_rng(0)))
+    np.testing.assert_array_equal(*played)
+
+
+@each_augmentation
+@given(num_samples=st.integers(1, 4000))
+@settings(max_examples=10)
+def test_short_sounds_are_no_trouble(augment, num_samples):
+    changed = augment(make_noise()[:num_samples], np.random.default_rng(0))
+    assert len(changed) and np.isfinite(changed).all()
+
+
+def test_descriptions_are_json_and_tell_settings_apart():
+    each = [
+        *WAVEFORM_AUGMENTATIONS.values(),
+        ChangeTempo(0.9, 1.2),
+        ChangeTempo(0.8, 1.1),
+        ShiftPitch(-1, 2),
+        ShiftPitch(-2, 1),
+        AddNoise(10, 40),
+        AddNoise(20, 30),
+        Chain((ChangeTempo(), ShiftPitch())),
+        Chain((ShiftPitch(), ChangeTempo())),
+        Chain(()),
+    ]
+    written = [json.dumps(augment.describe(), sort_keys=True) for augment in each]
+    assert len(set(written)) == len(each)
+    assert ChangeTempo(0.9, 1.1).describe() == {
+        "name": "ChangeTempo",
+        "min_rate": 0.9,
+        "max_rate": 1.1,
+    }
+    assert [step["name"] for step in FOUR_COPIES[0].describe()["steps"]] == [
+        "ChangeTempo",
+        "ShiftPitch",
+        "AddNoise",
+    ]
+
+
+@pytest.mark.parametrize("kind", [ChangeTempo, ShiftPitch, AddNoise])
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_bad_range_is_refused_and_both_values_are_named(kind, place):
+    low, high = (field.name for field in fields(kind))
+    for bad in (-1000.0, 1000.0, float("nan"), float("inf")):
+        values = {low: 1.5, high: 1.5, (low, high)[place]: bad}
+        with pytest.raises(ValueError, match=f"{low}={values[low]}, {high}={values[high]}: give"):
+            kind(**values)
+    with pytest.raises(ValueError, match=f"{low}=1.5, {high}=1.25: give two numbers in rising"):
+        kind(1.5, 1.25)
+    kind(1.5, 1.5)
+
+
+class Scale:
+    def __call__(self, waveform, rng):
+        return waveform * 2
+
+    def describe(self):
+        return {"name": "Scale"}
+
+
+class Raise:
+    def __call__(self, waveform, rng):
+        return waveform + 1
+
+    def describe(self):
+        return {"name": "Raise"}
+
+
+def test_a_chain_takes_its_steps_in_order():
+    ones, rng = np.ones(3, dtype=np.float32), np.random.default_rng(0)
+    np.testing.assert_array_equal(Chain((Scale(), Raise()))(ones, rng), [3, 3, 3])
+    np.testing.assert_array_equal(Chain((Raise(), Scale()))(ones, rng), [4, 4, 4])
+    np.testing.assert_array_equal(Chain(())(ones, rng), ones)
+    names = [step["name"] for step in Chain((Raise(), Scale())).describe()["steps"]]
+    assert names == ["Raise", "Scale"]
+
+
+def test_the_steps_of_a_chain_share_one_generator():
+    waveform, rng = make_noise(), np.random.default_rng(5)
+    expected = waveform
+    for step in (ChangeTempo(), ShiftPitch(), AddNoise()):
+        expected = step(expected, rng)
+    np.testing.assert_array_equal(FOUR_COPIES[0](waveform, np.random.default_rng(5)), expected)
+
+
+def test_four_copies_are_four_different_sounds(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "CACHE_DIR", tmp_path / "cache")
+    recordings = [tmp_path / "0.wav", tmp_path / "1.wav"]
+    for seed, path in enumerate(recordings):
+        soundfile.write(path, make_noise(seconds=0.5, seed=seed), SAMPLE_RATE_HERTZ)
+    hashes = [scan_recording(path)["sha256"] for path in recordings]
+    table = pd.DataFrame({"path": [str(path) for path in recordings], "audio_hash": hashes})
+    config = FeatureConfig(duration_seconds=0.5, num_bands=16)
+    extracted = extract_features(table, config, augmentations=FOUR_COPIES)
+    assert extracted.copies.shape == (2, 4, *config.shape)
+    for row, path in enumerate(recordings):
+        versions = np.concatenate([extracted.values[row, None], extracted.copies[row]])
+        assert len(np.unique(versions.reshape(5, -1), axis=0)) == 5
+        for number, augment in enumerate(FOUR_COPIES):
+            rng = np.random.default_rng([number, int(hashes[row][:16], 16)])
+            expected = compute_features(augment(load_waveform(path), rng), config)
+            np.testing.assert_array_equal(extracted.copies[row, number], expected)
+    again = extract_features(table[::-1], config, augmentations=FOUR_COPIES, jobs=1)
+    np.testing.assert_array_equal(again.copies, extracted.copies[::-1])
+
+
+# Batches of spectrograms
 
 
 @given(seed=st.integers(0, 10_000))

@@ -1,5 +1,6 @@
 """Scores are the ones of scikit-learn, intervals the ones of the speaker bootstrap."""
 
+import re
 import time
 
 import numpy as np
@@ -13,9 +14,11 @@ from sklearn.metrics import balanced_accuracy_score, f1_score, recall_score
 from common import evaluation
 from common.corpora import EMOTIONS
 from common.evaluation import (
+    METRIC_NAMES,
     METRICS,
     compare_predictions,
     count_confusions,
+    describe_difference,
     measure_calibration,
     order_emotions,
     report_classes,
@@ -23,6 +26,7 @@ from common.evaluation import (
     score_groups,
     score_predictions,
     summarise_predictions,
+    tabulate_scores,
 )
 from tests.prediction_tables import make_labelled, make_predictions, make_table
 
@@ -342,6 +346,50 @@ def test_systems_tested_on_other_utterances_are_not_compared(predictions):
         compare_predictions(predictions, relabelled)
     with pytest.raises(ValueError, match="'accuracy'"):
         compare_predictions(predictions, predictions, metric="accuracy")
+
+
+def test_tabulated_scores_are_the_summaries_in_per_cent(predictions):
+    systems = {"second": predictions, "first": make_predictions(skill=3, random_seed=1)}
+    table = tabulate_scores(systems)
+    assert [*table.columns] == ["mean", "deviation", "95 % interval"]
+    assert [*table.index.names] == ["", "metric"]
+    assert [*table.index] == [
+        (name, METRIC_NAMES[metric]) for name in ("second", "first") for metric in METRICS
+    ]
+    for name, system in systems.items():
+        for metric, scores in summarise_predictions(system).items():
+            row = table.loc[(name, METRIC_NAMES[metric])]
+            assert row["mean"] == pytest.approx(100 * scores["mean"], abs=0.0501)
+            assert row["deviation"] == pytest.approx(100 * scores["std"], abs=0.0501)
+            low, high = map(float, row["95 % interval"].split(" to "))
+            expected = (100 * scores["low"], 100 * scores["high"])
+            assert (low, high) == pytest.approx(expected, abs=0.0501)
+            assert row["mean"] == round(row["mean"], 1)
+            assert row["deviation"] == round(row["deviation"], 1)
+
+
+def test_one_fold_is_tabulated_without_a_deviation(predictions):
+    one = predictions[(predictions["seed"] == 0) & (predictions["fold"] == 0)]
+    table = tabulate_scores({"one fold": one})
+    assert table["deviation"].isna().all() and table["mean"].notna().all()
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_difference_is_described_in_points(predictions, metric):
+    other = make_predictions(skill=3, random_seed=1)
+    for systems in ((predictions, other), (other, predictions)):
+        comparison = compare_predictions(*systems, metric=metric)
+        text = describe_difference("Deep against shallow", comparison)
+        number = r"(-?\d+\.\d)"
+        pattern = rf"Deep against shallow: ([+-]\d+\.\d) points \({number} to {number}\)"
+        printed = [float(value) for value in re.fullmatch(pattern, text).groups()]
+        expected = [100 * comparison[name] for name in ("difference", "low", "high")]
+        assert printed == pytest.approx(expected, abs=0.0501)
+
+
+def test_a_run_against_itself_is_described_by_zeros(predictions):
+    text = describe_difference("Same", compare_predictions(predictions, predictions))
+    assert text == "Same: +0.0 points (0.0 to 0.0)"
 
 
 def test_calibration_of_a_case_worked_by_hand():

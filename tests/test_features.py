@@ -8,6 +8,8 @@ import librosa
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.fft
+import scipy.stats
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,8 +18,10 @@ from common import features, paths
 from common.audio import SAMPLE_RATE_HERTZ, load_waveform, scan_recording
 from common.augmentation import ChangeSpeed
 from common.features import (
+    FUNCTIONALS,
     FeatureConfig,
     compute_features,
+    compute_functionals,
     digest,
     extract_features,
     fit_normaliser,
@@ -159,6 +163,173 @@ def test_every_duration_gives_the_shape_of_the_config(seconds, **options):
         assert np.ptp(values) <= config.range_db + 1e-3
 
 
+# Gaussian filters and functionals
+
+
+def find_centres(config: FeatureConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Centres of the bands and half the distance from each to the next, in hertz."""
+    mel = librosa.mel_frequencies(
+        config.num_bands + 2, fmin=config.fmin_hertz, fmax=config.fmax_hertz
+    )
+    return mel[1:-1], np.diff(mel)[1:] / 2
+
+
+FINE = FeatureConfig(kind="gaussian", window_length_seconds=1.0, fmax_hertz=6000.0)
+
+
+def test_gaussian_filters_are_bells_of_the_documented_width():
+    filters = features._build_gaussian_filterbank(FINE).astype(np.float64)
+    assert filters.shape == (FINE.num_bands, FINE.fft_length // 2 + 1)
+    bins = np.fft.rfftfreq(FINE.fft_length, 1 / SAMPLE_RATE_HERTZ)
+    for values, centre, width in zip(filters, *find_centres(FINE), strict=True):
+        assert values.min() >= 0 and 0.999 < values.max() <= 1
+        assert bins[values.argmax()] == pytest.approx(centre, abs=bins[1])
+        for distance in (0.5, 1, 2):
+            sides = np.interp([centre - distance * width, centre + distance * width], bins, values)
+            np.testing.assert_allclose(sides, np.exp(-(distance**2) / 2), atol=2e-3)
+        assert np.average(bins, weights=values) == pytest.approx(centre, abs=0.01 * width)
+        deviation = np.sqrt(np.average((bins - centre) ** 2, weights=values))
+        assert deviation == pytest.approx(width, rel=0.01)
+
+
+def test_no_gaussian_filter_falls_between_the_bins():
+    for config in CONFIGS.values():
+        assert (features._build_gaussian_filterbank(config).max(axis=1) > 0.7).all()
+
+
+def compute_spectrum(waveform: np.ndarray, config: FeatureConfig) -> np.ndarray:
+    names = ("n_fft", "win_length", "hop_length")
+    arguments = select_librosa_arguments(config)
+    return librosa.stft(waveform, **{name: arguments[name] for name in names})
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_gaussian_cepstra_follow_the_formula(config):
+    waveform = make_speech(seconds=config.duration_seconds)
+    config = replace(config, kind="gaussian", trim_top_db=None, num_coefficients=20)
+    power = np.abs(compute_spectrum(waveform, config)).astype(np.float64) ** 2
+    bins = np.arange(config.fft_length // 2 + 1) * SAMPLE_RATE_HERTZ / config.fft_length
+    energies = [
+        np.exp(-((bins - centre) ** 2) / (2 * width**2)) @ power
+        for centre, width in zip(*find_centres(config), strict=True)
+    ]
+    decibels = 10 * np.log10(np.maximum(energies, 1e-10))
+    decibels = np.maximum(decibels, decibels.max() - config.range_db)
+    expected = scipy.fft.dct(decibels, norm="ortho", axis=0)[:20].T
+    np.testing.assert_allclose(compute_features(waveform, config), expected, atol=TOLERANCE_MFCC)
+
+
+def compute_functionals_by_formula(frames: np.ndarray) -> dict[str, np.ndarray]:
+    values = frames.astype(np.float64)
+    quartiles = [np.quantile(values, share, axis=0) for share in (0.25, 0.75)]
+    return {
+        "mean": np.mean(values, axis=0),
+        "standard deviation": np.std(values, axis=0),
+        "minimum": np.min(values, axis=0),
+        "maximum": np.max(values, axis=0),
+        "range": np.ptp(values, axis=0),
+        "median": np.median(values, axis=0),
+        "lower quartile": quartiles[0],
+        "upper quartile": quartiles[1],
+        "interquartile range": scipy.stats.iqr(values, axis=0),
+        "skewness": scipy.stats.skew(values, axis=0),
+        "kurtosis": scipy.stats.kurtosis(values, axis=0),
+        "slope": np.polyfit(np.arange(len(values)), values, 1)[0],
+        "mean absolute difference": np.mean(np.abs(values[1:] - values[:-1]), axis=0),
+    }
+
+
+@settings(max_examples=40)
+@given(
+    seed=st.integers(0, 10_000),
+    num_frames=st.integers(2, 80),
+    num_bands=st.integers(1, 6),
+    offset=st.floats(-100, 100),
+    scale=st.floats(0.01, 50),
+)
+def test_functionals_are_those_of_numpy_and_scipy(seed, num_frames, num_bands, offset, scale):
+    noise = np.random.default_rng(seed).gamma(2, size=(num_frames, num_bands))
+    frames = (offset + scale * noise).astype(np.float32)
+    expected = compute_functionals_by_formula(frames)
+    assert tuple(expected) == FUNCTIONALS and len(FUNCTIONALS) == 13
+    computed = compute_functionals(frames)
+    assert computed.shape == (13, num_bands) and computed.dtype == np.float32
+    for name, values in zip(FUNCTIONALS, computed, strict=True):
+        np.testing.assert_allclose(values, expected[name], rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+@given(value=st.floats(-200, 200, width=32), num_frames=st.integers(1, 60))
+def test_a_constant_band_has_no_shape_and_no_slope(value, num_frames):
+    varied = np.random.default_rng(0).normal(size=num_frames)
+    frames = np.stack([np.full(num_frames, value), varied], axis=1).astype(np.float32)
+    facts = dict(zip(FUNCTIONALS, compute_functionals(frames)[:, 0], strict=True))
+    for name in ("mean", "minimum", "maximum", "median", "lower quartile", "upper quartile"):
+        assert facts.pop(name) == pytest.approx(value, rel=1e-6)
+    assert facts.pop("skewness") == facts.pop("kurtosis") == 0
+    np.testing.assert_allclose([*facts.values()], 0, atol=1e-6)
+    assert np.isfinite(compute_functionals(frames)).all()
+
+
+def test_one_frame_gives_its_values_and_zeros():
+    frame = np.array([[3.0, -7.5]], dtype=np.float32)
+    facts = dict(zip(FUNCTIONALS, compute_functionals(frame), strict=True))
+    for name in ("mean", "minimum", "maximum", "median", "lower quartile", "upper quartile"):
+        np.testing.assert_array_equal(facts.pop(name), frame[0])
+    np.testing.assert_array_equal([*facts.values()], np.zeros((7, 2)))
+
+
+def test_functionals_sum_up_the_three_views_one_after_the_other():
+    waveform = make_speech(seconds=1.5)
+    config = FeatureConfig(
+        kind="functionals", duration_seconds=1.5, num_bands=24, num_coefficients=10
+    )
+    config = replace(config, trim_top_db=None)
+    values = compute_features(waveform, config)
+    assert values.shape == config.shape == (1, 13 * (24 + 10 + 10))
+    views = [
+        compute_functionals(compute_features(waveform, replace(config, kind=kind))).ravel()
+        for kind in ("log_mel", "mfcc", "gaussian")
+    ]
+    np.testing.assert_allclose(values[0], np.concatenate(views), rtol=1e-5, atol=1e-5)
+
+
+@given(duration_seconds=st.floats(0.1, 10), seconds=st.floats(0.3, 2))
+@settings(max_examples=15)
+def test_functionals_do_not_depend_on_the_duration_asked_for(duration_seconds, seconds):
+    config = FeatureConfig(kind="functionals", num_bands=16, num_coefficients=8)
+    waveform = make_speech(seconds=seconds)
+    other = replace(config, duration_seconds=duration_seconds)
+    assert other.shape == config.shape
+    np.testing.assert_array_equal(
+        compute_features(waveform, other), compute_features(waveform, config)
+    )
+
+
+@pytest.mark.parametrize("kind", features.KINDS)
+def test_the_shape_follows_from_the_settings(kind):
+    config = FeatureConfig(kind=kind, duration_seconds=0.7, num_bands=20, num_coefficients=12)
+    shapes = {"log_mel": (44, 20), "mfcc": (44, 12), "gaussian": (44, 12), "functionals": (1, 572)}
+    assert config.shape == shapes[kind]
+    for seconds in (0.3, 0.7, 1.6):
+        assert compute_features(make_speech(seconds=seconds), config).shape == shapes[kind]
+
+
+@pytest.mark.parametrize("kind", features.KINDS)
+@pytest.mark.parametrize("num_samples", [2, 500, 1000])
+def test_a_sound_shorter_than_the_window_is_no_trouble(kind, num_samples):
+    config = FeatureConfig(kind=kind)
+    values = compute_features(make_speech()[:num_samples], config)
+    assert values.shape == config.shape and np.isfinite(values).all()
+
+
+@pytest.mark.parametrize("kind", features.KINDS)
+def test_silence_gives_finite_values(kind):
+    silence = np.zeros(8000, dtype=np.float32)
+    config = FeatureConfig(kind=kind)
+    values = compute_features(silence, config)
+    assert values.shape == config.shape and np.isfinite(values).all()
+
+
 def test_configs_that_make_no_sense_are_refused():
     with pytest.raises(ValueError, match="kind='chroma' is unknown; choose from"):
         FeatureConfig(kind="chroma")
@@ -166,6 +337,9 @@ def test_configs_that_make_no_sense_are_refused():
         FeatureConfig(fmax_hertz=9000)
     with pytest.raises(ValueError, match="num_coefficients=40 .* num_bands=32"):
         FeatureConfig(kind="mfcc", num_bands=32, num_coefficients=40)
+    for kind in ("gaussian", "functionals"):
+        with pytest.raises(ValueError, match="num_coefficients=40 .* num_bands=39"):
+            FeatureConfig(kind=kind, num_bands=39, num_coefficients=40)
 
 
 # Extraction of a table, and its cache

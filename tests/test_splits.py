@@ -85,10 +85,13 @@ def test_no_speaker_is_shared(num_speakers, per_emotion, seed, protocol):
         assert validation.isdisjoint(train | test)
 
 
-def test_two_speakers_leave_none_to_validate_on():
-    folds = make_folds(TESS, "leave_one_speaker_out")
-    assert [list_speakers(TESS, fold.test) for fold in folds] == [{"s01"}, {"s02"}]
-    assert [len(fold.validation) for fold in folds] == [0, 0]
+@pytest.mark.parametrize("table", [TESS, SAVEE], ids=["two", "four"])
+def test_few_speakers_leave_none_to_validate_on(table):
+    folds = make_folds(table, "leave_one_speaker_out")
+    speakers = sorted(table["speaker"].unique())
+    assert [list_speakers(table, fold.test) for fold in folds] == [{name} for name in speakers]
+    assert not any(len(fold.validation) for fold in folds)
+    assert all(len(fold.train) + len(fold.test) == len(table) for fold in folds)
 
 
 @pytest.mark.parametrize("protocol", ["random_5fold", "random_80_10_10", "random_70_15_15"])

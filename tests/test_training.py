@@ -171,6 +171,22 @@ def test_the_saved_model_takes_features_as_extracted(finished):
     np.testing.assert_allclose(probabilities, get_probabilities(finished), atol=1e-3)
 
 
+def test_a_loaded_model_repeats_the_predictions_of_its_fold(tmp_path):
+    config = replace(CONFIG, epochs=1, ema_momentum=None)
+    settings = {"config": config, "seeds": (0, 3), "only_folds": [2, 4]}
+    trained = run(tmp_path, **settings)
+    position = pd.Series(TABLE.index, index=TABLE["utterance"])
+    for result in (trained, run(tmp_path, **settings)):
+        assert set(result.fold_folders) == {(0, 2), (0, 4), (3, 2), (3, 4)}
+        for (seed, fold), rows in result.predictions.groupby(["seed", "fold"]):
+            model = result.load_model(seed=seed, fold=fold)
+            tested = FEATURES.values[position[rows["utterance"]].to_numpy()]
+            probabilities = ops.convert_to_numpy(model(tested))
+            np.testing.assert_allclose(probabilities, rows.filter(regex="^p_"), atol=1e-3)
+    first, other = (trained.load_model(seed=seed, fold=2).get_weights() for seed in (0, 3))
+    assert any(not np.allclose(one, two, atol=1e-3) for one, two in zip(first, other, strict=True))
+
+
 def test_training_stops_after_patience_without_a_better_epoch(tmp_path):
     result = run(tmp_path, config=replace(CONFIG, epochs=30, patience=2, learning_rate=0.05))
     uar = result.history["validation_uar"].to_numpy()

@@ -228,7 +228,7 @@ def describe_results(corpus: str) -> pd.DataFrame:
             "UAR ± std [95 % interval]": f"{row.uar:.3f} ± {row.uar_std:.3f} "
             f"[{row.uar_low:.3f}, {row.uar_high:.3f}]",
             "WA": f"{row.wa:.3f}",
-            "weights": f"{row.num_parameters:,}",
+            "weights": "" if pd.isna(row.num_parameters) else f"{row.num_parameters:,}",
             "seeds": f"{row.num_seeds}",
             "minutes": f"{row.minutes:.1f}",
         }

@@ -1,0 +1,190 @@
+"""scikit-learn classifiers are tested like the networks: every row once, none of it in training."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.linear_model import LogisticRegression
+from sklearn.naive_bayes import GaussianNB
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from common import paths
+from common.baselines import cross_validate_classifier
+from common.cross_validation import Run
+from common.evaluation import score_predictions
+from common.features import Features
+from common.results import load_results, read_predictions, save_results, tabulate_results
+from common.splits import make_folds
+from tests.speech_tables import make_features, make_speakers
+
+TABLE = make_speakers(10, per_emotion=6)
+FEATURES = make_features(TABLE)
+PROTOCOL = "speaker_5fold"
+
+
+def run(classifier=None, *, table=TABLE, features=FEATURES, **settings) -> Run:
+    settings = {"protocol": PROTOCOL, **settings}
+    return cross_validate_classifier(classifier or GaussianNB(), table, features, **settings)
+
+
+@pytest.fixture(autouse=True)
+def folders(tmp_path, monkeypatch):
+    """Keep what these tests write out of the repository."""
+    monkeypatch.setattr(paths, "RESULTS_DIR", tmp_path / "results")
+    monkeypatch.setattr(paths, "RUNS_DIR", tmp_path / "runs")
+
+
+@pytest.mark.parametrize("protocol", ["speaker_5fold", "leave_one_speaker_out", "random_5fold"])
+def test_every_row_is_tested_once_per_seed(protocol):
+    result = run(protocol=protocol, seeds=(0, 4))
+    assert result.complete and result.history.empty
+    assert (result.num_folds, result.num_loaded) == (2 * len(make_folds(TABLE, protocol)), 0)
+    for seed, rows in result.predictions.groupby("seed"):
+        assert sorted(rows["utterance"]) == sorted(TABLE["utterance"])
+        for fold in make_folds(TABLE, protocol, seed=seed):
+            tested = rows[rows["fold"] == fold.number]
+            expected = TABLE.iloc[fold.test]
+            for column, name in (("utterance", "utterance"), ("true_label", "emotion")):
+                assert tested[column].tolist() == expected[name].tolist()
+    assert set(result.predictions["seed"]) == {0, 4}
+
+
+def test_seeds_give_other_random_splits():
+    predictions = run(protocol="random_5fold", seeds=(0, 1)).predictions
+    folds = predictions.pivot(index="utterance", columns="seed", values="fold")
+    assert (folds[0] != folds[1]).any()
+
+
+def test_an_easy_corpus_is_learnt_and_permuted_labels_are_chance():
+    classifier = make_pipeline(StandardScaler(), LogisticRegression())
+    assert score_predictions(run(classifier).predictions)["uar"] > 0.9
+    permuted = TABLE.assign(emotion=np.random.default_rng(0).permutation(TABLE["emotion"]))
+    uar = score_predictions(run(classifier, table=permuted).predictions)["uar"]
+    assert 0.15 < uar < 0.35
+
+
+class Spy(ClassifierMixin, BaseEstimator):
+    """Write down the rows that reach it, and give every emotion the same probability."""
+
+    fitted: list = []
+    tested: list = []
+
+    def fit(self, values, labels):
+        self.classes_ = np.unique(labels)
+        Spy.fitted.append((values, np.asarray(labels)))
+        return self
+
+    def predict_proba(self, values):
+        Spy.tested.append(values)
+        return np.full((len(values), len(self.classes_)), 1 / len(self.classes_))
+
+
+@pytest.mark.parametrize("protocol", ["speaker_5fold", "random_5fold", "random_80_10_10"])
+def test_test_rows_never_reach_fit(protocol, monkeypatch):
+    monkeypatch.setattr(Spy, "fitted", [])
+    monkeypatch.setattr(Spy, "tested", [])
+    numbers = np.arange(len(TABLE), dtype=np.float32)[:, None, None]
+    values = np.tile(numbers, (1, 3, 2))
+    encoded = Features(values, np.full((len(TABLE), 1, 3, 2), -1.0), {"rows": "encoded"})
+    run(Spy(), features=encoded, protocol=protocol)
+    folds = make_folds(TABLE, protocol)
+    for fold, (fitted, labels), tested in zip(folds, Spy.fitted, Spy.tested, strict=True):
+        assert fitted.shape[1] == tested.shape[1] == 6
+        rows = fitted[:, 0].astype(int)
+        assert sorted(rows) == sorted([*fold.train, *fold.validation])
+        assert not set(rows) & set(fold.test)
+        np.testing.assert_array_equal(labels, TABLE["emotion"].to_numpy()[rows])
+        np.testing.assert_array_equal(tested[:, 0], fold.test)
+        if protocol == "speaker_5fold":
+            speakers = TABLE["speaker"].to_numpy()
+            assert not set(speakers[rows]) & set(speakers[fold.test])
+
+
+def test_test_labels_change_nothing_but_the_score():
+    test = make_folds(TABLE, PROTOCOL)[0].test
+    changed = TABLE.copy()
+    changed.loc[test, "emotion"] = np.random.default_rng(0).permutation(
+        changed.loc[test, "emotion"]
+    )
+    first, second = (
+        result.predictions.query("fold == 1").filter(regex="^p_")
+        for result in (run(), run(table=changed))
+    )
+    pd.testing.assert_frame_equal(first, second)
+
+
+def test_the_classifier_given_is_not_fitted_itself():
+    classifier = GaussianNB()
+    run(classifier)
+    assert not hasattr(classifier, "classes_")
+
+
+def test_probabilities_stand_under_their_emotions():
+    predictions = run().predictions
+    emotions = ["neutral", "calm", "happy", "sad"]  # not in the order of the alphabet
+    chances = predictions.filter(regex="^p_")
+    assert [*chances.columns] == [f"p_{emotion}" for emotion in emotions]
+    fold = make_folds(TABLE, PROTOCOL)[0]
+    rows = np.concatenate([fold.train, fold.validation])
+    values = FEATURES.values.reshape(len(TABLE), -1)
+    classifier = GaussianNB().fit(values[rows], TABLE["emotion"].iloc[rows])
+    expected = pd.DataFrame(
+        classifier.predict_proba(values[fold.test]), columns=classifier.classes_
+    )
+    np.testing.assert_allclose(
+        chances[predictions["fold"] == 1], expected[emotions].astype(float), atol=1e-4
+    )
+    predicted = classifier.predict(values[fold.test])
+    np.testing.assert_array_equal(
+        predictions.loc[predictions["fold"] == 1, "predicted_label"], predicted
+    )
+
+
+def test_a_run_is_saved_and_tabulated_without_a_number_of_parameters():
+    result = run(seeds=(0, 1), protocol="random_5fold")
+    path = save_results(result, notebook="10_svm", variant="nb")
+    content = json.loads(path.read_text())
+    assert content["num_parameters"] is None
+    assert (content["backend"], content["model"]) == ("scikit-learn", "GaussianNB()")
+    pd.testing.assert_frame_equal(read_predictions(path.with_suffix(".csv")), result.predictions)
+    [row] = tabulate_results(corpus="toy").to_dict("records")
+    assert (row["notebook"], row["variant"], row["num_seeds"]) == ("10_svm", "nb", 2)
+    assert row["uar"] == pytest.approx(content["metrics"]["uar"]["mean"])
+    assert pd.isna(row["num_parameters"])
+
+
+def test_rows_with_and_without_parameters_are_tabulated_together():
+    result = run()
+    save_results(result, notebook="10_svm")
+    result.description["num_parameters"] = 7
+    save_results(result, notebook="11_cnn")
+    table = tabulate_results(corpus="toy").set_index("notebook")
+    assert table.loc["11_cnn", "num_parameters"] == 7
+    assert pd.isna(table.loc["10_svm", "num_parameters"])
+    assert len(load_results(corpus="toy")) == 2
+
+
+def test_the_summary_names_protocol_and_corpus():
+    result = run()
+    assert result.summary.startswith(f"{PROTOCOL} on toy, seeds [0]: 5 folds trained now, 0 loaded")
+
+
+def test_settings_of_the_classifier_and_the_features_decide_the_key():
+    keys = {
+        result.description["key"]
+        for result in (
+            run(),
+            run(GaussianNB(var_smoothing=1e-3)),
+            run(features=make_features(TABLE, seed=3)),
+            run(protocol="random_5fold"),
+        )
+    }
+    assert len(keys) == 4 and run().description["key"] in keys
+
+
+def test_features_of_another_table_are_refused():
+    with pytest.raises(ValueError, match="120 utterances but 240 feature rows"):
+        run(table=TABLE.iloc[:120])
