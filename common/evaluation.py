@@ -10,7 +10,7 @@ fractions between 0 and 1.
 - `macro_f1`: mean F1 score over the same emotions.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -243,6 +243,40 @@ def describe_difference(title: str, comparison: Mapping[str, float]) -> str:
     """Write what `compare_predictions` gives as a sentence, in points."""
     low, high = 100 * comparison["low"], 100 * comparison["high"]
     return f"{title}: {100 * comparison['difference']:+.1f} points ({low:.1f} to {high:.1f})"
+
+
+def average_predictions(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Let several systems vote: the mean of their probabilities for each utterance.
+
+    Parameters
+    ----------
+    tables
+        Predictions tables over the same utterances and folds; the seeds of each are averaged
+        first, so that every system has one vote.
+
+    Returns
+    -------
+    pd.DataFrame
+        A predictions table with the folds of the first and seed 0.
+
+    Raises
+    ------
+    ValueError
+        If the tables differ in utterances or folds.
+    """
+    keys = ["utterance", "speaker", "fold", "true_label"]
+    columns = [f"p_{label}" for label in _list_labels(tables[0])]
+    means = [table.groupby(keys)[columns].mean() for table in tables]
+    for mean in means[1:]:
+        if not mean.index.equals(means[0].index):
+            raise ValueError(
+                "The tables do not test the same utterances in the same folds: average runs of "
+                "one corpus and one protocol whose folds do not depend on the seed."
+            )
+    average = (sum(means) / len(means)).reset_index()
+    predicted = average[columns].idxmax(axis=1).str.removeprefix("p_")
+    correct = predicted == average["true_label"]
+    return average.assign(seed=0, predicted_label=predicted, correct=correct)
 
 
 def measure_calibration(predictions: pd.DataFrame, *, num_bins: int = 10) -> pd.DataFrame:

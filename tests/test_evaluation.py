@@ -16,6 +16,7 @@ from common.corpora import EMOTIONS
 from common.evaluation import (
     METRIC_NAMES,
     METRICS,
+    average_predictions,
     compare_predictions,
     count_confusions,
     describe_difference,
@@ -390,6 +391,32 @@ def test_a_difference_is_described_in_points(predictions, metric):
 def test_a_run_against_itself_is_described_by_zeros(predictions):
     text = describe_difference("Same", compare_predictions(predictions, predictions))
     assert text == "Same: +0.0 points (0.0 to 0.0)"
+
+
+def test_systems_vote_with_the_mean_of_their_probabilities():
+    first = make_labelled(["happy", "sad", "happy"], ["happy", "happy", "sad"])
+    second = make_labelled(["happy", "sad", "happy"], ["happy", "sad", "happy"])
+    first["p_happy"], first["p_sad"] = [0.9, 0.6, 0.4], [0.1, 0.4, 0.6]
+    second["p_happy"], second["p_sad"] = [0.6, 0.1, 0.55], [0.4, 0.9, 0.45]
+    average = average_predictions([first, second])
+    np.testing.assert_allclose(average["p_happy"], [0.75, 0.35, 0.475])
+    assert average["predicted_label"].to_list() == ["happy", "sad", "sad"]
+    assert average["correct"].to_list() == [True, True, False]
+
+
+def test_every_system_has_one_vote_however_many_seeds_it_has(predictions):
+    one_seed = predictions[predictions["seed"] == 0]
+    again = one_seed.assign(seed=1)
+    other = make_predictions(random_seed=5, seeds=(0,))
+    once = average_predictions([one_seed, other])
+    twice = average_predictions([pd.concat([one_seed, again]), other])
+    pd.testing.assert_frame_equal(once, twice)
+    assert len(once) == one_seed["utterance"].nunique()
+
+
+def test_systems_tested_on_other_utterances_cannot_vote_together(predictions):
+    with pytest.raises(ValueError, match="same utterances"):
+        average_predictions([predictions, predictions[predictions["speaker"] != "01"]])
 
 
 def test_calibration_of_a_case_worked_by_hand():

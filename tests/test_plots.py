@@ -204,6 +204,18 @@ def test_features(waveform, kind, ylabel, bar):
         assert mesh.get_clim() == pytest.approx((-limit, limit))
 
 
+def test_attention_lies_over_the_features_it_weighs(waveform):
+    config = FeatureConfig()
+    weights = np.array([0.1, 0.4, 0.3, 0.2])
+    ax = plots.plot_attention(compute_features(waveform, config), weights, config)
+    over = ax.figure.axes[-1]
+    heights, edges, _ = over.patches[-1].get_data()
+    np.testing.assert_allclose(heights, weights / 0.4)
+    np.testing.assert_allclose(edges, np.linspace(0, config.duration_seconds, 5))
+    assert over.get_xlim() == ax.get_xlim() == (0, config.duration_seconds)
+    check_inside(ax.figure)
+
+
 def test_history_of_all_folds(history):
     axes = plots.plot_history(history)
     assert list_legend(axes[0]) == ["training", "validation"]
