@@ -12,18 +12,32 @@ import numpy as np
 import pytest
 
 from common.paths import NOTEBOOKS_DIR, ROOT
+from common.results import load_results
 
 BACKENDS = ("tensorflow", "jax")
 SCRIPT = """
 import json, sys
+from contextlib import nullcontext
 from pathlib import Path
 import keras, numpy as np
 from keras import layers
 from common.cross_validation import build_seeded, cross_validate
-from common.layers import AttentionPooling
+from common.layers import *
 from common.training import TrainingConfig
 from tests.speech_tables import make_features, make_speakers
 
+def check_architecture(build_model):
+    model = build_seeded(build_model, (61, 37), 5, seed=0)
+    model.compile(keras.optimizers.Adam(2e-3), "categorical_crossentropy", metrics=["accuracy"])
+    values = np.random.default_rng(1).normal(size=(10, 61, 37)).astype("float32")
+    targets = np.eye(5, dtype="float32")[np.arange(10) % 5]
+    for step in range(150):
+        if step == 130:
+            model.reset_metrics()
+        loss, accuracy = model.train_on_batch(values, targets)
+    return {"shape": model.output_shape, "accuracy": float(accuracy)}
+
+checks = {}
 folder, sources = Path(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text())
 for name, source in sources.items():
     exec(source)
@@ -33,6 +47,8 @@ for name, source in sources.items():
     model = keras.models.load_model(saved, safe_mode=True)
     values = np.random.default_rng(0).normal(size=(4, 157, 64)).astype("float32")
     np.save(folder / f"{name}_{keras.backend.backend()}.npy", model.predict(values, verbose=0))
+    if keras.backend.backend() == "jax":
+        checks[name] = check_architecture(globals()[name.split("-")[1]])
 
 def build_model(input_shape, num_classes):
     inputs = keras.Input(input_shape)
@@ -49,7 +65,7 @@ run = cross_validate(
 )
 facts = {"key": run.folder.name, "backend": run.description["backend"],
          "wa": float(run.predictions["correct"].mean()), "loss": run.history["loss"].tolist()}
-(folder / f"{keras.backend.backend()}.json").write_text(json.dumps(facts))
+(folder / f"{keras.backend.backend()}.json").write_text(json.dumps(facts | {"checks": checks}))
 """
 
 
@@ -75,7 +91,7 @@ def folder(tmp_path_factory) -> Path:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=600,
+            timeout=900,
         )
         assert done.returncode == 0, done.stderr[-3000:]
     return folder
@@ -87,6 +103,31 @@ def test_forward_passes_agree(name, folder):
     assert first.shape == (4, 8)
     np.testing.assert_allclose(first.sum(axis=1), 1, atol=1e-5)
     np.testing.assert_allclose(first, second, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", read_architectures())
+def test_an_architecture_takes_odd_lengths_and_overfits_one_batch(name, folder):
+    checks = json.loads((folder / "jax.json").read_text())["checks"][name]
+    assert checks["shape"] == [None, 5]
+    assert checks["accuracy"] > 0.8  # with dropout; chance is 0.2
+
+
+def read_printed_counts() -> dict[str, list[int]]:
+    """Numbers of weights that the stored outputs of each notebook print."""
+    printed = {}
+    for path in sorted(NOTEBOOKS_DIR.glob("*.ipynb")):
+        cells = nbformat.read(path, as_version=4).cells
+        texts = [o.get("text", "") for cell in cells for o in cell.get("outputs", [])]
+        found = re.findall(r"^([\d,]+) weights$", "\n".join(texts), flags=re.MULTILINE)
+        if found:
+            printed[path.stem] = [int(number.replace(",", "")) for number in found]
+    return printed
+
+
+@pytest.mark.parametrize(("notebook", "printed"), read_printed_counts().items())
+def test_weights_are_as_many_as_printed(notebook, printed):
+    results = [result["num_parameters"] for result in load_results(notebook=notebook)]
+    assert set(printed) <= set(results)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
