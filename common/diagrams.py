@@ -10,7 +10,7 @@ from matplotlib.patches import FancyBboxPatch
 from common import style
 
 LAYER_ENDING = re.compile(
-    r"_(conv|norm|relu|gelu|activation|dropout|add|shortcut|dense|depthwise)(_\d+)?$"
+    r"_(conv|norm|relu|dropout|add|shortcut|shrink|pool|dense|attention)(_\d+)?$"
 )
 
 

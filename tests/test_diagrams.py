@@ -1,0 +1,54 @@
+"""The picture of an architecture shows every part once, in the order of the flow."""
+
+import keras
+import matplotlib.pyplot as plt
+import pytest
+from keras import layers
+from matplotlib.patches import FancyBboxPatch
+
+from common.diagrams import plot_architecture
+from common.layers import add_residual_block, add_transformer_block
+
+
+def make_model() -> keras.Model:
+    inputs = keras.Input((9, 8, 1), name="image")
+    x = add_residual_block(inputs, 4, name="block_1")
+    x = layers.Reshape((4, 16), name="steps")(x)
+    left = add_transformer_block(x, num_heads=2, hidden_units=8, dropout=0.1, name="layer_1")
+    left = layers.GlobalAveragePooling1D(name="average")(left)
+    right = layers.GlobalMaxPooling1D(name="maximum")(x)
+    x = layers.Concatenate(name="both")([left, right])
+    return keras.Model(inputs, layers.Dense(3, activation="softmax", name="emotions")(x))
+
+
+def read_boxes(ax) -> dict[str, tuple[float, float]]:
+    """Names of the boxes with the places of their texts."""
+    texts = [text for text in ax.texts if text.get_text()]
+    return {text.get_text().split("  ")[0]: text.get_position() for text in texts}
+
+
+def test_layers_of_a_block_share_a_box_and_data_flows_down():
+    model = make_model()
+    ax = plot_architecture(model)
+    places = read_boxes(ax)
+    assert set(places) == {
+        *("image", "block_1", "steps", "layer_1"),
+        *("average", "maximum", "both", "emotions"),
+    }
+    heights = [places[name][1] for name in ("image", "block_1", "steps", "layer_1", "average")]
+    assert heights == [0, -1, -2, -3, -4]
+    assert places["both"][1] < places["maximum"][1]
+    assert len([box for box in ax.patches if isinstance(box, FancyBboxPatch)]) == len(places)
+
+
+def test_boxes_name_the_shape_and_the_weights():
+    model = make_model()
+    texts = [text.get_text() for text in plot_architecture(model).texts]
+    weights = sum(layer.count_params() for layer in model.layers if "block_1" in layer.name)
+    assert any(f"4 × 4 × 4 · {weights:,} weights" in text for text in texts)
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
