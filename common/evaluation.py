@@ -225,12 +225,13 @@ def tabulate_scores(systems: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     Returns
     -------
     pd.DataFrame
-        Rounded to 0.1: `mean` and `deviation` over folds and seeds, and the `95 % interval`.
+        Rounded to 0.1: `mean` and `deviation` over folds and seeds (empty for a single fold),
+        and the `95 % interval`.
     """
     rows = {
         (name, METRIC_NAMES[metric]): {
             "mean": round(100 * scores["mean"], 1),
-            "deviation": round(100 * scores["std"], 1),
+            "deviation": "" if np.isnan(scores["std"]) else round(100 * scores["std"], 1),
             "95 % interval": f"{100 * scores['low']:.1f} to {100 * scores['high']:.1f}",
         }
         for name, predictions in systems.items()

@@ -7,6 +7,7 @@ from copy import deepcopy
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
@@ -192,9 +193,14 @@ def test_results_of_a_corpus_become_text(monkeypatch):
     row = {"notebook": "11_cnn", "variant": "", "protocol": "speaker_5fold", "uar": 0.61234}
     row |= {"uar_std": 0.0201, "uar_low": 0.5712, "uar_high": 0.65, "wa": 0.7, "num_seeds": 3}
     row |= {"num_parameters": 123456, "minutes": 12.34}
-    table = generation.pd.DataFrame([row, row | {"variant": "2d"}])
+    single = {"variant": "svm", "protocol": "random_80_10_10", "uar_std": np.nan}
+    table = generation.pd.DataFrame(
+        [row | single | {"num_parameters": None}, row, row | {"variant": "2d", "uar": 0.5}]
+    ).astype({"num_parameters": "Int64"})
     monkeypatch.setattr(generation, "tabulate_results", lambda corpus: table)
-    first, second = generation.describe_results("ravdess").to_numpy().tolist()
+    first, second, third = generation.describe_results("ravdess").to_numpy().tolist()
+    assert third[0] == "11_cnn (svm)"
+    assert third[2:5] == ["0.612 [0.571, 0.650]", "0.700", ""]
     assert first[:2] == ["11_cnn", "speaker_5fold"]
     assert first[2:] == ["0.612 ± 0.020 [0.571, 0.650]", "0.700", "123,456", "3", "12.3"]
     assert second[0] == "11_cnn (2d)"

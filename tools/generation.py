@@ -16,6 +16,7 @@ from nbformat import NotebookNode
 from common.corpora import CORPORA
 from common.paths import NOTEBOOKS_DIR, ROOT
 from common.results import tabulate_results
+from common.splits import PROTOCOLS
 
 README = ROOT / "README.md"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
@@ -220,19 +221,23 @@ def format_results() -> str:
 
 
 def describe_results(corpus: str) -> pd.DataFrame:
-    """Tabulate the results on a corpus as text, a row per notebook, variant and protocol."""
+    """Tabulate the results on a corpus as text: speaker protocols first, the best on top."""
+    results = tabulate_results(corpus=corpus)
+    results = results.assign(rank=results["protocol"].map(list(PROTOCOLS).index))
+    results = results.sort_values(["rank", "uar"], ascending=[True, False], kind="stable")
     rows = [
         {
             "notebook": f"{row.notebook} ({row.variant})" if row.variant else row.notebook,
             "protocol": row.protocol,
-            "UAR ± std [95 % interval]": f"{row.uar:.3f} ± {row.uar_std:.3f} "
-            f"[{row.uar_low:.3f}, {row.uar_high:.3f}]",
+            "UAR ± std [95 % interval]": f"{row.uar:.3f} "
+            + ("" if pd.isna(row.uar_std) else f"± {row.uar_std:.3f} ")
+            + f"[{row.uar_low:.3f}, {row.uar_high:.3f}]",
             "WA": f"{row.wa:.3f}",
             "weights": "" if pd.isna(row.num_parameters) else f"{row.num_parameters:,}",
             "seeds": f"{row.num_seeds}",
             "minutes": f"{row.minutes:.1f}",
         }
-        for row in tabulate_results(corpus=corpus).itertuples()
+        for row in results.itertuples()
     ]
     return pd.DataFrame(rows)
 
