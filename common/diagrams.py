@@ -35,27 +35,48 @@ def plot_architecture(model: keras.Model, *, ax: Axes | None = None) -> Axes:
     for _ in members:  # longest path from the input
         for source, target in edges:
             depth[target] = max(depth[target], depth[source] + 1)
-    rows = defaultdict(list)
-    for group in members:
-        rows[depth[group]].append(group)
-    place = {
-        group: (column - (len(row) - 1) / 2, -number)
-        for number, row in rows.items()
-        for column, group in enumerate(row)
-    }
-    widest = max(map(len, rows.values()))
-    ax = style.make_axes(ax, 1.0 + 3.4 * widest, 0.54 * len(rows) + 0.2)
+    place = _place_groups(depth, edges)
+    left, right = (choose(x for x, _ in place.values()) for choose in (min, max))
+    num_rows = 1 + max(depth.values())
+    ax = style.make_axes(ax, 1.0 + 3.4 * (right - left + 1), 0.54 * num_rows + 0.2)
     for source, target in edges:
         (x, y), (to_x, to_y) = place[source], place[target]
+        bend = to_y + 0.7  # a branch that is shorter than its neighbours goes straight down first
+        if y - 0.3 > bend:
+            ax.plot((x, x), (y - 0.3, bend), color=style.GREY, linewidth=1)
+        start = (x, min(y - 0.3, bend))
         arrow = {"arrowstyle": "-|>", "color": style.GREY, "shrinkA": 0, "shrinkB": 0}
-        ax.annotate("", (to_x, to_y + 0.3), (x, y - 0.3), arrowprops=arrow)
+        ax.annotate("", (to_x, to_y + 0.3), start, arrowprops=arrow)
     for group, (x, y) in place.items():
         look = {"boxstyle": "round,pad=0,rounding_size=0.06", "edgecolor": style.BLUE}
         ax.add_patch(FancyBboxPatch((x - 0.44, y - 0.3), 0.88, 0.6, facecolor="#EAF3FA", **look))
         ax.text(x, y, _label_group(group, members[group]), ha="center", va="center", fontsize=9)
-    ax.set(xlim=(-widest / 2, widest / 2), ylim=(0.4 - len(rows), 0.4))
+    ax.set(xlim=(left - 0.5, right + 0.5), ylim=(0.4 - num_rows, 0.4))
     ax.axis("off")
     return ax
+
+
+def _place_groups(depth: dict[str, int], edges: set) -> dict[str, tuple[float, int]]:
+    """Where each group stands, (column, -depth): below what it reads, branches side by side."""
+    sources, targets, rows = defaultdict(list), defaultdict(list), defaultdict(list)
+    for source, target in sorted(edges, key=lambda edge: list(depth).index(edge[1])):
+        sources[target].append(source)
+        targets[source].append(target)
+    for group in depth:
+        rows[depth[group]].append(group)
+    column: dict[str, float] = {}
+    for number in sorted(rows):
+        wanted = {}
+        for group in rows[number]:
+            above = [
+                column[source] + targets[source].index(group) - (len(targets[source]) - 1) / 2
+                for source in sources[group]
+            ]
+            wanted[group] = sum(above) / max(1, len(above))
+        previous = -float("inf")
+        for group in sorted(rows[number], key=wanted.get):
+            previous = column[group] = max(wanted[group], previous + 1)
+    return {group: (column[group], -depth[group]) for group in depth}
 
 
 def _label_group(group: str, layers: list[keras.Layer]) -> str:

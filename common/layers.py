@@ -57,10 +57,8 @@ class PositionEmbedding(layers.Layer):
         return frames + self.positions
 
 
-def add_residual_block(
-    image, filters: int, *, pool=(2, 2), kernel=3, dropout: float = 0.1, name: str
-):
-    """Two convolutions over time and frequency beside a shortcut; the first is followed by pooling.
+def add_residual_block(image, filters: int, *, pool=2, dropout: float = 0.1, name: str):
+    """Two convolutions over time and frequency, pooling after the first, beside a shortcut.
 
     He et al., "Deep residual learning for image recognition", CVPR 2016.
     (batch, frames, bands, channels) -> (batch, frames / pool, bands / pool, filters).
@@ -68,11 +66,11 @@ def add_residual_block(
     shortcut = layers.AveragePooling2D(pool, name=f"{name}_shrink")(image)
     shortcut = layers.Conv2D(filters, 1, use_bias=False, name=f"{name}_shortcut")(shortcut)
     settings = {"padding": "same", "use_bias": False}
-    x = layers.Conv2D(filters, kernel, **settings, name=f"{name}_conv_1")(image)
+    x = layers.Conv2D(filters, 3, **settings, name=f"{name}_conv_1")(image)
+    x = layers.MaxPooling2D(pool, name=f"{name}_pool")(x)
     x = layers.BatchNormalization(name=f"{name}_norm_1")(x)
     x = layers.ReLU(name=f"{name}_relu_1")(x)
-    x = layers.MaxPooling2D(pool, name=f"{name}_pool")(x)
-    x = layers.Conv2D(filters, kernel, **settings, name=f"{name}_conv_2")(x)
+    x = layers.Conv2D(filters, 3, **settings, name=f"{name}_conv_2")(x)
     x = layers.BatchNormalization(name=f"{name}_norm_2")(x)
     x = layers.Add(name=f"{name}_add")([x, shortcut])
     x = layers.ReLU(name=f"{name}_relu_2")(x)

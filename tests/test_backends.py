@@ -71,13 +71,14 @@ facts = {"key": run.folder.name, "backend": run.description["backend"],
 
 def read_architectures() -> dict[str, str]:
     """Sources of cells tagged `architecture` by notebook and function: "11_cnn-build_model"."""
-    return {
-        f"{path.stem}-{function}": cell.source
-        for path in sorted(NOTEBOOKS_DIR.glob("*.ipynb"))
-        for cell in nbformat.read(path, as_version=4).cells
-        if "architecture" in cell.metadata.get("tags", [])
-        for function in re.findall(r"^def (build_model\w*)", cell.source, flags=re.MULTILINE)
-    }
+    architectures = {}
+    for path in sorted(NOTEBOOKS_DIR.glob("*.ipynb")):
+        cells = nbformat.read(path, as_version=4).cells
+        tagged = [cell.source for cell in cells if "architecture" in cell.metadata.get("tags", [])]
+        source = "\n\n".join(tagged)
+        for function in re.findall(r"^def (build_model\w*)", source, flags=re.MULTILINE):
+            architectures[f"{path.stem}-{function}"] = source
+    return architectures
 
 
 @pytest.fixture(scope="module")

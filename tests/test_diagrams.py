@@ -48,6 +48,24 @@ def test_boxes_name_the_shape_and_the_weights():
     assert any(f"4 × 4 × 4 · {weights:,} weights" in text for text in texts)
 
 
+def test_branches_stand_side_by_side_each_in_its_own_column():
+    inputs = keras.Input((9, 8), name="log_mel")
+    ends = []
+    for branch, length in (("left", 1), ("middle", 4), ("right", 2)):
+        x = inputs
+        for number in range(length):
+            x = layers.Dense(3, name=f"{branch}_{number}_dense")(x)
+        ends.append(x)
+    ax = plot_architecture(keras.Model(inputs, layers.Add(name="sum")(ends)))
+    places = read_boxes(ax)
+    columns = {name.split("_")[0]: set() for name in places}
+    for name, (x, _) in places.items():
+        columns[name.split("_")[0]].add(x)
+    assert columns.pop("log") == columns.pop("sum") == {0}
+    assert sorted(map(tuple, columns.values())) == [(-1,), (0,), (1,)]
+    assert len(set(places.values())) == len(places)
+
+
 @pytest.fixture(autouse=True)
 def close_figures():
     yield
