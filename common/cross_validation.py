@@ -150,8 +150,8 @@ def cross_validate(
         "seeds": list(seeds),
         "num_parameters": num_parameters,
         "seconds": round(sum(fact["seconds"] for fact in facts), 1),
-        "backend": "+".join(sorted({fact["backend"] for fact in facts})),
-        "device": "+".join(sorted({fact["device"] for fact in facts})),
+        "backend": " and ".join(sorted({fact["backend"] for fact in facts})),
+        "device": " and ".join(sorted({fact["device"] for fact in facts})),
         "versions": facts[0]["versions"],
     }
     _write_json(folder / "description.json", description)
@@ -319,7 +319,8 @@ def describe_device() -> str:
         gpus = tensorflow.config.list_physical_devices("GPU")
         details = [tensorflow.config.experimental.get_device_details(gpu) for gpu in gpus]
         kinds = [detail.get("device_name", "GPU") for detail in details]
-    return kinds[0] if kinds else f"CPU, {cpu_count()} cores"
+    num_cores = cpu_count()
+    return kinds[0] if kinds else f"CPU, {num_cores} core{'s' * (num_cores > 1)}"
 
 
 def build_seeded(
