@@ -348,10 +348,8 @@ def _save_model(model: keras.Model, normaliser: Normaliser, path: Path) -> None:
     normalise = keras.layers.Normalization(
         axis=-1, mean=normaliser.mean, variance=normaliser.std**2, name="normalise"
     )
-    outputs = model(normalise(inputs))
-    prediction = outputs[0] if len(model.outputs) > 1 else outputs
     with paths.write_atomically(path) as temporary:
-        keras.Model(inputs, prediction, name=model.name).save(temporary)
+        keras.Model(inputs, model(normalise(inputs)), name=model.name).save(temporary)
 
 
 def tabulate_predictions(

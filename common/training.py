@@ -111,8 +111,7 @@ def train_model(
     Parameters
     ----------
     model
-        Not compiled; ends in class probabilities. Of several outputs the first is the
-        prediction, and all are trained alike (deep supervision; Lee et al., AISTATS 2015).
+        Not compiled; ends in class probabilities.
     validation
         Chooses the epoch, stops early, drives the plateau schedule. May be empty.
     seed
@@ -129,8 +128,7 @@ def train_model(
         and WA), and the time that training took, interruptions left out.
     """
     _compile_model(model, config)
-    num_outputs = len(model.outputs)
-    batches = TrainingBatches(train, config=config, seed=seed, num_outputs=num_outputs)
+    batches = TrainingBatches(train, config=config, seed=seed)
     keeper = _EpochKeeper(batches, validation, config=config, path=state_path, title=title)
     first_epoch = keeper.restore(model)
     if not keeper.is_finished(first_epoch):
@@ -148,8 +146,7 @@ def train_model(
 
 def predict(model: keras.Model, values: np.ndarray) -> np.ndarray:
     """Class probabilities, shape (rows, classes), of normalised features (rows, frames, bands)."""
-    probabilities = model.predict(values, batch_size=64, verbose=0)
-    return probabilities[0] if len(model.outputs) > 1 else probabilities
+    return model.predict(values, batch_size=64, verbose=0)
 
 
 class TrainingBatches(keras.utils.PyDataset):
@@ -158,11 +155,8 @@ class TrainingBatches(keras.utils.PyDataset):
     Rows left over after the last full batch of an epoch wait for another epoch's order.
     """
 
-    def __init__(
-        self, train: Examples, *, config: TrainingConfig, seed: int, num_outputs: int = 1
-    ) -> None:
+    def __init__(self, train: Examples, *, config: TrainingConfig, seed: int) -> None:
         super().__init__()
-        self.num_outputs = num_outputs
         self.versions = train.values[:, None]
         if config.use_copies and train.copies is not None:
             self.versions = np.concatenate([self.versions, train.copies], axis=1)
@@ -203,8 +197,6 @@ class TrainingBatches(keras.utils.PyDataset):
             )
         if config.mixup_alpha:
             batch, targets = mix_examples(batch, targets, rng, alpha=config.mixup_alpha)
-        if self.num_outputs > 1:
-            targets = (targets,) * self.num_outputs
         return (batch, targets, weights) if config.class_weights else (batch, targets)
 
 
@@ -297,7 +289,7 @@ class _EpochKeeper(keras.callbacks.Callback):
                 "epoch": epoch,
                 "learning_rate": float(self.model.optimizer.learning_rate),
                 "loss": float(logs["loss"]),
-                "accuracy": float(logs[_name_accuracy(self.model)]),
+                "accuracy": float(logs["accuracy"]),
                 **scores,
             }
         )
@@ -364,21 +356,7 @@ def _compile_model(model: keras.Model, config: TrainingConfig) -> None:
     else:
         loss = keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing)
     optimizer.build(model.trainable_variables)
-    if len(model.outputs) == 1:
-        model.compile(optimizer=optimizer, loss=loss, metrics=["accuracy"])
-        return
-    others = len(model.outputs) - 1
-    model.compile(
-        optimizer=optimizer,
-        loss=[loss] * (1 + others),
-        loss_weights=[1 / (1 + others)] * (1 + others),
-        metrics=[["accuracy"], *[[]] * others],
-    )
-
-
-def _name_accuracy(model: keras.Model) -> str:
-    """What Keras calls the accuracy of the first output."""
-    return "accuracy" if len(model.outputs) == 1 else f"{model.output_names[0]}_accuracy"
+    model.compile(optimizer=optimizer, loss=loss, metrics=["accuracy"])
 
 
 def _group_variables(model: keras.Model) -> dict[str, list]:

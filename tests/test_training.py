@@ -187,30 +187,6 @@ def test_a_loaded_model_repeats_the_predictions_of_its_fold(tmp_path):
     assert any(not np.allclose(one, two, atol=1e-3) for one, two in zip(first, other, strict=True))
 
 
-def build_branches(input_shape, num_classes):
-    inputs = keras.Input(input_shape, name="features")
-    branches = [layers.GlobalAveragePooling1D()(inputs), layers.GlobalMaxPooling1D()(inputs)]
-    votes = [layers.Dense(num_classes, activation="softmax")(branch) for branch in branches]
-    return keras.Model(inputs, [layers.Average(name="emotions")(votes), *votes], name="branches")
-
-
-@pytest.mark.parametrize("class_weights", [False, True])
-def test_of_several_outputs_all_are_trained_and_the_first_predicts(class_weights, tmp_path):
-    config = replace(CONFIG, epochs=12, class_weights=class_weights)
-    result = run(tmp_path, config=config, build=build_branches)
-    assert result.history["loss"].iloc[-1] < result.history["loss"].iloc[0]
-    model = result.load_model(seed=0, fold=1)
-    tested = FEATURES.values[make_folds(TABLE, PROTOCOL)[0].test]
-    np.testing.assert_allclose(model(tested), get_probabilities(result), atol=1e-3)
-    network, normalised = model.get_layer("branches"), model.get_layer("normalise")(tested)
-    together, *votes = map(ops.convert_to_numpy, network(normalised))
-    np.testing.assert_allclose(together, np.mean(votes, axis=0), atol=1e-5)
-    true = result.predictions["true_label"]
-    names = [name.removeprefix("p_") for name in result.predictions.filter(like="p_")]
-    for vote in votes:
-        assert (np.array(names)[vote.argmax(axis=1)] == true).mean() > 1.5 / len(names)
-
-
 def test_training_stops_after_patience_without_a_better_epoch(tmp_path):
     result = run(tmp_path, config=replace(CONFIG, epochs=30, patience=2, learning_rate=0.05))
     uar = result.history["validation_uar"].to_numpy()
