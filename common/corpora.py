@@ -195,11 +195,14 @@ def fetch_corpus(name: str, *, folder: str | Path | None = None) -> Path:
         raise FileNotFoundError(explain_absence(corpus, folder, num_there=len(there)))
     source = corpus.archive
     archive = download_archive(
-        source.url, folder / source.file_name, num_bytes=source.num_bytes, md5=source.md5
+        source.url,
+        folder / source.file_name,
+        num_bytes=source.num_bytes,
+        checksum=source.checksum,
     )
     with unpack_archive(archive, folder) as unpacked:
         found = match_recordings(corpus, unpacked, by_name=True)
-        if source.md5 is None:
+        if source.checksum is None:
             published = read_index(corpus)["sha256"].to_dict()
             good = [key for key in found if _hash_file(found[key]) == published.get(key)]
         else:

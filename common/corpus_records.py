@@ -8,12 +8,12 @@ EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "s
 
 @dataclass(frozen=True)
 class Archive:
-    """A ZIP file that may be downloaded; size and MD5 where its publisher gives them."""
+    """A ZIP file that may be downloaded; size and checksum where its publisher gives them."""
 
     url: str
     file_name: str
     num_bytes: int | None = None
-    md5: str | None = None
+    checksum: str | None = None
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ _RECORDS = (
             "https://zenodo.org/records/1188976/files/Audio_Speech_Actors_01-24.zip?download=1",
             file_name="Audio_Speech_Actors_01-24.zip",
             num_bytes=208_468_073,
-            md5="bc696df654c87fed845eb13823edef8a",
+            checksum="md5:bc696df654c87fed845eb13823edef8a",
         ),
         example="Actor_01/03-01-01-01-01-01-01.wav",
         pattern=_NUMBERED_PATTERN,

@@ -16,7 +16,7 @@ TIMEOUT_SECONDS = 60
 
 
 def download_archive(
-    url: str, path: str | Path, *, num_bytes: int | None = None, md5: str | None = None
+    url: str, path: str | Path, *, num_bytes: int | None = None, checksum: str | None = None
 ) -> Path:
     """Download a file once, with a progress bar, and check its size and checksum.
 
@@ -30,8 +30,8 @@ def download_archive(
         Where the file is published.
     path
         Where it is put; the folder is made if it is missing.
-    num_bytes, md5
-        Size and checksum that the publisher gives; None where it gives none.
+    num_bytes, checksum
+        Size, and checksum ("md5:…" or "sha256:…"), of the published file; None where unknown.
 
     Returns
     -------
@@ -51,7 +51,7 @@ def download_archive(
     try:
         pooch.retrieve(
             url,
-            known_hash=f"md5:{md5}" if md5 else None,
+            known_hash=checksum,
             fname=path.name,
             path=path.parent,
             downloader=_continue_download(path.with_name(f"{path.name}.part"), num_bytes),

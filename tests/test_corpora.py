@@ -367,9 +367,10 @@ def zip_folder(folder: Path, *, above="", extra=()) -> bytes:
 
 def publish(server, monkeypatch, body: bytes, *, name="ravdess", checked=True, **changes) -> None:
     server.body = body
-    checks = {"num_bytes": len(body), "md5": hashlib.md5(body).hexdigest()} if checked else {}
+    checksum = f"md5:{hashlib.md5(body).hexdigest()}"
+    checks = {"num_bytes": len(body), "checksum": checksum} if checked else {}
     archive = replace(
-        CORPORA[name].archive, url=server.url, **({"num_bytes": None, "md5": None} | checks)
+        CORPORA[name].archive, url=server.url, **({"num_bytes": None, "checksum": None} | checks)
     )
     record = replace(CORPORA[name], **({"archive": archive, "num_utterances": 4} | changes))
     monkeypatch.setitem(CORPORA, name, record)
