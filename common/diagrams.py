@@ -9,7 +9,9 @@ from matplotlib.patches import FancyBboxPatch
 
 from common import style
 
-LAYER_ENDING = re.compile(r"_(conv|norm|relu|dropout|add|shortcut|shrink|pool|dense)(_\d+)?$")
+LAYER_ENDING = re.compile(
+    r"_(conv|norm|relu|dropout|add|shortcut|shrink|pool|dense|attention)(_\d+)?$"
+)
 
 
 def plot_architecture(model: keras.Model, *, ax: Axes | None = None) -> Axes:

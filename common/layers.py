@@ -1,6 +1,8 @@
-"""Layers that Keras does not have; they save and load in safe mode."""
+"""Layers that more than one architecture uses; all save and load in safe mode."""
 
 import keras
+import numpy as np
+import scipy.fft
 from keras import layers, ops
 
 
@@ -37,3 +39,95 @@ class AttentionPooling(layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "units": self.units}
+
+
+@keras.saving.register_keras_serializable(package="ser")
+class CosineTransform(layers.Layer):
+    """First coefficients of the orthonormal cosine transform (DCT-II) over the bands.
+
+    Turns log-mel bands into cepstral coefficients inside a model. Nothing is learnt.
+
+    Call: (batch, frames, bands) -> (batch, frames, num_coefficients).
+    """
+
+    def __init__(self, num_coefficients: int = 40, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.num_coefficients = num_coefficients
+
+    def build(self, input_shape) -> None:
+        num_bands = input_shape[-1]
+        if self.num_coefficients > num_bands:
+            raise ValueError(
+                f"num_coefficients={self.num_coefficients} is more than the {num_bands} bands"
+            )
+        cosines = scipy.fft.dct(np.eye(num_bands), type=2, norm="ortho", axis=1)
+        self.cosines = cosines[:, : self.num_coefficients].astype(np.float32)
+        super().build(input_shape)
+
+    def call(self, frames):
+        return ops.matmul(frames, self.cosines)
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.num_coefficients)
+
+    def get_config(self):
+        return {**super().get_config(), "num_coefficients": self.num_coefficients}
+
+
+@keras.saving.register_keras_serializable(package="ser")
+class PositionEmbedding(layers.Layer):
+    """Add a learnt vector for its place to each frame.
+
+    Call: (batch, frames, channels) -> the same shape; the number of frames is fixed.
+    """
+
+    def build(self, input_shape) -> None:
+        self.positions = self.add_weight(
+            shape=input_shape[1:],
+            initializer=keras.initializers.RandomNormal(stddev=0.02),
+            name="positions",
+        )
+
+    def call(self, frames):
+        return frames + self.positions
+
+
+def add_residual_block(image, filters: int, *, pool=2, dropout: float = 0.1, name: str):
+    """Two convolutions over time and frequency, pooling after the first, beside a shortcut.
+
+    He et al., "Deep residual learning for image recognition", CVPR 2016.
+    (batch, frames, bands, channels) -> (batch, frames / pool, bands / pool, filters).
+    """
+    shortcut = layers.AveragePooling2D(pool, name=f"{name}_shrink")(image)
+    shortcut = layers.Conv2D(filters, 1, use_bias=False, name=f"{name}_shortcut")(shortcut)
+    settings = {"padding": "same", "use_bias": False}
+    x = layers.Conv2D(filters, 3, **settings, name=f"{name}_conv_1")(image)
+    x = layers.MaxPooling2D(pool, name=f"{name}_pool")(x)
+    x = layers.BatchNormalization(name=f"{name}_norm_1")(x)
+    x = layers.ReLU(name=f"{name}_relu_1")(x)
+    x = layers.Conv2D(filters, 3, **settings, name=f"{name}_conv_2")(x)
+    x = layers.BatchNormalization(name=f"{name}_norm_2")(x)
+    x = layers.Add(name=f"{name}_add")([x, shortcut])
+    x = layers.ReLU(name=f"{name}_relu_2")(x)
+    return layers.Dropout(dropout, name=f"{name}_dropout")(x)
+
+
+def add_transformer_block(frames, *, num_heads: int, hidden_units: int, dropout: float, name: str):
+    """Self-attention and a position-wise network, each normalised before and added to its input.
+
+    Vaswani et al., "Attention is all you need", NeurIPS 2017, in the order of Xiong et al.,
+    "On layer normalization in the transformer architecture", ICML 2020.
+    (batch, frames, channels) -> the same shape.
+    """
+    width = frames.shape[-1]
+    x = layers.LayerNormalization(name=f"{name}_norm_1")(frames)
+    x = layers.MultiHeadAttention(
+        num_heads, width // num_heads, dropout=dropout, name=f"{name}_attention"
+    )(x, x)
+    x = layers.Dropout(dropout, name=f"{name}_dropout_1")(x)
+    frames = layers.Add(name=f"{name}_add_1")([frames, x])
+    x = layers.LayerNormalization(name=f"{name}_norm_2")(frames)
+    x = layers.Dense(hidden_units, activation="gelu", name=f"{name}_dense_1")(x)
+    x = layers.Dense(width, name=f"{name}_dense_2")(x)
+    x = layers.Dropout(dropout, name=f"{name}_dropout_2")(x)
+    return layers.Add(name=f"{name}_add_2")([frames, x])

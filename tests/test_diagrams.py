@@ -7,19 +7,14 @@ from keras import layers
 from matplotlib.patches import FancyBboxPatch
 
 from common.diagrams import plot_architecture
+from common.layers import add_residual_block, add_transformer_block
 
 
 def make_model() -> keras.Model:
     inputs = keras.Input((9, 8, 1), name="image")
-    shortcut = layers.AveragePooling2D(2, name="block_1_shrink")(inputs)
-    shortcut = layers.Conv2D(4, 1, name="block_1_shortcut")(shortcut)
-    x = layers.Conv2D(4, 3, padding="same", name="block_1_conv_1")(inputs)
-    x = layers.MaxPooling2D(2, name="block_1_pool")(x)
-    x = layers.BatchNormalization(name="block_1_norm")(x)
-    x = layers.Add(name="block_1_add")([x, shortcut])
+    x = add_residual_block(inputs, 4, name="block_1")
     x = layers.Reshape((4, 16), name="steps")(x)
-    left = layers.Dense(8, name="layer_1_dense_1")(x)
-    left = layers.Dense(16, name="layer_1_dense_2")(left)
+    left = add_transformer_block(x, num_heads=2, hidden_units=8, dropout=0.1, name="layer_1")
     left = layers.GlobalAveragePooling1D(name="average")(left)
     right = layers.GlobalMaxPooling1D(name="maximum")(x)
     x = layers.Concatenate(name="both")([left, right])

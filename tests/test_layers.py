@@ -3,9 +3,16 @@
 import keras
 import numpy as np
 import pytest
+import scipy.fft
 from keras import ops
 
-from common.layers import AttentionPooling
+from common.layers import (
+    AttentionPooling,
+    CosineTransform,
+    PositionEmbedding,
+    add_residual_block,
+    add_transformer_block,
+)
 
 FRAMES = np.random.default_rng(0).normal(size=(3, 7, 5)).astype(np.float32)
 
@@ -48,3 +55,175 @@ def test_a_model_with_attention_saves_and_loads_in_safe_mode(units, tmp_path):
     loaded = keras.models.load_model(tmp_path / "model.keras", safe_mode=True)
     assert loaded.layers[-1].units == units
     np.testing.assert_array_equal(compute(loaded), compute(model))
+
+
+# Cepstral coefficients
+
+
+@pytest.mark.parametrize("num_coefficients", [1, 3, 5])
+def test_the_cosine_transform_is_that_of_scipy(num_coefficients):
+    layer = CosineTransform(num_coefficients)
+    expected = scipy.fft.dct(FRAMES, type=2, norm="ortho", axis=-1)[..., :num_coefficients]
+    np.testing.assert_allclose(compute(layer), expected, atol=1e-5)
+    assert layer(keras.Input((None, 5))).shape == (None, None, num_coefficients)
+    assert layer.weights == []
+
+
+def test_a_cosine_transform_has_no_more_coefficients_than_bands():
+    with pytest.raises(ValueError, match="num_coefficients=6 is more than the 5 bands"):
+        CosineTransform(6)(FRAMES)
+
+
+def test_a_model_with_a_cosine_transform_saves_and_loads_in_safe_mode(tmp_path):
+    inputs = keras.Input((7, 5))
+    model = keras.Model(inputs, CosineTransform(2, name="cepstra")(inputs))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras", safe_mode=True)
+    assert loaded.layers[-1].num_coefficients == 2
+    np.testing.assert_array_equal(compute(loaded), compute(model))
+
+
+# Positions
+
+
+def test_positions_add_their_weights_to_each_frame():
+    layer = PositionEmbedding()
+    added = compute(layer)
+    [positions] = (ops.convert_to_numpy(weight) for weight in layer.weights)
+    assert positions.shape == (7, 5) and 0 < np.abs(positions).max() < 0.2
+    np.testing.assert_allclose(added, FRAMES + positions, atol=1e-7)
+    assert len(np.unique(positions, axis=0)) == 7
+    assert [weight.path for weight in layer.trainable_weights] == [f"{layer.name}/positions"]
+
+
+def test_positions_keep_the_symbolic_shape():
+    assert PositionEmbedding()(keras.Input((7, 5))).shape == (None, 7, 5)
+
+
+def test_a_model_with_positions_saves_and_loads_in_safe_mode(tmp_path):
+    inputs = keras.Input((7, 5))
+    model = keras.Model(inputs, PositionEmbedding(name="place")(inputs))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras", safe_mode=True)
+    assert loaded.layers[-1].name == "place"
+    np.testing.assert_array_equal(compute(loaded), compute(model))
+
+
+# The residual block
+
+IMAGES = np.random.default_rng(1).normal(size=(2, 13, 9, 3)).astype(np.float32)
+
+
+def build_residual(shape=(13, 9, 3), filters=4, **settings) -> keras.Model:
+    inputs = keras.Input(shape)
+    return keras.Model(inputs, add_residual_block(inputs, filters, name="block", **settings))
+
+
+@pytest.mark.parametrize(
+    ("shape", "pool", "expected"),
+    [
+        ((12, 8), (2, 2), (6, 4)),
+        ((13, 9), (2, 2), (6, 4)),
+        ((157, 64), (2, 2), (78, 32)),
+        ((13, 9), (1, 2), (13, 4)),
+        ((13, 9), (4, 3), (3, 3)),
+        ((13, 9), (1, 1), (13, 9)),
+    ],
+)
+def test_a_residual_block_shrinks_by_its_pool(shape, pool, expected):
+    model = build_residual((*shape, 3), pool=pool)
+    assert model.output_shape == (None, *expected, 4)
+    assert compute(model, np.zeros((2, *shape, 3), dtype=np.float32)).shape == (2, *expected, 4)
+
+
+@pytest.mark.parametrize(("channels", "filters"), [(1, 4), (6, 6), (8, 3)])
+def test_parameters_of_a_residual_block(channels, filters):
+    model = build_residual((12, 8, channels), filters)
+    first, second = (3**2 * width * filters for width in (channels, filters))
+    norms, shortcut = 2 * 4 * filters, channels * filters
+    assert model.count_params() == first + second + norms + shortcut
+    assert sum(np.size(weight) for weight in model.non_trainable_weights) == 4 * filters
+
+
+def test_a_residual_block_without_its_convolutions_is_the_shortcut():
+    model = build_residual()
+    last = model.get_layer("block_norm_2")
+    last.gamma.assign(np.zeros(4))
+    kernel = ops.convert_to_numpy(model.get_layer("block_shortcut").kernel)[0, 0]
+    means = IMAGES[:, :12, :8].reshape(2, 6, 2, 4, 2, 3).mean(axis=(2, 4))
+    np.testing.assert_allclose(compute(model, IMAGES), np.maximum(means @ kernel, 0), atol=1e-5)
+    last.gamma.assign(np.ones(4))
+    assert np.abs(compute(model, IMAGES) - np.maximum(means @ kernel, 0)).max() > 0.01
+
+
+# The transformer block
+
+
+def build_transformer(*, positions: bool = False) -> keras.Model:
+    inputs = keras.Input((7, 8))
+    x = PositionEmbedding(name="positions")(inputs) if positions else inputs
+    x = add_transformer_block(x, num_heads=2, hidden_units=16, dropout=0.3, name="block")
+    return keras.Model(inputs, x)
+
+
+STEPS = np.random.default_rng(2).normal(size=(3, 7, 8)).astype(np.float32)
+ORDER = [3, 0, 6, 2, 5, 1, 4]
+
+
+@pytest.mark.parametrize("num_frames", [2, 7, 12])
+def test_a_transformer_block_keeps_the_shape(num_frames):
+    inputs = keras.Input((num_frames, 8))
+    outputs = add_transformer_block(inputs, num_heads=4, hidden_units=10, dropout=0.1, name="block")
+    assert outputs.shape == (None, num_frames, 8)
+    model = keras.Model(inputs, outputs)
+    attention = 4 * (8 * 8 + 8)
+    network = (8 * 10 + 10) + (10 * 8 + 8)
+    assert model.count_params() == attention + network + 2 * (8 + 8)
+    assert compute(model, np.ones((2, num_frames, 8), dtype=np.float32)).shape == (2, num_frames, 8)
+
+
+def test_a_transformer_block_follows_the_order_of_its_frames():
+    model = build_transformer()
+    outputs = compute(model, STEPS)
+    np.testing.assert_allclose(compute(model, STEPS[:, ORDER]), outputs[:, ORDER], atol=1e-5)
+    changed = STEPS.copy()
+    changed[:, 6, 0] += 3
+    assert np.abs(compute(model, changed)[:, 0] - outputs[:, 0]).max() > 1e-4
+
+
+def test_positions_tell_a_transformer_the_order():
+    model = build_transformer(positions=True)
+    place = model.get_layer("positions").positions
+    place.assign(np.random.default_rng(3).normal(size=place.shape))
+    difference = compute(model, STEPS[:, ORDER]) - compute(model, STEPS)[:, ORDER]
+    assert np.abs(difference).max() > 0.1
+
+
+def test_a_transformer_block_that_computes_nothing_passes_its_input_on():
+    model = build_transformer()
+    zeroed = [model.get_layer("block_dense_2"), model.get_layer("block_attention").output_dense]
+    for layer in zeroed:
+        layer.set_weights([np.zeros_like(weight) for weight in layer.get_weights()])
+    np.testing.assert_array_equal(compute(model, STEPS), STEPS)
+
+
+def test_dropout_acts_in_training_alone():
+    model = build_transformer()
+    first, second = (ops.convert_to_numpy(model(STEPS, training=True)) for _ in range(2))
+    assert not np.array_equal(first, second)
+    np.testing.assert_array_equal(compute(model, STEPS), compute(model, STEPS))
+
+
+def test_a_model_of_all_blocks_saves_and_loads_in_safe_mode(tmp_path):
+    inputs = keras.Input((13, 9, 3))
+    x = add_residual_block(inputs, 4, name="residual")
+    x = keras.layers.Reshape((6, 16))(x)
+    x = PositionEmbedding(name="positions")(x)
+    x = add_transformer_block(x, num_heads=2, hidden_units=8, dropout=0.1, name="transformer")
+    model = keras.Model(inputs, AttentionPooling(4, name="pooling")(x))
+    rng = np.random.default_rng(4)
+    model.set_weights([rng.uniform(0.1, 1, weight.shape) for weight in model.get_weights()])
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras", safe_mode=True)
+    assert [layer.name for layer in loaded.layers] == [layer.name for layer in model.layers]
+    np.testing.assert_allclose(compute(loaded, IMAGES), compute(model, IMAGES), rtol=1e-6)
