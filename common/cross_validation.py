@@ -121,6 +121,8 @@ def cross_validate(
     folder = (runs_folder or paths.RUNS_DIR) / digest(description)
     num_parameters = model.count_params()
     every = [(seed, fold) for seed in seeds for fold in make_folds(table, protocol, seed=seed)]
+    if config.monitor is None:
+        every = [(seed, fold.join_validation()) for seed, fold in every]
     tasks = [task for task in every if only_folds is None or task[1].number in only_folds]
     if not tasks:
         numbers = sorted({fold.number for _, fold in every})
@@ -212,7 +214,10 @@ def train_fold(
         return predictions, pd.read_csv(folder / "history.csv"), json.loads(done.read_text())
     emotions = order_emotions(table["emotion"])
     targets = np.eye(len(emotions), dtype=np.float32)[table["emotion"].map(emotions.index)]
-    normaliser = fit_normaliser(features.values[fold.train])
+    if features.normalise:
+        normaliser = fit_normaliser(features.values[fold.train])
+    else:
+        normaliser = Normaliser.identity(features.values.shape[-1])
 
     def select(rows: np.ndarray, *, with_copies: bool) -> Examples:
         copies = normaliser.apply(features.copies[rows]) if with_copies else None

@@ -3,9 +3,9 @@
 import hashlib
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import librosa
@@ -107,37 +107,33 @@ class Features:
     """Feature arrays of an utterance table, row for row, with the recipe that made them.
 
     `values` has shape (utterances, frames, bands); `copies` has shape (utterances, copies,
-    frames, bands) and holds the augmented versions, which only training may see.
+    frames, bands) and holds the augmented versions, which only training may see. Training
+    normalises each band, unless `normalise` is False.
     """
 
     values: np.ndarray
     copies: np.ndarray
     description: dict = field(repr=False)
+    normalise: bool = True
 
 
 @lru_cache(maxsize=16)
-def _build_filterbank(config: FeatureConfig) -> np.ndarray:
-    """Slaney mel filters, shape (bands, bins)."""
-    return librosa.filters.mel(
-        sr=SAMPLE_RATE_HERTZ,
-        n_fft=config.fft_length,
-        n_mels=config.num_bands,
-        fmin=config.fmin_hertz,
-        fmax=config.fmax_hertz,
-    )
+def build_filterbank(config: FeatureConfig, kind: str) -> np.ndarray:
+    """Build the filters that sum the power spectrum up into bands.
 
-
-@lru_cache(maxsize=16)
-def _build_gaussian_filterbank(config: FeatureConfig) -> np.ndarray:
-    """Gaussian filters at the mel filters' centres, shape (bands, bins), with a peak of 1.
-
-    Their standard deviation is half the distance to the next centre.
+    Returns
+    -------
+    np.ndarray, shape (bands, bins)
+        For "log_mel" and "mfcc" Slaney's mel triangles. For "gaussian" bells at the same
+        centres, with a peak of 1 and half the distance to the next centre as standard deviation.
     """
-    centres = librosa.mel_frequencies(
-        config.num_bands + 2, fmin=config.fmin_hertz, fmax=config.fmax_hertz
-    )[1:, None]
+    bounds = {"fmin": config.fmin_hertz, "fmax": config.fmax_hertz}
+    spectrum = {"sr": SAMPLE_RATE_HERTZ, "n_fft": config.fft_length}
+    if kind != "gaussian":
+        return librosa.filters.mel(**spectrum, n_mels=config.num_bands, **bounds)
+    centres = librosa.mel_frequencies(config.num_bands + 2, **bounds)[1:, None]
     widths = np.diff(centres, axis=0) / 2
-    bins = librosa.fft_frequencies(sr=SAMPLE_RATE_HERTZ, n_fft=config.fft_length)
+    bins = librosa.fft_frequencies(**spectrum)
     return np.exp(-0.5 * ((bins - centres[:-1]) / widths) ** 2).astype(np.float32)
 
 
@@ -186,8 +182,7 @@ def _compute_power(waveform: np.ndarray, config: FeatureConfig) -> np.ndarray:
 
 def _compute_view(power: np.ndarray, kind: str, config: FeatureConfig) -> np.ndarray:
     """Turn power (bins, frames) into log-mel, MFCC or Gaussian filterbank cepstra."""
-    build = _build_gaussian_filterbank if kind == "gaussian" else _build_filterbank
-    values = librosa.power_to_db(build(config) @ power, top_db=config.range_db)
+    values = librosa.power_to_db(build_filterbank(config, kind) @ power, top_db=config.range_db)
     if kind != "log_mel":
         values = scipy.fft.dct(values, type=2, norm="ortho", axis=0)[: config.num_coefficients]
     return np.ascontiguousarray(values.T, dtype=np.float32)
@@ -249,8 +244,29 @@ def extract_features(
     The cache lies in `data/cache`, one file per table and recipe. Where it cannot be
     written (read-only, full disk) a warning says so and the result is returned all the same.
     """
+    compute = partial(compute_features, config=config)
+    return extract_rows(table, compute, asdict(config), augmentations=augmentations, jobs=jobs)
+
+
+def extract_rows(
+    table: pd.DataFrame,
+    compute: Callable[[np.ndarray], np.ndarray],
+    recipe: dict,
+    *,
+    augmentations: Sequence[Augmentation] = (),
+    jobs: int = -1,
+) -> Features:
+    """Do what `extract_features` does with any function of a waveform.
+
+    Parameters
+    ----------
+    compute
+        Waveform (samples,) -> array (frames, bands), the same shape for every utterance.
+    recipe
+        All that decides what `compute` gives, as JSON can write it; names the cache file.
+    """
     description = {
-        **asdict(config),
+        **recipe,
         "augmentations": [augmentation.describe() for augmentation in augmentations],
         "audio": digest(list(table["audio_hash"])),
     }
@@ -258,7 +274,7 @@ def extract_features(
     stacked = _load_cache(cached)
     if stacked is None:
         rows = zip(table["path"], table["audio_hash"], strict=True)
-        work = (delayed(_extract_row)(*row, config, tuple(augmentations)) for row in rows)
+        work = (delayed(_extract_row)(*row, compute, tuple(augmentations)) for row in rows)
         results = Parallel(n_jobs=jobs, prefer="threads", return_as="generator")(work)
         bar = tqdm(results, total=len(table), desc="features", unit="utterance", leave=False)
         with threadpool_limits(1, user_api="blas"):  # small products: its threads only wait
@@ -268,13 +284,16 @@ def extract_features(
 
 
 def _extract_row(
-    path: str, audio_hash: str, config: FeatureConfig, augmentations: tuple[Augmentation, ...]
+    path: str,
+    audio_hash: str,
+    compute: Callable[[np.ndarray], np.ndarray],
+    augmentations: tuple[Augmentation, ...],
 ) -> np.ndarray:
     waveform = load_waveform(path)
-    versions = [compute_features(waveform, config)]
+    versions = [compute(waveform)]
     for number, augmentation in enumerate(augmentations):
         rng = np.random.default_rng([number, int(audio_hash[:16], 16)])
-        versions.append(compute_features(augmentation(waveform, rng), config))
+        versions.append(compute(augmentation(waveform, rng)))
     return np.stack(versions)
 
 
@@ -294,7 +313,7 @@ def _save_cache(path: Path, array: np.ndarray) -> None:
         warnings.warn(
             f"{path}: the features could not be cached ({error.strerror}); they are computed "
             "again next time. Free space, or point SER_DATA_DIR to a folder you can write to.",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
@@ -310,6 +329,11 @@ class Normaliser:
 
     mean: np.ndarray
     std: np.ndarray
+
+    @classmethod
+    def identity(cls, num_bands: int) -> "Normaliser":
+        """Give the one that changes nothing."""
+        return cls(np.zeros(num_bands, np.float32), np.ones(num_bands, np.float32))
 
     def apply(self, values: np.ndarray) -> np.ndarray:
         """Give (values - mean) / std for an array of shape (…, bands), float32."""

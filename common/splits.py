@@ -41,6 +41,11 @@ class Fold:
     validation: np.ndarray
     test: np.ndarray
 
+    def join_validation(self) -> "Fold":
+        """The same test rows, all others to train on."""
+        train = np.sort(np.concatenate([self.train, self.validation]))
+        return Fold(self.number, train, self.validation[:0], self.test)
+
 
 @dataclass(frozen=True)
 class SplitProtocol:

@@ -31,11 +31,14 @@ class TrainingConfig:
     (times `step_factor` every `step_epochs`) or plateau (times `step_factor` after
     `plateau_patience` epochs without a better validation loss), after a linear warm-up.
     `ema_momentum` keeps an exponential moving average of the weights, which is what is
-    validated and tested; None switches it off.
+    validated and tested; None switches it off. `learning_rate_factors` multiplies the learning
+    rate of the layers whose names start so, for parts that were trained before (discriminative
+    fine-tuning; Howard and Ruder, ACL 2018).
 
     Selection: the epoch with the best `monitor` ("uar" or "loss" on the validation part) is
     kept; training stops after `patience` epochs without a better one (None: never). Where a
-    fold has no validation part, the last epoch is kept.
+    fold has no validation part, the last epoch is kept. With `monitor=None` nothing is selected
+    in any fold: cross-validation then trains on the validation part as well.
 
     Loss: cross-entropy with `label_smoothing`; `focal_gamma` > 0 makes it focal (Lin et al.
     2017); `class_weights` weights each class by its inverse frequency in training.
@@ -56,7 +59,8 @@ class TrainingConfig:
     step_factor: float = 0.5
     plateau_patience: int = 5
     ema_momentum: float | None = 0.99
-    monitor: str = "uar"
+    learning_rate_factors: tuple[tuple[str, float], ...] = ()
+    monitor: str | None = "uar"
     patience: int | None = None
     label_smoothing: float = 0.1
     focal_gamma: float = 0.0
@@ -72,8 +76,13 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
             raise ValueError(f"schedule={self.schedule!r} is unknown; choose from {SCHEDULES}")
-        if self.monitor not in ("uar", "loss"):
-            raise ValueError(f"monitor={self.monitor!r} is unknown; choose 'uar' or 'loss'")
+        if self.monitor not in ("uar", "loss", None):
+            raise ValueError(f"monitor={self.monitor!r} is unknown; choose 'uar', 'loss' or None")
+        if self.monitor is None and (self.schedule == "plateau" or self.patience is not None):
+            raise ValueError(
+                f"monitor=None leaves nothing for schedule={self.schedule!r}, "
+                f"patience={self.patience} to watch; use a fixed schedule and patience=None"
+            )
         for name in ("epochs", "batch_size", "learning_rate"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be above 0")
@@ -312,7 +321,7 @@ class _EpochKeeper(keras.callbacks.Callback):
         return dict(zip(names, values, strict=True))
 
     def _is_better(self, scores: dict) -> bool:
-        if self.best_epoch < 0 or not len(self.validation.targets):
+        if self.best_epoch < 0 or not len(self.validation.targets) or self.config.monitor is None:
             return True
         best = self.history[self.best_epoch]
         if self.config.monitor == "loss":
@@ -339,8 +348,38 @@ class _EpochKeeper(keras.callbacks.Callback):
             np.savez(temporary, notes=json.dumps(notes), **state)
 
 
+@keras.saving.register_keras_serializable(package="ser")
+class LayerwiseAdamW(keras.optimizers.AdamW):
+    """AdamW that multiplies the steps of some layers, chosen by how their names start."""
+
+    def __init__(self, factors: Sequence[tuple[str, float]] = (), **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.factors = factors
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "factors": self.factors}
+
+    def build(self, variables: Sequence[keras.Variable]) -> None:
+        super().build(variables)
+        self.steps = [
+            math.prod(factor for start, factor in self.factors if variable.path.startswith(start))
+            for variable in variables
+        ]
+
+    def update_step(self, gradient, variable, learning_rate) -> None:
+        factor = self.steps[self._get_variable_index(variable)]
+        super().update_step(gradient, variable, learning_rate * factor)
+
+
 def _compile_model(model: keras.Model, config: TrainingConfig) -> None:
-    optimizer = keras.optimizers.AdamW(
+    for start, _ in config.learning_rate_factors:
+        if not any(variable.path.startswith(start) for variable in model.trainable_variables):
+            raise ValueError(
+                f"learning_rate_factors: no trainable layer's name starts with {start!r}; "
+                f"there are {sorted({v.path.partition('/')[0] for v in model.trainable_variables})}"
+            )
+    optimizer = LayerwiseAdamW(
+        factors=config.learning_rate_factors,
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
         clipnorm=None,

@@ -22,6 +22,7 @@ import keras, numpy as np
 from keras import layers
 from common.cross_validation import build_seeded, cross_validate
 from common.layers import *
+from common.pretrained import load_encoder
 from common.training import TrainingConfig
 from tests.speech_tables import make_features, make_speakers
 
@@ -49,6 +50,10 @@ for name, source in sources.items():
     if keras.backend.backend() == "jax":
         checks[name] = check_architecture(globals()[name.split("-")[1]])
 
+waveform = np.random.default_rng(2).normal(size=20_000).astype("float32")
+embedded = load_encoder("byol_s", weights="random").embed(waveform)
+np.save(folder / f"embedded_{keras.backend.backend()}.npy", embedded)
+
 def build_model(input_shape, num_classes):
     inputs = keras.Input(input_shape)
     x = layers.Conv1D(8, 3, name="conv")(inputs)
@@ -57,7 +62,10 @@ def build_model(input_shape, num_classes):
     return keras.Model(inputs, layers.Dense(num_classes, activation="softmax", name="emotions")(x))
 
 table = make_speakers(6, per_emotion=4)
-config = TrainingConfig(epochs=12, batch_size=8, learning_rate=0.02, ema_momentum=0.8, max_shift=2)
+config = TrainingConfig(
+    epochs=12, batch_size=8, learning_rate=0.02, ema_momentum=0.8, max_shift=2,
+    learning_rate_factors=(("conv", 0.5),),
+)
 run = cross_validate(
     build_model, table, make_features(table, strength=3.0), protocol="speaker_5fold",
     config=config, only_folds=[1], runs_folder=folder / keras.backend.backend(),
@@ -141,3 +149,9 @@ def test_training_works(backend, folder):
 def test_a_run_of_one_backend_is_found_by_the_other(folder):
     keys = [json.loads((folder / f"{backend}.json").read_text())["key"] for backend in BACKENDS]
     assert keys[0] == keys[1]
+
+
+def test_encoders_agree(folder):
+    first, second = (np.load(folder / f"embedded_{backend}.npy") for backend in BACKENDS)
+    assert first.shape == (31, 512) and first.std() > 0.1
+    np.testing.assert_allclose(first, second, atol=1e-3)

@@ -20,6 +20,7 @@ from common.augmentation import ChangeSpeed
 from common.features import (
     FUNCTIONALS,
     FeatureConfig,
+    build_filterbank,
     compute_features,
     compute_functionals,
     digest,
@@ -178,7 +179,7 @@ FINE = FeatureConfig(kind="gaussian", window_length_seconds=1.0, fmax_hertz=6000
 
 
 def test_gaussian_filters_are_bells_of_the_documented_width():
-    filters = features._build_gaussian_filterbank(FINE).astype(np.float64)
+    filters = build_filterbank(FINE, "gaussian").astype(np.float64)
     assert filters.shape == (FINE.num_bands, FINE.fft_length // 2 + 1)
     bins = np.fft.rfftfreq(FINE.fft_length, 1 / SAMPLE_RATE_HERTZ)
     for values, centre, width in zip(filters, *find_centres(FINE), strict=True):
@@ -194,7 +195,7 @@ def test_gaussian_filters_are_bells_of_the_documented_width():
 
 def test_no_gaussian_filter_falls_between_the_bins():
     for config in CONFIGS.values():
-        assert (features._build_gaussian_filterbank(config).max(axis=1) > 0.7).all()
+        assert (build_filterbank(config, "gaussian").max(axis=1) > 0.7).all()
 
 
 def compute_spectrum(waveform: np.ndarray, config: FeatureConfig) -> np.ndarray:

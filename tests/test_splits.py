@@ -32,6 +32,14 @@ def test_every_row_is_tested_once(protocol, seed):
         assert sorted(parts) == list(range(1440))
 
 
+def test_joined_validation_rows_are_trained_on_and_test_rows_are_not():
+    for fold in make_folds(RAVDESS, "speaker_5fold"):
+        joined = fold.join_validation()
+        assert joined.train.tolist() == sorted([*fold.train, *fold.validation])
+        assert not len(joined.validation)
+        np.testing.assert_array_equal(joined.test, fold.test)
+
+
 @pytest.mark.parametrize(
     ("protocol", "expected"),
     [

@@ -16,7 +16,14 @@ from common import cross_validation, training
 from common.cross_validation import build_seeded, cross_validate, describe_model
 from common.results import save_results
 from common.splits import make_folds
-from common.training import Examples, TrainingBatches, TrainingConfig, compute_learning_rate
+from common.training import (
+    Examples,
+    TrainingBatches,
+    TrainingConfig,
+    compute_learning_rate,
+    predict,
+    train_model,
+)
 from tests.speech_tables import make_features, make_speakers
 
 TABLE = make_speakers(6, per_emotion=4)
@@ -81,7 +88,9 @@ def test_steps_and_plateaus_halve_the_rate():
     ("setting", "message"),
     [
         ({"schedule": "linear"}, "schedule='linear' is unknown; choose from"),
-        ({"monitor": "wa"}, "monitor='wa' is unknown"),
+        ({"monitor": "wa"}, "monitor='wa' is unknown; choose 'uar', 'loss' or None"),
+        ({"monitor": None, "patience": 5}, "nothing for schedule='cosine', patience=5 to watch"),
+        ({"monitor": None, "schedule": "plateau"}, "nothing for schedule='plateau'"),
         ({"epochs": 0}, "epochs=0 must be above 0"),
     ],
 )
@@ -187,6 +196,39 @@ def test_a_loaded_model_repeats_the_predictions_of_its_fold(tmp_path):
     assert any(not np.allclose(one, two, atol=1e-3) for one, two in zip(first, other, strict=True))
 
 
+def test_learning_rate_factors_slow_the_layers_that_they_name(tmp_path):
+    def measure_steps(**changes) -> dict[str, float]:
+        config = replace(CONFIG, epochs=1, ema_momentum=None, weight_decay=0.0, **changes)
+        trained = run(tmp_path, config=config).load_model(seed=0, fold=1).get_layer("toy")
+        start = build_seeded(build_model, FEATURES.values.shape[1:], 4, seed=0)
+        return {
+            name: float(np.abs(trained.get_layer(name).kernel - start.get_layer(name).kernel).max())
+            for name in ("conv", "emotions")
+        }
+
+    plain = measure_steps()
+    frozen = measure_steps(learning_rate_factors=(("con", 0.0),))
+    slow = measure_steps(learning_rate_factors=(("conv", 0.1),))
+    assert plain["conv"] > 0 and frozen["conv"] == 0 < frozen["emotions"]
+    assert 0.02 < slow["conv"] / plain["conv"] < 0.3
+    assert 0.5 < slow["emotions"] / plain["emotions"] < 2
+
+
+def test_a_learning_rate_factor_of_no_layer_is_refused(tmp_path):
+    config = replace(CONFIG, learning_rate_factors=(("encoder", 0.1),))
+    with pytest.raises(ValueError, match=r"starts with 'encoder'; there are \['conv', 'emotions'"):
+        run(tmp_path, config=config)
+
+
+def test_features_that_are_normalised_already_stay_as_they_are(tmp_path):
+    features = replace(FEATURES, normalise=False)
+    result = run(tmp_path, features=features)
+    model = result.load_model(seed=0, fold=1)
+    tested = FEATURES.values[make_folds(TABLE, PROTOCOL)[0].test]
+    np.testing.assert_array_equal(model.get_layer("normalise")(tested), tested)
+    np.testing.assert_allclose(model(tested), get_probabilities(result), atol=1e-3)
+
+
 def test_training_stops_after_patience_without_a_better_epoch(tmp_path):
     result = run(tmp_path, config=replace(CONFIG, epochs=30, patience=2, learning_rate=0.05))
     uar = result.history["validation_uar"].to_numpy()
@@ -201,6 +243,40 @@ def test_without_validation_the_last_epoch_is_kept(tmp_path):
     four = run(tmp_path, config=replace(CONFIG, patience=1), **settings)
     assert four.history["validation_uar"].isna().all()
     assert len(four.history) == 4
+
+
+def test_without_a_monitor_validation_rows_are_trained_on(tmp_path, monkeypatch):
+    given = []
+
+    def watch(model, train, validation, **_):
+        given.append((train.targets, validation.targets))
+        return [{"epoch": 0}], 0.0
+
+    monkeypatch.setattr(cross_validation, "train_model", watch)
+    for monitor in ("uar", None):
+        run(tmp_path, config=replace(CONFIG, monitor=monitor))
+    [(train, validation), (all_train, none)] = given
+    assert len(validation) > 0
+    assert len(none) == 0
+    assert all_train.sum(axis=0).tolist() == (train.sum(axis=0) + validation.sum(axis=0)).tolist()
+
+
+def test_without_a_monitor_the_last_epoch_is_kept(tmp_path):
+    fold = make_folds(TABLE, PROTOCOL)[0]
+    targets = np.eye(8, dtype=np.float32)[TABLE["emotion"].factorize()[0]]
+    results = {}
+    for name, rows in (("some", fold.validation), ("none", fold.validation[:0])):
+        model = build_seeded(build_model, FEATURES.values.shape[1:], 8, seed=0)
+        train_model(
+            model,
+            Examples(FEATURES.values[fold.train], targets[fold.train]),
+            Examples(FEATURES.values[rows], targets[rows]),
+            config=replace(CONFIG, monitor=None),
+            seed=0,
+            state_path=tmp_path / f"{name}.npz",
+        )
+        results[name] = predict(model, FEATURES.values[fold.test])
+    np.testing.assert_array_equal(results["some"], results["none"])
 
 
 @pytest.mark.parametrize(
