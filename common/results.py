@@ -27,7 +27,7 @@ DESCRIBED = (
 NUM_DECIMALS = 6
 
 
-def save_results(run, *, notebook: str, variant: str | None = None) -> Path:
+def save_results(run, *, notebook: str, variant: str | None = None, ablation: bool = False) -> Path:
     """Write the evidence of a run, replacing what an earlier run of that name left.
 
     `<notebook>/<corpus>__<protocol>[__<variant>].csv` holds one row per test prediction, with
@@ -43,6 +43,9 @@ def save_results(run, *, notebook: str, variant: str | None = None) -> Path:
         Name of the notebook without suffix, such as "11_cnn".
     variant
         Name of a variation within the notebook, or None.
+    ablation
+        Whether it is there to be compared within its notebook alone, and stays out of the tables
+        of all systems.
 
     Returns
     -------
@@ -88,6 +91,7 @@ def save_results(run, *, notebook: str, variant: str | None = None) -> Path:
         "variant": variant,
         "corpus": corpus,
         "protocol": protocol,
+        "ablation": ablation,
         **_compute_evidence(read_predictions(csv)),
         **{key: description[key] for key in DESCRIBED},
         "commit": _read_commit(),
@@ -124,7 +128,11 @@ def read_predictions(csv: str | Path) -> pd.DataFrame:
 
 
 def load_results(
-    *, corpus: str | None = None, protocol: str | None = None, notebook: str | None = None
+    *,
+    corpus: str | None = None,
+    protocol: str | None = None,
+    notebook: str | None = None,
+    ablations: bool = False,
 ) -> list[dict]:
     """Load the JSON files that match, each with the path of its CSV under the key `csv`.
 
@@ -133,6 +141,8 @@ def load_results(
     corpus, protocol, notebook
         Keep only these; None keeps all. Results on the sample corpus come only with
         `corpus="sample"`, so that synthetic speech never slips among people's.
+    ablations
+        Whether results that were saved as ablations come too.
 
     Returns
     -------
@@ -151,6 +161,8 @@ def load_results(
         except json.JSONDecodeError as error:
             raise ValueError(f"{path} is not JSON ({error}): run its notebook again.") from error
         wanted = {"corpus": corpus, "protocol": protocol, "notebook": notebook}
+        if content.get("ablation") and not ablations:
+            continue
         if all(value is None or content[key] == value for key, value in wanted.items()):
             results.append({**content, "csv": path.with_suffix(".csv")})
     keys = ("notebook", "corpus", "protocol", "variant")
@@ -158,7 +170,7 @@ def load_results(
 
 
 def tabulate_results(*, corpus: str) -> pd.DataFrame:
-    """Tabulate the results on one corpus, a row per notebook, variant and protocol.
+    """Tabulate the results on one corpus but ablations, a row per notebook, variant and protocol.
 
     Returns
     -------

@@ -137,7 +137,7 @@ def test_json_has_the_promised_keys_and_keeps_the_settings():
     content = json.loads(path.read_text())
     assert set(content) == {
         *("notebook", "variant", "corpus", "protocol", "num_utterances", "num_speakers"),
-        *("metrics", "per_class", "commit"),
+        *("metrics", "per_class", "ablation", "commit"),
         *DESCRIBED,
     }
     assert content["variant"] == "focal_loss"
@@ -247,6 +247,14 @@ def test_results_are_found_by_corpus_protocol_and_notebook():
     (found,) = load_results(corpus="savee", notebook="11_cnn")
     assert read_predictions(found["csv"])["speaker"].nunique() == 4
     assert load_results(corpus="tess") == []
+
+
+def test_ablations_come_only_when_asked_for():
+    save_results(make_run(), notebook="11_cnn")
+    save_results(make_run(), notebook="11_cnn", variant="no_copies", ablation=True)
+    assert [result["variant"] for result in load_results()] == [None]
+    assert tabulate_results(corpus="ravdess")["variant"].to_list() == [""]
+    assert [result["variant"] for result in load_results(ablations=True)] == [None, "no_copies"]
 
 
 def test_a_broken_json_is_named(folders):
