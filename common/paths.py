@@ -12,6 +12,7 @@ DATA_DIR = Path(os.environ.get("SER_DATA_DIR", ROOT / "data")).expanduser().reso
 RAW_DIR = DATA_DIR / "raw"
 CACHE_DIR = DATA_DIR / "cache"
 RUNS_DIR = DATA_DIR / "runs"
+PRETRAINED_DIR = DATA_DIR / "pretrained"
 
 SAMPLE_DIR = ROOT / "data" / "sample"
 INDEX_DIR = ROOT / "data" / "index"
