@@ -5,6 +5,7 @@ fractions in the tables and per cent on the axes. Colours and settings are in `s
 """
 
 from collections.abc import Mapping
+from html import escape
 from itertools import cycle
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn
+from IPython.display import HTML, Audio
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -61,6 +63,21 @@ def plot_durations(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     seaborn.boxplot(table, x="seconds", y="emotion", order=emotions, ax=ax, **look)
     ax.set(xlabel="Duration (seconds)", ylabel="")
     return ax
+
+
+def make_players(sounds: Mapping[str, np.ndarray]) -> HTML:
+    """Lay the players of some 16 kHz waveforms, {label: (samples,)}, side by side to display.
+
+    They share one scale, so what is louder sounds louder. Stored notebooks drop the players of
+    all corpora but the sample corpus, whose licences restrict or forbid passing recordings on.
+    """
+    peak = max(np.abs(sound).max() for sound in sounds.values()) or 1
+    boxes = []
+    for label, sound in sounds.items():
+        player = Audio(sound / peak, rate=SAMPLE_RATE_HERTZ, normalize=False)
+        boxes.append(f"<div><b>{escape(label)}</b><br>{player._repr_html_()}</div>")
+    row = '<div style="display: flex; flex-wrap: wrap; gap: 0.5em 2em">'
+    return HTML(f"{row}{''.join(boxes)}</div>")
 
 
 def plot_waveform(

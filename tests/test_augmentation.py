@@ -9,6 +9,8 @@ import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from joblib import Parallel, delayed
+from pyroomacoustics.experimental import measure_rt60
 from python_stretch.Signalsmith import Stretch
 
 from common import augmentation, paths
@@ -16,10 +18,13 @@ from common.audio import SAMPLE_RATE_HERTZ, load_waveform, scan_recording
 from common.augmentation import (
     FOUR_COPIES,
     AddNoise,
+    AddReverberation,
     Chain,
+    ChangeGain,
     ChangeSpeed,
     ChangeTempo,
     ShiftPitch,
+    ShiftTime,
     mask_spectrograms,
     mix_examples,
     shift_frames,
@@ -56,12 +61,15 @@ def test_speed_is_described_for_the_cache_and_has_limits():
             ChangeSpeed(factor)
 
 
-# Tempo, pitch and noise
+# Waveforms, with a value drawn from a range
 
 WAVEFORM_AUGMENTATIONS = {
     "tempo": ChangeTempo(),
     "pitch": ShiftPitch(),
     "noise": AddNoise(),
+    "reverberation": AddReverberation(),
+    "shift": ShiftTime(),
+    "gain": ChangeGain(),
     "chain": FOUR_COPIES[0],
 }
 each_augmentation = pytest.mark.parametrize(
@@ -88,6 +96,11 @@ def find_peak_hertz(waveform: np.ndarray) -> float:
 def measure_snr_db(clean: np.ndarray, noisy: np.ndarray) -> float:
     clean, noisy = clean.astype(np.float64), noisy.astype(np.float64)
     return 10 * np.log10(np.mean(clean**2) / np.mean((noisy - clean) ** 2))
+
+
+def measure_gain_db(before: np.ndarray, after: np.ndarray) -> float:
+    powers = [np.mean(waveform.astype(np.float64) ** 2) for waveform in (before, after)]
+    return 10 * np.log10(powers[1] / powers[0])
 
 
 @settings(max_examples=25)
@@ -140,14 +153,98 @@ def test_noise_is_white_and_has_no_mean():
     np.testing.assert_allclose(quarters, np.mean(quarters), rtol=0.1)
 
 
+@given(gain_db=st.floats(-40, 40))
+def test_gain_is_exact_in_decibels(gain_db):
+    tone = make_tone(500, seconds=0.1)
+    louder = ChangeGain(gain_db, gain_db)(tone, np.random.default_rng(0))
+    assert measure_gain_db(tone, louder) == pytest.approx(gain_db, abs=1e-4)
+    np.testing.assert_allclose(louder / np.abs(louder).max(), tone / np.abs(tone).max(), atol=1e-6)
+
+
+@given(shift_seconds=st.floats(-0.5, 0.5))
+def test_a_shift_moves_the_sound_and_keeps_every_sample(shift_seconds):
+    click = np.zeros(SAMPLE_RATE_HERTZ, dtype=np.float32)
+    click[8000:8010] = np.arange(1, 11)
+    moved = ShiftTime(shift_seconds, shift_seconds)(click, np.random.default_rng(0))
+    assert len(moved) == len(click)
+    start = round(8000 + shift_seconds * SAMPLE_RATE_HERTZ) + np.arange(10)
+    np.testing.assert_array_equal(moved[start % len(moved)], np.arange(1, 11))
+    np.testing.assert_array_equal(np.sort(moved), np.sort(click))
+
+
+def test_what_a_shift_pushes_out_comes_in_at_the_other_end():
+    waveform = make_noise()
+    later = ShiftTime(0.25, 0.25)(waveform, np.random.default_rng(0))
+    np.testing.assert_array_equal(later[:4000], waveform[-4000:])
+    np.testing.assert_array_equal(later[4000:], waveform[:-4000])
+
+
+def make_click(*, place: int) -> np.ndarray:
+    """One sample of sound: in a room it gives the impulse response."""
+    click = np.zeros(2 * SAMPLE_RATE_HERTZ, dtype=np.float32)
+    click[place] = 1
+    return click
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_direct_sound_stays_at_its_place_and_comes_first(seed):
+    click = make_click(place=1000)
+    response = np.abs(AddReverberation()(click, np.random.default_rng(seed)))
+    assert response[985:1003].argmax() == 1000 - 985
+    energy = np.cumsum(response**2) / np.sum(response**2)
+    assert energy[950] < 0.02  # below 10 Hz, where a filter that looks ahead removes the mean
+    assert energy[1010] < 0.95  # and the room after
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_reverberation_decays_as_asked_for(seed):
+    measured = []
+    for seconds in (0.2, 0.35, 0.5):
+        augment = AddReverberation(seconds, seconds)
+        response = augment(make_click(place=0), np.random.default_rng(seed))
+        measured.append(measure_rt60(response, fs=SAMPLE_RATE_HERTZ, decay_db=30))
+        assert measured[-1] == pytest.approx(seconds, rel=0.55)
+    assert measured == sorted(measured)
+
+
+@settings(max_examples=10)
+@given(seed=st.integers(0, 10_000), amplitude=st.floats(1e-4, 1))
+def test_reverberation_keeps_length_and_level(seed, amplitude):
+    waveform = np.float32(amplitude) * make_noise(seconds=0.5)
+    wet = AddReverberation(0.2, 0.3)(waveform, np.random.default_rng(seed))
+    assert len(wet) == len(waveform)
+    assert measure_gain_db(waveform, wet) == pytest.approx(0, abs=1e-4)
+
+
+def test_rooms_are_the_same_in_any_thread():
+    def play(jobs):
+        rngs = [np.random.default_rng(seed) for seed in range(4)]
+        work = (delayed(AddReverberation())(make_noise(), rng) for rng in rngs)
+        return Parallel(n_jobs=jobs, prefer="threads")(work)
+
+    np.testing.assert_array_equal(play(jobs=1), play(jobs=4))
+
+
+@pytest.mark.parametrize("seconds", [0.15, 1.0])
+def test_every_room_can_have_the_shortest_and_the_longest_reverberation(seconds):
+    for size in (augmentation.SMALLEST_ROOM_METRES, augmentation.LARGEST_ROOM_METRES):
+        absorption, max_order = augmentation.pyroomacoustics.inverse_sabine(seconds, size)
+        assert 0 < absorption < 1 and max_order > 0
+
+
 def test_values_are_drawn_from_the_whole_range():
     waveform = make_tone(500, seconds=0.3)
     rng = np.random.default_rng(0)
     rates = [len(waveform) / len(ChangeTempo(0.8, 1.2)(waveform, rng)) for _ in range(40)]
     ratios = [measure_snr_db(waveform, AddNoise(20, 40)(waveform, rng)) for _ in range(40)]
     octaves = [find_peak_hertz(ShiftPitch(-2, 2)(waveform, rng)) / 500 for _ in range(40)]
+    gains = [measure_gain_db(waveform, ChangeGain(-6, 6)(waveform, rng)) for _ in range(40)]
+    click = make_click(place=SAMPLE_RATE_HERTZ)
+    places = [ShiftTime(-0.2, 0.2)(click, rng).argmax() for _ in range(40)]
     for values, low, high in (
         (rates, 0.8, 1.2),
+        (gains, -6, 6),
+        (np.array(places) / SAMPLE_RATE_HERTZ - 1, -0.2, 0.2),
         (ratios, 20, 40),
         (12 * np.log2(octaves), -2, 2),
     ):
@@ -202,6 +299,12 @@ def test_descriptions_are_json_and_tell_settings_apart():
         ShiftPitch(-2, 1),
         AddNoise(10, 40),
         AddNoise(20, 30),
+        AddReverberation(0.2, 0.4),
+        AddReverberation(0.3, 0.5),
+        ShiftTime(-0.1, 0.2),
+        ShiftTime(-0.2, 0.1),
+        ChangeGain(-3, 6),
+        ChangeGain(-6, 3),
         Chain((ChangeTempo(), ShiftPitch())),
         Chain((ShiftPitch(), ChangeTempo())),
         Chain(()),
@@ -220,17 +323,19 @@ def test_descriptions_are_json_and_tell_settings_apart():
     ]
 
 
-@pytest.mark.parametrize("kind", [ChangeTempo, ShiftPitch, AddNoise])
+@pytest.mark.parametrize(
+    "kind", [ChangeTempo, ShiftPitch, AddNoise, AddReverberation, ShiftTime, ChangeGain]
+)
 @pytest.mark.parametrize("place", [0, 1])
 def test_a_bad_range_is_refused_and_both_values_are_named(kind, place):
     low, high = (field.name for field in fields(kind))
     for bad in (-1000.0, 1000.0, float("nan"), float("inf")):
-        values = {low: 1.5, high: 1.5, (low, high)[place]: bad}
+        values = {low: 0.75, high: 0.75, (low, high)[place]: bad}
         with pytest.raises(ValueError, match=f"{low}={values[low]}, {high}={values[high]}: give"):
             kind(**values)
-    with pytest.raises(ValueError, match=f"{low}=1.5, {high}=1.25: give two numbers in rising"):
-        kind(1.5, 1.25)
-    kind(1.5, 1.5)
+    with pytest.raises(ValueError, match=f"{low}=0.75, {high}=0.5: give two numbers in rising"):
+        kind(0.75, 0.5)
+    kind(0.75, 0.75)
 
 
 class Scale:

@@ -13,7 +13,14 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from common.paths import ROOT
 from tools import checking, generation
-from tools.execution import EXECUTED_DIR, execute_all, execute_notebook, strip_progress
+from tools.execution import (
+    EXECUTED_DIR,
+    NO_PLAYER,
+    execute_all,
+    execute_notebook,
+    remove_sounds,
+    strip_progress,
+)
 from tools.generation import (
     BOOTSTRAP,
     WIDGET_VIEW,
@@ -29,6 +36,10 @@ from tools.notebooks import main, parse_parameter, select_notebooks, sync_all
 
 REPOSITORY = "https://github.com/someone/some-notebooks"
 NAME = "12_example"
+PLAYER = (
+    '<audio controls="controls">\n<source src="data:audio/wav;base64,+/tmp/abc=" '
+    'type="audio/wav" />\nYour browser does not support the audio element.\n</audio>'
+)
 README = "".join(
     f"<!-- {name}:begin -->\n<!-- {name}:end -->\n"
     for name in ("start", "results", "index", "corpora")
@@ -117,6 +128,8 @@ def test_a_notebook_as_it_should_be_has_no_defect(tmp_path):
         (show("stream", name="stderr", text="UserWarning: no"), "warning 'UserWarning: no'"),
         (show("error", ename="KeyError", evalue="x", traceback=[]), "ends in KeyError"),
         (show("display_data", data={WIDGET_VIEW: {"model_id": "1"}}), "shows a widget"),
+        (show("display_data", data={"text/html": PLAYER}), "passes a recording of ravdess on"),
+        (show("display_data", data={"audio/wav": "UklGR="}), "passes a recording of ravdess on"),
     ],
 )
 def test_check_finds_each_defect(tmp_path, spoil, words):
@@ -135,9 +148,8 @@ def test_check_lets_harmless_text_pass(tmp_path, text):
 
 
 def test_check_does_not_read_pictures_or_sounds(tmp_path):
-    notebook = make_notebook()
-    sound = '<audio src="data:audio/wav;base64,+/tmp/abc=" />'
-    data = {"image/png": "+/tmp/abc=", "text/html": sound, "text/plain": "sound"}
+    notebook = make_notebook(parameters='corpus = "sample"\nepochs = 50')
+    data = {"image/png": "+/tmp/abc=", "text/html": PLAYER, "text/plain": "sound"}
     show("display_data", data=data)(notebook)
     assert check(notebook, tmp_path) == []
 
@@ -257,6 +269,35 @@ def test_progress_bars_are_stripped_and_warnings_kept():
     (cell,) = strip_progress(notebook).cells
     assert [output.text for output in cell.outputs] == ["UserWarning: no\n", "50%| of it\n"]
     assert "widgets" not in notebook.metadata
+
+
+def test_players_become_a_line_of_text_and_the_rest_stays():
+    row = f"<div><b>before</b> {PLAYER}</div><div><b>after</b> {PLAYER}</div>"
+    outputs = [
+        new_output("display_data", data={"text/html": row, "text/plain": "<IPython.HTML>"}),
+        new_output("display_data", data={"audio/wav": "UklGR=", "text/plain": "sound"}),
+        new_output("display_data", data={"text/html": "<table></table>", "image/png": "abc="}),
+        new_output("stream", name="stdout", text="<audio> is a tag\n"),
+    ]
+    notebook = new_notebook(cells=[new_markdown_cell(), new_code_cell("x", outputs=outputs)])
+    shown, bare, table, stream = remove_sounds(notebook).cells[1].outputs
+    expected = f"<div><b>before</b> {NO_PLAYER}</div><div><b>after</b> {NO_PLAYER}</div>"
+    assert shown.data == {"text/html": expected, "text/plain": "<IPython.HTML>"}
+    assert bare.data == {"text/plain": "sound"}
+    assert table.data == {"text/html": "<table></table>", "image/png": "abc="}
+    assert stream.text == "<audio> is a tag\n"
+
+
+@pytest.mark.parametrize("corpus", ["sample", "ravdess"])
+def test_only_sounds_of_the_sample_corpus_are_stored(beside_clone, corpus):
+    source = "from IPython.display import Audio\nAudio([0.0, 0.5], rate=16000)"
+    path = beside_clone / f"{NAME}.ipynb"
+    nbformat.write(make_notebook(source), path)
+    execute_notebook(path, parameters={"corpus": corpus}, folder=beside_clone / "executed")
+    executed = beside_clone / "executed" / path.name
+    for stored in (executed.read_text(), executed.with_suffix(".html").read_text()):
+        assert ("data:audio" in stored) == (corpus == "sample")
+        assert ("Run this cell to hear it" in stored) == (corpus != "sample")
 
 
 def test_parameters_from_the_command_line():

@@ -1,11 +1,15 @@
 """Pictures show what they are given, labelled, and keep every label inside the figure."""
 
+import base64
+import io
+import re
 from itertools import combinations
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.image import imread
 
@@ -173,6 +177,25 @@ def test_durations(predictions):
     assert ax.get_xlabel() == "Duration (seconds)"
     assert len(ax.patches) == 8
     check_inside(ax.figure)
+
+
+def test_players_share_one_scale():
+    tone = np.sin(np.linspace(0, 100, 1600, dtype=np.float32))
+    players = plots.make_players(
+        {"loud & clear": 0.02 * tone, "soft": 0.01 * tone, "silence": 0 * tone}
+    )
+    assert "loud &amp; clear" in players.data
+    sounds = [
+        soundfile.read(io.BytesIO(base64.b64decode(data)))
+        for data in re.findall(r"base64,([^\"]+)", players.data)
+    ]
+    assert [rate for _, rate in sounds] == [16_000] * 3
+    peaks = [np.abs(sound).max() for sound, _ in sounds]
+    assert peaks == pytest.approx([1, 0.5, 0], abs=1e-3)
+
+
+def test_players_of_silence():
+    assert "audio" in plots.make_players({"silence": np.zeros(16, dtype=np.float32)}).data
 
 
 def test_waveform(waveform):

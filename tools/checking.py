@@ -44,9 +44,11 @@ def check_notebook(path: Path, *, repository: str) -> list[str]:
     synced = sync_notebook(deepcopy(notebook), name=path.stem, repository=repository)
     if synced != notebook:
         defects.append("generated cells or kernelspec are out of date: run sync")
+    corpus = None
     for read in (read_question, read_parameters, read_sample_parameters):
         try:
-            read(notebook)
+            found = read(notebook)
+            corpus = found["corpus"] if read is read_parameters else corpus
         except (ValueError, SyntaxError) as error:
             defects.append(str(error))
     if path.stat().st_size > MAX_BYTES:
@@ -60,6 +62,11 @@ def check_notebook(path: Path, *, repository: str) -> list[str]:
         defects.append("holds widget state or injected parameters: run execute --in-place")
     for number, cell in enumerate(notebook.cells, start=1):
         defects += [f"cell {number} {defect}" for defect in _check_cell(cell)]
+        if corpus != "sample" and _holds_sound(cell):
+            defects.append(
+                f"cell {number} passes a recording of {corpus} on: run execute --in-place, which "
+                "takes players out"
+            )
     return list(dict.fromkeys(defects))
 
 
@@ -85,6 +92,16 @@ def _check_cell(cell: NotebookNode) -> Iterator[str]:
     if match := MACHINE_PATH.search(text):
         shown = text[match.start() : match.end() + 30].split("\n")[0]
         yield f"names a path of one machine, {shown!r}: print it relative to ROOT"
+
+
+def _holds_sound(cell: NotebookNode) -> bool:
+    """Tell whether an output of the cell holds audio data, in a player or bare."""
+    data = [output.get("data", {}) for output in cell.get("outputs", [])]
+    return any(
+        kind.startswith("audio/") or "data:audio" in str(content)
+        for kinds in data
+        for kind, content in kinds.items()
+    )
 
 
 def check_all(*, folder: Path = NOTEBOOKS_DIR, readme: Path = README) -> list[str]:

@@ -31,6 +31,8 @@ from tools.generation import (
 )
 
 EXECUTED_DIR = RUNS_DIR / "notebooks"
+AUDIO_PLAYER = re.compile(r"<audio\b.*?</audio>", re.DOTALL)
+NO_PLAYER = "<em>▶ Run this cell to hear it.</em>"
 PROGRESS_BAR = re.compile(r"\d+%\|.*\||\d+\w* ?\[\d+:\d+.*\]")
 
 
@@ -48,6 +50,21 @@ def strip_progress(notebook: NotebookNode) -> NotebookNode:
                 kept.append(output)
         if cell.cell_type == "code":
             cell.outputs = kept
+    return notebook
+
+
+def remove_sounds(notebook: NotebookNode) -> NotebookNode:
+    """Put a line of text in the place of each audio player in the outputs, in place.
+
+    Many licences of speech corpora forbid passing recordings on, inside a notebook as well.
+    """
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            for kind in [kind for kind in data if kind.startswith("audio/")]:
+                del data[kind]
+            if "text/html" in data:
+                data["text/html"] = AUDIO_PLAYER.sub(NO_PLAYER, data["text/html"])
     return notebook
 
 
@@ -96,18 +113,20 @@ def execute_notebook(
     Returns
     -------
     NotebookNode
-        The executed notebook without progress bars.
+        The executed notebook without progress bars, and without the sounds of any corpus but
+        the sample corpus.
 
     Raises
     ------
     ValueError
-        If the notebook has no parameter of a given name.
+        If the notebook has no parameter `corpus`, or none of a given name.
     RuntimeError
         If a cell fails: names notebook, cell and exception. The copy ends at that cell.
     """
     notebook = nbformat.read(path, as_version=4)
     if parameters:
         inject_parameters(notebook, parameters)
+    corpus = {**read_parameters(notebook), **(parameters or {})}["corpus"]
     copy = folder / path.name
     folder.mkdir(parents=True, exist_ok=True)
     # The kernel of this very Python, whatever kernels its user has installed elsewhere.
@@ -130,6 +149,8 @@ def execute_notebook(
         raise RuntimeError(f"{path.name}: {reason}") from error
     finally:
         shrink_pictures(strip_progress(notebook))
+        if corpus != "sample":
+            remove_sounds(notebook)
         with write_atomically(copy) as temporary:
             nbformat.write(notebook, temporary)
         page, _ = HTMLExporter().from_notebook_node(notebook)
