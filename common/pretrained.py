@@ -1,59 +1,59 @@
 """Pretrained encoders behind one contract: a waveform at 16 kHz -> embeddings per frame."""
 
 import hashlib
-import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-import keras
-import librosa
 import numpy as np
 import pandas as pd
 from keras import layers, ops
 
-from common import paths
-from common.audio import SAMPLE_RATE_HERTZ, fix_length, trim_silence
+from common.audio import fix_length, trim_silence
 from common.augmentation import Augmentation
-from common.downloads import download_archive
+from common.byol_s import (
+    BYOL_S_SHAPES,
+    NORM_PARTS,
+    ByolFrontEnd,
+    build_byol_s,
+    convert_byol_s,
+    draw_byol_s,
+    fetch_byol_s,
+    read_byol_s,
+)
+from common.encoder_records import ENCODERS, EncoderRecord
 from common.features import Features, extract_rows
+from common.saved_models import digest_saved_model, find_saved_model, load_saved_model
+from common.vggish import VggishFrontEnd, build_vggish, draw_projection, draw_vggish, read_vggish
 
+__all__ = [
+    "BYOL_S_SHAPES",
+    "ENCODERS",
+    "NORM_PARTS",
+    "ByolFrontEnd",
+    "Encoder",
+    "EncoderRecord",
+    "VggishFrontEnd",
+    "build_byol_s",
+    "build_vggish",
+    "convert_byol_s",
+    "draw_byol_s",
+    "embed_recording",
+    "extract_embeddings",
+    "extract_inputs",
+    "load_encoder",
+    "pool_embeddings",
+    "read_byol_s",
+]
 
-@dataclass(frozen=True)
-class EncoderRecord:
-    """What is known of an encoder. It gives `num_dimensions` numbers per `hop_seconds`.
-
-    `url`, `num_bytes` and `checksum` are those of the published weights; `file_name` is what
-    they are called in `data/pretrained`, once they can be read without PyTorch.
-    """
-
-    title: str
-    num_dimensions: int
-    hop_seconds: float
-    url: str
-    num_bytes: int
-    checksum: str
-    file_name: str
-    homepage: str
-    licence: str
-    citation: str
-
-
-ENCODERS = {
-    "byol_s": EncoderRecord(
-        title="BYOL-S",
-        num_dimensions=512,
-        hop_seconds=0.08,
-        url="https://raw.githubusercontent.com/Neclow/SERAB/"
-        "8023cb75dc6f32a6f211bfbc83efe9491c41d8b7/SERAB/checkpoints/"
-        "default512_BYOLAs64x96-2107281850-e100-bs256-lr0003-rs42.pth",
-        num_bytes=2_409_434,
-        checksum="sha256:449f5d0dc6b6fa8433d5e43769097520d3bc0fdae88977a7ac29e2e72ca51b52",
-        file_name="byol_s_default512.npz",
-        homepage="https://github.com/Neclow/SERAB",
-        licence="MIT (SERAB); BYOL-A, whose design it follows, is for evaluation only (NTT)",
-        citation="Scheidwasser-Clow, Kegler, Beckmann and Cernak, SERAB: A multi-lingual "
-        "benchmark for speech emotion recognition, ICASSP 2022, arXiv:2110.03414",
+POOLINGS = {
+    "mean": lambda values: values.mean(axis=-2, keepdims=True),
+    "mean + maximum": lambda values: (
+        values.mean(axis=-2, keepdims=True) + values.max(axis=-2, keepdims=True)
+    ),
+    "mean, maximum": lambda values: np.concatenate(
+        [values.mean(axis=-2, keepdims=True), values.max(axis=-2, keepdims=True)], axis=-1
     ),
 }
 
@@ -63,19 +63,22 @@ class Encoder:
     """An encoder with its weights.
 
     `front_end` turns waveforms (batch, samples) into what `network` reads, (batch, frames,
-    bands); `network` is a Keras model that gives (batch, embeddings, dimensions). Waveforms
-    are cut or padded to `num_samples`. `digest` names the weights.
+    bands); `network` gives (batch, embeddings, dimensions). It is a Keras model, or the function
+    of a SavedModel, which reads waveforms: then there is no front end. Waveforms are cut or
+    padded to `num_samples`. `digest` names the weights.
     """
 
     record: EncoderRecord
-    front_end: layers.Layer
-    network: keras.Model
+    front_end: layers.Layer | None
+    network: Callable
     num_samples: int
     digest: str
 
     def prepare(self, waveform: np.ndarray) -> np.ndarray:
-        """Give what the network reads, shape (frames, bands), of a waveform (samples,)."""
+        """Give what the network reads, without its batch axis, of a waveform (samples,)."""
         waveform = fix_length(waveform, self.num_samples).astype(np.float32)
+        if self.front_end is None:
+            return waveform
         return ops.convert_to_numpy(self.front_end(waveform[None]))[0]
 
     def embed(self, waveform: np.ndarray) -> np.ndarray:
@@ -85,7 +88,11 @@ class Encoder:
 
 
 def load_encoder(
-    name: str, *, weights: str | Path = "published", duration_seconds: float = 2.5
+    name: str,
+    *,
+    weights: str | Path = "published",
+    duration_seconds: float = 2.5,
+    trainable: bool = False,
 ) -> Encoder:
     """Load an encoder; its weights are fetched the first time.
 
@@ -94,37 +101,80 @@ def load_encoder(
     name
         A key of `ENCODERS`.
     weights
-        "published", which are put into `data/pretrained` if they are not there; the path of a
-        file of one's own; or "random", which know nothing of speech.
+        "published", which are put into `data/pretrained` if they are not there; the path of one's
+        own: an .npz file for BYOL-S, the folder of a SavedModel for YAMNet and VGGish, or the
+        released checkpoint for a trainable VGGish; or "random", which know nothing of speech: a
+        small stand-in with the same inputs and outputs, to try code on.
     duration_seconds
-        Of each utterance the middle is kept; shorter ones are padded.
+        Of each utterance the middle is kept; shorter ones are padded. YAMNet and VGGish take
+        somewhat more, so that whole windows of 0.975 s fit: 2.895 s for 2.5 s.
+    trainable
+        Whether VGGish becomes a Keras network, to be trained further, in place of the SavedModel,
+        which is quicker to load and cannot be. BYOL-S is always a Keras network.
 
     Raises
     ------
     ValueError
-        If there is no such encoder, or the file does not hold its weights.
+        If there is no such encoder, or what is read is not what was published.
     OSError
-        If there is no such file, or it could not be downloaded.
+        If there is nothing at that path, or it could not be downloaded.
     ImportError
-        If the downloaded weights cannot be converted, since PyTorch is missing.
+        If what reads the published weights is missing: PyTorch for BYOL-S, TensorFlow and
+        TensorFlow Hub for the others.
     """
     if name not in ENCODERS:
         raise ValueError(f"encoder {name!r} is unknown; choose from {sorted(ENCODERS)}")
     record = ENCODERS[name]
+    num_samples = record.count_samples(duration_seconds)
+    if name == "byol_s":
+        if weights == "random":
+            arrays = draw_byol_s()
+        else:
+            arrays = read_byol_s(fetch_byol_s(record) if weights == "published" else Path(weights))
+        front_end, network = ByolFrontEnd(name="front_end"), build_byol_s(arrays)
+        return Encoder(record, front_end, network, num_samples, _digest_arrays(arrays))
+    if name == "vggish" and (trainable or weights == "random"):
+        if weights == "random":
+            arrays = draw_vggish()
+        elif weights == "published":
+            arrays = read_vggish(find_saved_model(record))
+        else:
+            arrays = read_vggish(Path(weights))
+        network = build_vggish(arrays, num_examples=record.count_embeddings(num_samples))
+        front_end = VggishFrontEnd(name="front_end")
+        return Encoder(record, front_end, network, num_samples, _digest_arrays(arrays))
+    if trainable:
+        raise ValueError(f"{record.title} cannot be trained further; choose vggish or byol_s")
     if weights == "random":
-        arrays = draw_byol_s()
-    else:
-        arrays = read_byol_s(fetch_weights(record) if weights == "published" else Path(weights))
+        return Encoder(record, None, draw_projection(record), num_samples, "random")
+    folder = find_saved_model(record, weights)
+    network = load_saved_model(folder, record)
+    return Encoder(record, None, network, num_samples, digest_saved_model(folder))
+
+
+def _digest_arrays(arrays: Mapping[str, np.ndarray]) -> str:
     digest = hashlib.sha256()
     for key in sorted(arrays):
         digest.update(key.encode() + arrays[key].tobytes())
-    return Encoder(
-        record,
-        ByolFrontEnd(name="front_end"),
-        build_byol_s(arrays),
-        num_samples=round(duration_seconds * SAMPLE_RATE_HERTZ),
-        digest=digest.hexdigest()[:16],
-    )
+    return digest.hexdigest()[:16]
+
+
+def embed_recording(
+    waveform: np.ndarray, encoder: Encoder, *, trim_top_db: float = 30.0
+) -> np.ndarray:
+    """Trim silence and embed, as `extract_embeddings` does with every recording.
+
+    Parameters
+    ----------
+    waveform
+        Shape (samples,), 16 kHz.
+
+    Returns
+    -------
+    np.ndarray, shape (embeddings, dimensions), float32
+        What a model reads that was trained on such embeddings.
+    """
+    return encoder.embed(trim_silence(waveform, top_db=trim_top_db))
 
 
 def extract_embeddings(
@@ -147,9 +197,7 @@ def extract_embeddings(
     recipe = {"encoder": encoder.record.title, "weights": encoder.digest}
     recipe |= {"num_samples": encoder.num_samples, "trim_top_db": trim_top_db}
 
-    def compute(waveform: np.ndarray) -> np.ndarray:
-        return encoder.embed(trim_silence(waveform, top_db=trim_top_db))
-
+    compute = partial(embed_recording, encoder=encoder, trim_top_db=trim_top_db)
     return extract_rows(table, compute, recipe, augmentations=augmentations, jobs=jobs)
 
 
@@ -166,9 +214,19 @@ def extract_inputs(
     Returns
     -------
     Features
-        `values` has shape (utterances, frames, bands), standardised by the front end, so
-        training normalises nothing. The weights that training starts from are named too.
+        `values` has shape (utterances, frames, bands), as the front end gives them: training
+        normalises nothing. The weights that training starts from are named too.
+
+    Raises
+    ------
+    ValueError
+        If the encoder is a SavedModel, which cannot be trained further.
     """
+    if encoder.front_end is None:
+        raise ValueError(
+            f"{encoder.record.title} is loaded as a SavedModel, which is not trained further; "
+            "load a Keras network: load_encoder(…, trainable=True)"
+        )
     recipe = {"inputs_of": encoder.record.title, "weights": encoder.digest}
     recipe |= {"num_samples": encoder.num_samples, "trim_top_db": trim_top_db}
 
@@ -179,188 +237,28 @@ def extract_inputs(
     return replace(features, normalise=False)
 
 
-def pool_embeddings(features: Features) -> Features:
-    """Sum up the embeddings of each utterance: their mean over time plus their maximum.
+def pool_embeddings(features: Features, how: str = "mean + maximum") -> Features:
+    """Sum up the embeddings of each utterance over time.
 
-    The clip embedding of BYOL-A and BYOL-S (Niizumi et al., IJCNN 2021).
+    Parameters
+    ----------
+    how
+        "mean"; "mean + maximum", the two added, which is the clip embedding of BYOL-A and BYOL-S
+        (Niizumi et al., IJCNN 2021); or "mean, maximum", the two side by side.
 
     Returns
     -------
     Features
         `values` has shape (utterances, 1, dimensions), `copies` (utterances, copies, 1,
-        dimensions).
+        dimensions); twice the dimensions where two are side by side.
+
+    Raises
+    ------
+    ValueError
+        If there is no such pooling.
     """
-
-    def pool(values: np.ndarray) -> np.ndarray:
-        return values.mean(axis=-2, keepdims=True) + values.max(axis=-2, keepdims=True)
-
-    description = {**features.description, "pooled": "mean + maximum"}
+    if how not in POOLINGS:
+        raise ValueError(f"how={how!r} is unknown; choose from {list(POOLINGS)}")
+    pool = POOLINGS[how]
+    description = {**features.description, "pooled": how}
     return Features(pool(features.values), pool(features.copies), description)
-
-
-def fetch_weights(record: EncoderRecord) -> Path:
-    """Find the weights in `data/pretrained`; download and convert them if they are missing."""
-    file = paths.PRETRAINED_DIR / record.file_name
-    if file.exists():
-        return file
-    remedy = (
-        f"or put {record.file_name} there yourself (see {record.homepage}), or give its path to "
-        "load_encoder"
-    )
-    checkpoint = file.with_name(Path(record.url).name)
-    try:
-        download_archive(
-            record.url, checkpoint, num_bytes=record.num_bytes, checksum=record.checksum
-        )
-    except OSError as error:
-        raise OSError(
-            f"{file}: {record.title} is not here yet. {error} Otherwise {remedy}."
-        ) from error
-    try:
-        import torch
-    except ImportError as error:
-        raise ImportError(
-            f"{checkpoint} is PyTorch's format: pip install -r requirements-torch.txt, {remedy}."
-        ) from error
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    arrays = convert_byol_s({name: tensor.numpy() for name, tensor in state.items()})
-    with paths.write_atomically(file) as temporary:
-        np.savez(temporary, **arrays)
-    return file
-
-
-# BYOL-S
-
-NORM_PARTS = {"gamma": "weight", "beta": "bias", "mean": "running_mean", "var": "running_var"}
-BYOL_S_SHAPES = {
-    **{f"conv{number}_kernel": (3, 3, 1 if number == 1 else 64, 64) for number in (1, 2, 3)},
-    **{f"conv{number}_bias": (64,) for number in (1, 2, 3)},
-    **{f"bn{number}_{part}": (64,) for number in (1, 2, 3) for part in NORM_PARTS},
-    **{f"fc{number}_kernel": (512, 512) for number in (1, 2)},
-    **{f"fc{number}_bias": (512,) for number in (1, 2)},
-}
-
-
-@keras.saving.register_keras_serializable(package="ser")
-class ByolFrontEnd(layers.Layer):
-    """Log-mel spectrogram of BYOL-A and BYOL-S, one frame per 10 ms, 64 bands.
-
-    Hann windows of 25 ms in an FFT of 1024 points, power, 64 HTK mel bands from 60 to 7800 Hz,
-    natural logarithm. Each utterance is standardised by its own mean and deviation, in which
-    frames of digital silence, as put around a short one, do not count.
-
-    Call: waveforms (batch, samples) -> (batch, 1 + samples // 160, 64).
-    """
-
-    def __init__(self, **kwargs) -> None:
-        super().__init__(**kwargs)
-        filters = librosa.filters.mel(
-            sr=SAMPLE_RATE_HERTZ, n_fft=1024, n_mels=64, fmin=60, fmax=7800, htk=True, norm=None
-        )
-        self.filters = filters.T.astype(np.float32)
-
-    def compute_log_mel(self, waveforms):
-        """Give the logarithms before they are standardised, and the power they are of."""
-        real, imaginary = ops.stft(waveforms, 400, 160, 1024, window="hann", center=True)
-        power = ops.matmul(ops.square(real) + ops.square(imaginary), self.filters)
-        return ops.log(power + float(np.finfo(np.float32).eps)), power
-
-    def call(self, waveforms):
-        values, power = self.compute_log_mel(waveforms)
-        sounding = ops.cast(ops.sum(power, axis=2, keepdims=True) > 0, "float32")
-        count = ops.maximum(ops.sum(sounding, axis=1, keepdims=True), 1)
-
-        def average(x):
-            return ops.mean(ops.sum(sounding * x, axis=1, keepdims=True) / count, 2, keepdims=True)
-
-        mean = average(values)
-        variance = average(ops.square(values - mean))
-        return (values - mean) / ops.sqrt(ops.maximum(variance, 1e-6))
-
-    def compute_output_shape(self, input_shape):
-        num_samples = input_shape[1]
-        return (input_shape[0], num_samples and 1 + num_samples // 160, 64)
-
-
-def build_byol_s(arrays: Mapping[str, np.ndarray], *, dropout: float = 0.3) -> keras.Model:
-    """Build the network of BYOL-S, AudioNTT2020 (Niizumi et al., IJCNN 2021), with its weights.
-
-    (batch, frames, 64) -> (batch, frames // 8, 512); needs at least 8 frames. All of it can
-    be trained further.
-    """
-    inputs = keras.Input((None, 64), name="log_mel")
-    x = layers.Reshape((-1, 64, 1), name="image")(inputs)
-    for number in (1, 2, 3):
-        x = layers.Conv2D(64, 3, padding="same", name=f"byol_{number}_conv")(x)
-        x = layers.BatchNormalization(epsilon=1e-5, name=f"byol_{number}_norm")(x)
-        x = layers.ReLU(name=f"byol_{number}_relu")(x)
-        x = layers.MaxPooling2D(2, name=f"byol_{number}_pool")(x)
-    x = layers.Reshape((-1, 512), name="byol_steps")(x)
-    x = layers.Dense(512, activation="relu", name="byol_4_dense")(x)
-    x = layers.Dropout(dropout, name="byol_4_dropout")(x)
-    x = layers.Dense(512, activation="relu", name="byol_5_dense")(x)
-    model = keras.Model(inputs, x, name="byol_s")
-    for number in (1, 2, 3):
-        kernel = arrays[f"conv{number}_kernel"].transpose(1, 0, 2, 3)  # mel, time -> time, mel
-        model.get_layer(f"byol_{number}_conv").set_weights([kernel, arrays[f"conv{number}_bias"]])
-        parts = [arrays[f"bn{number}_{part}"] for part in NORM_PARTS]
-        model.get_layer(f"byol_{number}_norm").set_weights(parts)
-    for number, layer in ((1, "byol_4_dense"), (2, "byol_5_dense")):
-        kernel, bias = arrays[f"fc{number}_kernel"], arrays[f"fc{number}_bias"]
-        model.get_layer(layer).set_weights([kernel, bias])
-    return model
-
-
-def draw_byol_s(seed: int = 0) -> dict[str, np.ndarray]:
-    """Draw weights for BYOL-S that know nothing, of the size that keeps the signal's level."""
-    rng = np.random.default_rng(seed)
-    arrays = {}
-    for name, shape in BYOL_S_SHAPES.items():
-        if name.endswith("kernel"):
-            scale = np.sqrt(2 / np.prod(shape[:-1]))
-            arrays[name] = (scale * rng.standard_normal(shape)).astype(np.float32)
-        else:
-            arrays[name] = np.full(shape, name.endswith(("gamma", "var")), dtype=np.float32)
-    return arrays
-
-
-def read_byol_s(file: Path) -> dict[str, np.ndarray]:
-    """Read the arrays of BYOL-S from an .npz file; refuse one that holds anything else."""
-    remedy = "give the path of a file with the weights of BYOL-S, or delete it to fetch them anew"
-    if not file.is_file():
-        raise FileNotFoundError(f"No weights at {file}: give another path, or 'published'")
-    try:
-        with np.load(file, allow_pickle=False) as content:
-            arrays = {name: content[name].astype(np.float32) for name in content.files}
-    except (ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{file} is not an .npz file ({error}): {remedy}") from error
-    shapes = {name: array.shape for name, array in arrays.items()}
-    for name in sorted(BYOL_S_SHAPES.keys() | shapes.keys()):
-        if shapes.get(name) != BYOL_S_SHAPES.get(name):
-            found, expected = shapes.get(name, "missing"), BYOL_S_SHAPES.get(name, "no such array")
-            raise ValueError(f"{file}: {name} is {found}, expected {expected}; {remedy}")
-    bad = [name for name, array in arrays.items() if not np.isfinite(array).all()]
-    if bad:
-        raise ValueError(f"{file}: {bad[0]} holds values that are not finite; {remedy}")
-    return arrays
-
-
-def convert_byol_s(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Turn the arrays of the PyTorch checkpoint into those that `read_byol_s` reads.
-
-    PyTorch's kernels are (out, in, mel, time) and (out, in); here they are (mel, time, in,
-    out) and (in, out).
-    """
-    arrays = {}
-    for number, index in ((1, 0), (2, 4), (3, 8)):
-        kernel = state[f"features.{index}.weight"].transpose(2, 3, 1, 0)
-        arrays |= {
-            f"conv{number}_kernel": kernel,
-            f"conv{number}_bias": state[f"features.{index}.bias"],
-        }
-        for part, name in NORM_PARTS.items():
-            arrays[f"bn{number}_{part}"] = state[f"features.{index + 1}.{name}"]
-    for number, index in ((1, 0), (2, 3)):
-        arrays[f"fc{number}_kernel"] = state[f"fc.{index}.weight"].T
-        arrays[f"fc{number}_bias"] = state[f"fc.{index}.bias"]
-    return {name: np.ascontiguousarray(array, dtype=np.float32) for name, array in arrays.items()}

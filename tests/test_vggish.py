@@ -1,0 +1,661 @@
+"""VGGish and YAMNet: SavedModels of the same contract, the trainable network, what goes wrong."""
+
+import io
+import os
+import sys
+import tarfile
+import urllib.error
+from pathlib import Path
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+from keras import layers, ops
+
+from common import paths, vggish
+from common.audio import load_waveform
+from common.cross_validation import cross_validate
+from common.evaluation import order_emotions
+from common.features import Features
+from common.layers import AttentionPooling
+from common.pretrained import (
+    ENCODERS,
+    embed_recording,
+    extract_embeddings,
+    extract_inputs,
+    load_encoder,
+    pool_embeddings,
+)
+from common.results import read_predictions
+from common.saved_models import find_saved_model
+from common.training import TrainingConfig
+from common.vggish import (
+    PUBLISHED_WIDTHS,
+    SCOPES,
+    VggishFrontEnd,
+    apply_vggish_pca,
+    build_vggish,
+    draw_vggish,
+    fetch_vggish_pca,
+    name_layer,
+    read_vggish,
+    shape_vggish,
+)
+
+REAL_YAMNET = paths.ROOT / "data" / "pretrained" / "yamnet"
+RNG = np.random.default_rng(0)
+SOUND = (0.2 * RNG.standard_normal(46_320)).astype(np.float32)
+WIDTHS = (2, 3, 4, 4, 5, 5, 6, 7, 128)
+tensorflow = pytest.importorskip("tensorflow")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setattr(paths, "PRETRAINED_DIR", tmp_path / "pretrained")
+    monkeypatch.setattr(paths, "CACHE_DIR", tmp_path / "cache")
+    monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path / "hub"))
+    return tmp_path
+
+
+# SavedModels with the contracts of the published ones
+
+
+class StandIn(tensorflow.Module):
+    """Window by window, a random projection of the absolute samples."""
+
+    def __init__(self, *, window: int, hop: int, dimensions: int, seed: int, kind: str) -> None:
+        super().__init__()
+        self.window, self.hop, self.kind = window, hop, kind
+        matrix = np.random.default_rng(seed).standard_normal((window // 100, dimensions))
+        self.matrix = tensorflow.Variable(matrix, dtype=tensorflow.float32, name="matrix")
+
+    @tensorflow.function(input_signature=[tensorflow.TensorSpec([None], tensorflow.float32)])
+    def __call__(self, waveform):
+        pieces = tensorflow.signal.frame(tensorflow.abs(waveform), self.window, self.hop)
+        pieces = tensorflow.reshape(pieces, (-1, self.window // 100, 100))
+        embeddings = tensorflow.reduce_mean(pieces, axis=2) @ self.matrix
+        if self.kind == "yamnet":
+            return embeddings[:, :521], embeddings, pieces[0]
+        return {"embeddings": embeddings} if self.kind == "dictionary" else embeddings
+
+
+def save_stand_in(folder: Path, kind: str, *, seed: int = 0, **changes) -> Path:
+    hop, dimensions = (7_680, 1024) if kind == "yamnet" else (15_360, 128)
+    settings = {"window": 15_600, "hop": hop, "dimensions": dimensions, "seed": seed} | changes
+    tensorflow.saved_model.save(StandIn(kind=kind, **settings), str(folder))
+    return folder
+
+
+@pytest.mark.parametrize(("name", "num_embeddings"), [("yamnet", 5), ("vggish", 3)])
+def test_embeddings_are_those_of_the_saved_model(name, num_embeddings, folder):
+    path = save_stand_in(folder / "own", name)
+    encoder = load_encoder(name, weights=path)
+    assert encoder.num_samples == 46_320 and encoder.front_end is None
+    embedded = encoder.embed(SOUND)
+    assert embedded.shape == (num_embeddings, ENCODERS[name].num_dimensions)
+    assert embedded.dtype == np.float32
+    given = tensorflow.saved_model.load(str(path))(SOUND)
+    np.testing.assert_array_equal(embedded, given[1] if name == "yamnet" else given)
+
+
+@pytest.mark.parametrize("weights", ["own", "random"])
+@pytest.mark.parametrize("name", ["yamnet", "vggish"])
+@pytest.mark.parametrize("duration_seconds", [0.1, 0.975, 0.98, 2.5, 4.0])
+def test_every_waveform_gives_at_least_one_embedding(name, weights, duration_seconds, folder):
+    if weights == "own":
+        weights = save_stand_in(folder / "own", name)
+    record = ENCODERS[name]
+    encoder = load_encoder(name, weights=weights, duration_seconds=duration_seconds)
+    assert encoder.num_samples >= duration_seconds * 16_000
+    expected = 1 + np.ceil(round(max(0, duration_seconds - 0.975) / record.hop_seconds, 6))
+    for num_samples in (1, 400, 15_600, 100_000):
+        embedded = encoder.embed(RNG.standard_normal(num_samples).astype(np.float32))
+        assert embedded.shape == (expected, record.num_dimensions)
+        assert np.isfinite(embedded).all()
+
+
+@given(st.floats(0.01, 30))
+def test_whole_windows_leave_no_sample_out(duration_seconds):
+    for name in ("yamnet", "vggish"):
+        record = ENCODERS[name]
+        num_samples = record.count_samples(duration_seconds)
+        window, hop = 15_600, round(record.hop_seconds * 16_000)
+        assert num_samples >= max(window, round(duration_seconds * 16_000))
+        assert num_samples - hop < max(window, round(duration_seconds * 16_000))
+        assert (record.count_embeddings(num_samples) - 1) * hop + window == num_samples
+
+
+def test_the_folder_in_pretrained_is_used_before_the_network(folder):
+    path = save_stand_in(folder / "pretrained" / "yamnet", "yamnet")
+    assert find_saved_model(ENCODERS["yamnet"]) == path
+    first = load_encoder("yamnet")
+    assert first.digest == load_encoder("yamnet", weights=path).digest
+    other = save_stand_in(folder / "other", "yamnet", seed=1)
+    assert load_encoder("yamnet", weights=other).digest != first.digest
+
+
+# The whole path: load, embed, cache, train, save, predict
+
+
+def make_table(folder: Path) -> pd.DataFrame:
+    rows = []
+    for speaker in range(6):
+        for number, emotion in enumerate(("angry", "calm", "sad") * 2):
+            path = folder / f"{speaker}_{number}.wav"
+            level = 0.1 * (1 + number % 3)
+            waveform = level * np.random.default_rng([speaker, number]).standard_normal(24_000)
+            soundfile.write(path, waveform, 16_000)
+            name = f"own/{speaker}_{number}"
+            facts = {"utterance": name, "path": str(path), "corpus": "own", "emotion": emotion}
+            facts |= {"speaker": str(speaker), "gender": "female"}
+            rows.append({**facts, "audio_hash": f"{speaker}{number}".ljust(64, "0")})
+    return pd.DataFrame(rows)
+
+
+def build_head(input_shape, num_classes):
+    inputs = keras.Input(input_shape)
+    x = AttentionPooling(8, name="pooling")(layers.Dense(16, activation="relu")(inputs))
+    return keras.Model(inputs, layers.Dense(num_classes, activation="softmax", name="emotions")(x))
+
+
+HEAD_CONFIG = TrainingConfig(
+    epochs=12,
+    batch_size=6,
+    learning_rate=0.02,
+    ema_momentum=None,
+    monitor=None,
+    mixup_alpha=0,
+    num_time_masks=0,
+    num_frequency_masks=0,
+    max_shift=0,
+)
+
+
+@pytest.mark.parametrize("name", ["yamnet", "vggish"])
+def test_a_saved_head_predicts_a_recording_as_it_was_tested(name, folder, monkeypatch):
+    table = make_table(folder)
+    encoder = load_encoder(name, weights=save_stand_in(folder / "own", name))
+    features = extract_embeddings(table, encoder, jobs=1)
+    assert features.values.shape[0] == 36
+    run = cross_validate(
+        build_head,
+        table,
+        features,
+        protocol="speaker_5fold",
+        config=HEAD_CONFIG,
+        only_folds=[1],
+        runs_folder=folder / "runs",
+    )
+    assert run.predictions["correct"].mean() > 0.8  # loudness tells the three apart
+    saved = read_predictions(next(folder.glob("runs/*/*/predictions.csv")))
+    again = load_encoder(name, weights=folder / "own")
+    model = keras.models.load_model(run.fold_folders[0, 1] / "model.keras", safe_mode=True)
+    for row in saved.itertuples():
+        path = table.loc[table["utterance"] == row.utterance, "path"].item()
+        embedded = embed_recording(load_waveform(path), again)
+        probabilities = model.predict(embedded[None], verbose=0)[0]
+        expected = [getattr(row, f"p_{emotion}") for emotion in order_emotions(table["emotion"])]
+        np.testing.assert_allclose(probabilities, expected, atol=1e-3)
+    monkeypatch.setattr("common.pretrained.Encoder.embed", None)
+    np.testing.assert_array_equal(extract_embeddings(table, again).values, features.values)
+
+
+def test_a_saved_model_gives_no_inputs_to_train_on(folder):
+    encoder = load_encoder("yamnet", weights=save_stand_in(folder / "own", "yamnet"))
+    with pytest.raises(ValueError, match=r"YAMNet is loaded as a SavedModel.*trainable=True"):
+        extract_inputs(make_table(folder)[:1], encoder)
+    with pytest.raises(ValueError, match=r"YAMNet cannot be trained further; choose vggish"):
+        load_encoder("yamnet", weights="random", trainable=True)
+
+
+def test_poolings_of_time(folder):
+    values = RNG.random((4, 5, 3))
+    features = Features(values, values[:, None][:, :0], {"encoder": "YAMNet"})
+    side = pool_embeddings(features, "mean, maximum")
+    assert side.values.shape == (4, 1, 6) and side.copies.shape == (4, 0, 1, 6)
+    np.testing.assert_allclose(side.values[:, 0, :3], values.mean(axis=1))
+    np.testing.assert_allclose(side.values[:, 0, 3:], values.max(axis=1))
+    np.testing.assert_allclose(pool_embeddings(features, "mean").values[:, 0], values.mean(axis=1))
+    with pytest.raises(ValueError, match="how='median' is unknown; choose from"):
+        pool_embeddings(features, "median")
+
+
+# What goes wrong
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dimensions": 64}, r"embeddings \(3, 64\), expected \(3, 128\)"),
+        ({"hop": 7_680}, r"embeddings \(5, 128\), expected \(3, 128\)"),
+        ({"kind": "dictionary"}, r"a waveform \(samples,\) gives no embeddings \(3, 128\)"),
+        ({"kind": "yamnet", "dimensions": 1024}, r"embeddings \(3, 1024\), expected \(3, 128\)"),
+    ],
+)
+def test_a_saved_model_with_another_contract_is_refused(changes, message, folder):
+    kind = changes.pop("kind", "vggish")
+    path = save_stand_in(folder / "own", kind, **{"hop": 15_360, "dimensions": 128, **changes})
+    with pytest.raises(ValueError, match=message) as caught:
+        load_encoder("vggish", weights=path)
+    assert str(path) in str(caught.value)
+    assert "give the folder of VGGish's SavedModel" in str(caught.value)
+
+
+def test_a_saved_model_that_is_no_function_is_refused(folder):
+    tensorflow.saved_model.save(tensorflow.Module(), str(folder / "own"))
+    with pytest.raises(ValueError, match="gives no embeddings .* not callable"):
+        load_encoder("vggish", weights=folder / "own")
+
+
+@pytest.mark.parametrize("part", ["saved_model.pb", "variables/variables.index"])
+def test_a_damaged_saved_model_is_refused(part, folder):
+    path = save_stand_in(folder / "own", "vggish")
+    (path / part).write_bytes(b"cut off")
+    with pytest.raises(ValueError, match=r"own cannot be read as a SavedModel .*fetch it anew"):
+        load_encoder("vggish", weights=path)
+
+
+def test_a_folder_without_a_saved_model_is_refused(folder):
+    (folder / "pretrained" / "yamnet").mkdir(parents=True)
+    for weights in ("published", str(folder / "nowhere"), folder):
+        with pytest.raises(FileNotFoundError, match="No SavedModel at .*: give the folder of YAMN"):
+            load_encoder("yamnet", weights=weights)
+
+
+def publish(monkeypatch, resolve) -> None:
+    """Stand in for TensorFlow Hub."""
+    monkeypatch.setitem(sys.modules, "tensorflow_hub", SimpleNamespace(resolve=resolve))
+
+
+def test_a_handle_is_fetched_where_nothing_is_at_hand(folder, monkeypatch):
+    path = save_stand_in(folder / "hub" / "a1b2", "vggish")
+    handles = []
+    publish(monkeypatch, lambda handle: handles.append(handle) or str(path))
+    encoder = load_encoder("vggish")
+    assert handles == ["https://tfhub.dev/google/vggish/1"]
+    assert encoder.digest == load_encoder("vggish", weights=path).digest
+
+
+def test_downloads_are_kept_below_pretrained(folder, monkeypatch):
+    monkeypatch.delenv("TFHUB_CACHE_DIR")
+    kept = []
+
+    def resolve(handle):
+        kept.append(os.environ["TFHUB_CACHE_DIR"])
+        raise OSError("no route")
+
+    publish(monkeypatch, resolve)
+    with pytest.raises(OSError, match="no route"):
+        load_encoder("vggish")
+    assert kept == [str(folder / "pretrained" / "tfhub")]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        urllib.error.URLError("no route to host"),
+        urllib.error.HTTPError("https://tfhub.dev", 404, "Not Found", None, None),
+        OSError("https://tfhub.dev does not appear to be a valid module."),
+        RuntimeError("Missing implementation that supports"),
+        tensorflow.errors.ResourceExhaustedError(None, None, "no space left on device"),
+    ],
+)
+def test_without_a_download_the_message_says_where_to_put_it(error, folder, monkeypatch):
+    def resolve(handle):
+        raise error
+
+    publish(monkeypatch, resolve)
+    with pytest.raises(OSError, match="VGGish could not be fetched") as caught:
+        load_encoder("vggish")
+    record = ENCODERS["vggish"]
+    for part in (record.url, record.homepage, str(folder / "pretrained" / "vggish"), "load_enc"):
+        assert part in str(caught.value)
+    assert not list(folder.rglob("saved_model.pb"))
+
+
+def test_the_real_tensorflow_hub_fetches_the_contract(folder, monkeypatch):
+    """Its resolver, its cache and its archive format, with a file in the place of the network."""
+    path = save_stand_in(folder / "own", "yamnet")
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for member in sorted(path.rglob("*")):
+            archive.add(member, member.relative_to(path), recursive=False)
+    opened = []
+
+    def urlopen(request, *args, **kwargs):
+        opened.append(request.full_url)
+        buffer.seek(0)
+        return buffer
+
+    monkeypatch.setattr("urllib.request.urlopen", urlopen)
+    encoder = load_encoder("yamnet")
+    assert opened == ["https://tfhub.dev/google/yamnet/1?tf-hub-format=compressed"]
+    assert encoder.embed(SOUND).shape == (5, 1024)
+    assert load_encoder("yamnet").digest == encoder.digest and len(opened) == 1
+    assert not list((folder / "hub").glob("*.tmp")) and not list((folder / "hub").glob("*.lock"))
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        ("tensorflow_hub", r"pip install tensorflow-hub 'setuptools<82'"),
+        ("tensorflow", r"YAMNet is a SavedModel, which TensorFlow reads: pip install tensorflow"),
+    ],
+)
+def test_without_a_library_the_message_says_how_to_get_it(module, message, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=message):
+        load_encoder("yamnet")
+
+
+# The trainable VGGish: its front end
+
+
+def compute_published_log_mel(waveform: np.ndarray) -> np.ndarray:
+    """The published front end, frame by frame and band by band, in double precision."""
+    window = np.array([0.5 - 0.5 * np.cos(2 * np.pi * i / 400) for i in range(400)])
+    hertz_per_bin = 16_000 / 512
+
+    def to_mel(hertz):
+        return 1127.0 * np.log(1.0 + hertz / 700.0)
+
+    corners = np.linspace(to_mel(125.0), to_mel(7500.0), 66)
+    weights = np.zeros((257, 64))
+    for band in range(64):
+        low, centre, high = corners[band : band + 3]
+        for index in range(1, 257):
+            mel = to_mel(index * hertz_per_bin)
+            rising, falling = (mel - low) / (centre - low), (high - mel) / (high - centre)
+            weights[index, band] = max(0.0, min(rising, falling))
+    frames = []
+    for start in range(0, len(waveform) - 400 + 1, 160):
+        magnitude = np.abs(np.fft.rfft(waveform[start : start + 400] * window, 512))
+        frames.append(np.log(magnitude @ weights + 0.01))
+    return np.array(frames)
+
+
+@pytest.mark.parametrize(("num_samples", "num_examples"), [(15_600, 1), (15_599, 0), (46_320, 3)])
+def test_the_front_end_agrees_with_the_published_one(num_samples, num_examples):
+    waveform = (0.3 * RNG.standard_normal(num_samples)).astype(np.float32)
+    waveform[: num_samples // 3] *= 1e-3
+    values = ops.convert_to_numpy(VggishFrontEnd()(waveform[None]))[0]
+    assert values.shape == (96 * num_examples, 64)
+    expected = compute_published_log_mel(waveform.astype(np.float64))
+    np.testing.assert_allclose(values, expected[: 96 * num_examples], atol=2e-4)
+    assert VggishFrontEnd()(keras.Input((num_samples,))).shape == (None, 96 * num_examples, 64)
+
+
+def test_silence_gives_the_logarithm_of_the_offset():
+    values = ops.convert_to_numpy(VggishFrontEnd()(np.zeros((1, 15_600), np.float32)))
+    np.testing.assert_allclose(values, np.log(0.01), atol=1e-6)
+
+
+@pytest.mark.skipif(not REAL_YAMNET.is_dir(), reason="the weights of YAMNet are not at hand")
+def test_yamnet_computes_the_same_bands():
+    """Both come from one code base and differ in the offset alone."""
+    _, embeddings, log_mel = tensorflow.saved_model.load(str(REAL_YAMNET))(SOUND)
+    bands = np.exp(log_mel.numpy().astype(np.float64)) - 0.001
+    ours = ops.convert_to_numpy(VggishFrontEnd()(SOUND[None]))[0]
+    np.testing.assert_allclose(ours, np.log(bands[:288] + 0.01), atol=1e-3)
+    encoder = load_encoder("yamnet", weights=REAL_YAMNET)
+    np.testing.assert_array_equal(encoder.embed(SOUND), embeddings)
+
+
+# The trainable VGGish: its network and its weights
+
+
+def make_arrays(seed: int = 1) -> dict[str, np.ndarray]:
+    """A narrow VGGish in which no array is constant."""
+    rng = np.random.default_rng(seed)
+    return {
+        name: (rng.standard_normal(shape) / np.sqrt(np.prod(shape[:-1]) / 2)).astype(np.float32)
+        for name, shape in shape_vggish(WIDTHS).items()
+    }
+
+
+def compute_by_hand(arrays: dict[str, np.ndarray], example: np.ndarray) -> np.ndarray:
+    """VGGish's definition for one example (96, 64), in NumPy."""
+    x = example[:, :, None].astype(np.float64)
+    for block in (("conv1",), ("conv2",), ("conv3", 1), ("conv4", 1)):
+        name = block[0]
+        scopes = [name] if len(block) == 1 else [f"{name}/{name}_1", f"{name}/{name}_2"]
+        for scope in scopes:
+            padded = np.pad(x, ((1, 1), (1, 1), (0, 0)))
+            windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(0, 1))
+            x = np.einsum("tfikl,klio->tfo", windows, arrays[f"vggish/{scope}/weights"])
+            x = np.maximum(x + arrays[f"vggish/{scope}/biases"], 0)
+        time, bands = x.shape[0] // 2, x.shape[1] // 2
+        x = x.reshape(time, 2, bands, 2, -1).max(axis=(1, 3))
+    x = x.ravel()
+    for scope in ("fc1/fc1_1", "fc1/fc1_2"):
+        x = np.maximum(x @ arrays[f"vggish/{scope}/weights"] + arrays[f"vggish/{scope}/biases"], 0)
+    return x @ arrays["vggish/fc2/weights"] + arrays["vggish/fc2/biases"]
+
+
+def test_the_network_computes_what_it_is_defined_to():
+    arrays = make_arrays()
+    model = build_vggish(arrays, num_examples=2)
+    values = RNG.standard_normal((3, 192, 64)).astype(np.float32)
+    embedded = ops.convert_to_numpy(model(values, training=False))
+    assert embedded.shape == (3, 2, 128)
+    for row in range(3):
+        for number in range(2):
+            expected = compute_by_hand(arrays, values[row, 96 * number : 96 * (number + 1)])
+            np.testing.assert_allclose(embedded[row, number], expected, atol=1e-4)
+
+
+def test_the_published_network_has_72_million_weights():
+    shapes = shape_vggish()
+    assert shapes["vggish/conv4/conv4_1/weights"] == (3, 3, 256, 512)
+    assert shapes["vggish/fc1/fc1_1/weights"] == (12_288, 4096)
+    assert sum(np.prod(shape) for shape in shapes.values()) == 72_141_184
+    assert PUBLISHED_WIDTHS[-1] == ENCODERS["vggish"].num_dimensions
+
+
+class Released(tensorflow.Module):
+    """The released VGGish's way of keeping its variables: in a list, by their names in Slim."""
+
+    def __init__(self, arrays: dict[str, np.ndarray]) -> None:
+        super().__init__()
+        self._variables = []
+
+        def define(waveform):
+            values = {}
+            for name, array in arrays.items():
+                values[name] = tensorflow.compat.v1.get_variable(
+                    name,
+                    shape=array.shape,
+                    initializer=tensorflow.compat.v1.constant_initializer(array),
+                    use_resource=True,
+                )
+                self._variables.append(values[name])
+            frames = tensorflow.signal.stft(waveform, 400, 160, 512)
+            matrix = tensorflow.signal.linear_to_mel_weight_matrix(64, 257, 16_000, 125.0, 7500.0)
+            values_of_mel = tensorflow.math.log(tensorflow.abs(frames) @ matrix + 0.01)
+            x = tensorflow.signal.frame(values_of_mel, 96, 96, axis=0)[..., None]
+            for scope in SCOPES:
+                kernel, bias = (values[f"vggish/{scope}/{part}"] for part in ("weights", "biases"))
+                if "conv" in scope:
+                    x = tensorflow.nn.relu(tensorflow.nn.conv2d(x, kernel, 1, "SAME") + bias)
+                    if not scope.endswith("_1"):
+                        x = tensorflow.nn.max_pool2d(x, 2, 2, "SAME")
+                else:
+                    x = tensorflow.reshape(x, (-1, kernel.shape[0])) @ kernel + bias
+                    x = x if scope == "fc2" else tensorflow.nn.relu(x)
+            return x
+
+        signature = (tensorflow.TensorSpec([None], tensorflow.float32),)
+        self._function = tensorflow.compat.v1.wrap_function(define, signature=signature)
+
+    @tensorflow.function(input_signature=[tensorflow.TensorSpec([None], tensorflow.float32)])
+    def __call__(self, waveform):
+        return self._function(waveform)
+
+
+def save_released(folder: Path, arrays: dict[str, np.ndarray]) -> Path:
+    tensorflow.saved_model.save(Released(arrays), str(folder))
+    return folder
+
+
+def save_checkpoint(path: Path, arrays: dict[str, np.ndarray]) -> Path:
+    """A checkpoint in TensorFlow 1's format, as the released one, with an optimiser's slot."""
+    arrays = {**arrays, "vggish/fc2/biases/Adam": np.zeros(128, np.float32)}
+    tensorflow.raw_ops.Save(
+        filename=str(path), tensor_names=list(arrays), data=list(arrays.values())
+    )
+    return path
+
+
+def test_the_keras_network_gives_what_the_saved_model_gives(folder):
+    path = save_released(folder / "own", make_arrays())
+    frozen = load_encoder("vggish", weights=path)
+    encoder = load_encoder("vggish", weights=path, trainable=True)
+    expected = frozen.embed(SOUND)
+    np.testing.assert_allclose(encoder.embed(SOUND), expected, atol=1e-3 * np.abs(expected).max())
+    assert expected.std() > 0.1
+    assert all(layer.trainable for layer in encoder.network.layers)
+    assert len(encoder.network.trainable_weights) == 2 * len(SCOPES)
+
+
+def test_a_checkpoint_and_a_saved_model_hold_the_same_weights(folder):
+    arrays = make_arrays()
+    first = read_vggish(save_released(folder / "own", arrays))
+    second = read_vggish(save_checkpoint(folder / "vggish_model.ckpt", arrays))
+    assert first.keys() == second.keys() == arrays.keys()
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(first[name], array)
+        np.testing.assert_array_equal(second[name], array)
+    encoders = [
+        load_encoder("vggish", weights=folder / name, trainable=True)
+        for name in ("own", "vggish_model.ckpt")
+    ]
+    assert encoders[0].digest == encoders[1].digest
+
+
+def spoil(arrays: dict[str, np.ndarray], how: str) -> dict[str, np.ndarray]:
+    if how == "missing":
+        del arrays["vggish/conv3/conv3_2/biases"]
+    if how == "shape":
+        arrays["vggish/conv2/weights"] = arrays["vggish/conv2/weights"][:2]
+    if how == "dimensions":
+        arrays["vggish/fc2/biases"] = arrays["vggish/fc2/biases"][:64]
+    if how == "not finite":
+        arrays["vggish/fc1/fc1_1/biases"][0] = np.inf
+    return {} if how == "nothing" else arrays
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("missing", r"vggish/conv3/conv3_2/\w+ is "),
+        ("shape", r"vggish/conv2/weights is \(2, 3, 2, 3\), expected \(3, 3, 2, 3\)"),
+        ("dimensions", r"vggish/fc2/biases is \(64,\), expected \(128,\)"),
+        ("not finite", r"vggish/fc1/fc1_1/biases holds values that are not finite"),
+        ("nothing", r"vggish/conv1/weights is missing \(there is vggish/fc2/biases/Adam\)"),
+    ],
+)
+def test_a_checkpoint_of_something_else_is_refused(how, message, folder):
+    path = save_checkpoint(folder / "own.ckpt", spoil(make_arrays(), how))
+    with pytest.raises(ValueError, match=message) as caught:
+        load_encoder("vggish", weights=path, trainable=True)
+    assert str(path) in str(caught.value) and "SavedModel or checkpoint" in str(caught.value)
+
+
+def test_a_saved_model_without_the_variables_is_refused(folder):
+    path = save_stand_in(folder / "own", "vggish")
+    with pytest.raises(ValueError, match=r"own: vggish/conv1/weights is missing"):
+        load_encoder("vggish", weights=path, trainable=True)
+
+
+def test_a_damaged_and_an_absent_checkpoint_are_refused(folder):
+    (folder / "own.ckpt").write_bytes(b"not a checkpoint")
+    with pytest.raises(ValueError, match=r"own\.ckpt cannot be read"):
+        load_encoder("vggish", weights=folder / "own.ckpt", trainable=True)
+    with pytest.raises(FileNotFoundError, match=r"No weights at .*nowhere: give the folder"):
+        load_encoder("vggish", weights=folder / "nowhere", trainable=True)
+
+
+def test_frozen_layers_stay_as_they_were_and_the_model_saves(folder):
+    encoder = load_encoder("vggish", weights="random", trainable=True, duration_seconds=1.5)
+    table = make_table(folder)[:12]
+    inputs = extract_inputs(table, encoder, jobs=1)
+    assert inputs.values.shape == (12, 192, 64) and not inputs.normalise
+    network = encoder.network
+    for layer in network.layers:
+        layer.trainable = layer.name in ("vggish_fc1_2", "vggish_fc2")
+    before = {layer.name: layer.get_weights() for layer in network.layers}
+    x = keras.Input(inputs.values.shape[1:])
+    pooled = layers.GlobalAveragePooling1D()(network(x))
+    model = keras.Model(x, layers.Dense(3, activation="softmax")(pooled))
+    model.compile(keras.optimizers.Adam(1e-3), "categorical_crossentropy")
+    targets = np.eye(3)[table["emotion"].map(["angry", "calm", "sad"].index)]
+    model.fit(inputs.values, targets, epochs=1, verbose=0)
+    for scope in SCOPES:
+        name = name_layer(scope)
+        old, new = before[name], network.get_layer(name).get_weights()
+        changed = not np.array_equal(old[0], new[0])
+        assert changed == (name in ("vggish_fc1_2", "vggish_fc2"))
+    model.save(folder / "model.keras")
+    loaded = keras.models.load_model(folder / "model.keras", safe_mode=True)
+    np.testing.assert_allclose(
+        loaded.predict(inputs.values, verbose=0), model.predict(inputs.values, verbose=0), atol=1e-5
+    )
+
+
+def test_random_weights_keep_the_level_of_the_signal():
+    arrays = draw_vggish(narrower=16)
+    embedded = build_vggish(arrays, num_examples=1)(RNG.standard_normal((2, 96, 64)))
+    assert 0.1 < ops.convert_to_numpy(embedded).std() < 10
+
+
+# Post-processing
+
+
+def save_pca(path: Path, num_dimensions: int = 128) -> tuple[Path, np.ndarray, np.ndarray]:
+    vectors, _ = np.linalg.qr(RNG.standard_normal((num_dimensions, num_dimensions)))
+    means = RNG.standard_normal(num_dimensions)
+    np.savez(path, pca_eigen_vectors=vectors, pca_means=means[:, None])
+    return path, vectors, means
+
+
+def test_post_processing_is_the_published_formula(folder):
+    path, vectors, means = save_pca(folder / "pca.npz")
+    values = (2 * RNG.standard_normal((3, 2, 128))).astype(np.float32)
+    features = Features(values, values[:, None], {"encoder": "VGGish"})
+    processed = apply_vggish_pca(features, path)
+    for row in range(3):
+        applied = np.dot(vectors, values[row].T - means[:, None]).T
+        expected = ((np.clip(applied, -2, 2) + 2) * 255 / 4).astype(np.uint8)
+        np.testing.assert_array_equal(processed.values[row], expected)
+    np.testing.assert_array_equal(processed.copies[:, 0], processed.values)
+    assert processed.values.dtype == np.float32 and "post_processing" in processed.description
+    with pytest.raises(ValueError, match=r"pca\.npz is for .* 128 numbers, these have 5"):
+        apply_vggish_pca(Features(values[..., :5], values[:, None, :, :5], {}), path)
+
+
+def test_a_file_with_other_parameters_is_refused(folder):
+    features = Features(np.zeros((1, 1, 128)), np.zeros((1, 0, 1, 128)), {})
+    (folder / "pca.npz").write_bytes(b"PK\x03\x04 cut off")
+    np.savez(folder / "other.npz", vectors=np.zeros(3))
+    for name in ("pca.npz", "other.npz"):
+        with pytest.raises(ValueError, match=rf"{name} does not hold pca_eigen_vectors .*anew"):
+            apply_vggish_pca(features, folder / name)
+
+
+def test_parameters_are_fetched_once_with_their_checksum(folder, monkeypatch):
+    fetched = []
+
+    def download(url, path, *, num_bytes, checksum):
+        fetched.append((url, num_bytes, checksum))
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"parameters")
+
+    monkeypatch.setattr(vggish, "download_archive", download)
+    assert fetch_vggish_pca() == fetch_vggish_pca()
+    assert fetched == [(vggish.PCA_URL, vggish.PCA_BYTES, vggish.PCA_CHECKSUM)]
+    assert vggish.PCA_CHECKSUM.startswith("sha256:") and len(vggish.PCA_CHECKSUM) == 7 + 64
