@@ -27,9 +27,9 @@ from common.training import TrainingConfig
 from tests.speech_tables import make_features, make_speakers
 
 def check_architecture(build_model):
-    model = build_seeded(build_model, (61, 37), 5, seed=0)
+    model = build_seeded(build_model, (61, 43), 5, seed=0)
     model.compile(keras.optimizers.Adam(2e-3), "categorical_crossentropy", metrics=["accuracy"])
-    values = np.random.default_rng(1).normal(size=(10, 61, 37)).astype("float32")
+    values = np.random.default_rng(1).normal(size=(10, 61, 43)).astype("float32")
     targets = np.eye(5, dtype="float32")[np.arange(10) % 5]
     for step in range(150):
         if step == 130:
