@@ -22,11 +22,13 @@ class Augmentation(Protocol):
 
     def __call__(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray: ...
 
-    def describe(self) -> dict: ...
+    def describe(self) -> dict:
+        """Name all that decides the result; the name of a cached feature follows from it."""
+        return {"name": type(self).__name__, **asdict(self)}
 
 
 @dataclass(frozen=True)
-class ChangeSpeed:
+class ChangeSpeed(Augmentation):
     """Play the waveform `factor` times as fast; tempo and pitch change together.
 
     Speed perturbation: Ko et al., "Audio augmentation for speech recognition",
@@ -44,12 +46,9 @@ class ChangeSpeed:
             waveform, SAMPLE_RATE_HERTZ, round(SAMPLE_RATE_HERTZ / self.factor)
         )
 
-    def describe(self) -> dict:
-        return {"name": "ChangeSpeed", **asdict(self)}
-
 
 @dataclass(frozen=True)
-class ChangeTempo:
+class ChangeTempo(Augmentation):
     """Play the waveform faster or slower at the same pitch, by a rate drawn from a range.
 
     Signalsmith Stretch, a phase vocoder that keeps spectral peaks together.
@@ -66,12 +65,9 @@ class ChangeTempo:
         stretch.timeFactor = rng.uniform(self.min_rate, self.max_rate)
         return stretch.process(waveform[None].astype(np.float32))[0]
 
-    def describe(self) -> dict:
-        return {"name": "ChangeTempo", **asdict(self)}
-
 
 @dataclass(frozen=True)
-class ShiftPitch:
+class ShiftPitch(Augmentation):
     """Raise or lower the pitch at the same tempo, by semitones drawn from a range.
 
     Formants move with the pitch, as in a smaller or larger speaker. Signalsmith Stretch.
@@ -88,12 +84,9 @@ class ShiftPitch:
         stretch.setTransposeSemitones(rng.uniform(self.min_semitones, self.max_semitones))
         return stretch.process(waveform[None].astype(np.float32))[0]
 
-    def describe(self) -> dict:
-        return {"name": "ShiftPitch", **asdict(self)}
-
 
 @dataclass(frozen=True)
-class AddNoise:
+class AddNoise(Augmentation):
     """Add white Gaussian noise at a signal-to-noise ratio drawn from a range of decibels.
 
     The ratio is of mean powers over the whole waveform. Silence stays silence.
@@ -111,12 +104,9 @@ class AddNoise:
         noise = rng.standard_normal(len(waveform), dtype=np.float32)
         return waveform.astype(np.float32) + np.float32(scale) * noise
 
-    def describe(self) -> dict:
-        return {"name": "AddNoise", **asdict(self)}
-
 
 @dataclass(frozen=True)
-class AddReverberation:
+class AddReverberation(Augmentation):
     """Play the waveform in a simulated room, by a reverberation time drawn from a range.
 
     The room is a box between `SMALLEST_ROOM_METRES` and `LARGEST_ROOM_METRES`; voice and
@@ -144,12 +134,9 @@ class AddReverberation:
         power = max(np.mean(wet**2), np.finfo(np.float64).tiny)
         return (wet * np.sqrt(np.mean(dry**2) / power)).astype(np.float32)
 
-    def describe(self) -> dict:
-        return {"name": "AddReverberation", **asdict(self)}
-
 
 @dataclass(frozen=True)
-class ShiftTime:
+class ShiftTime(Augmentation):
     """Move the waveform later (positive) or earlier, by seconds drawn from a range.
 
     What leaves at one end comes in at the other, as by default in audiomentations: no sample
@@ -167,12 +154,9 @@ class ShiftTime:
         shift_seconds = rng.uniform(self.min_shift_seconds, self.max_shift_seconds)
         return np.roll(waveform.astype(np.float32), round(shift_seconds * SAMPLE_RATE_HERTZ))
 
-    def describe(self) -> dict:
-        return {"name": "ShiftTime", **asdict(self)}
-
 
 @dataclass(frozen=True)
-class ChangeGain:
+class ChangeGain(Augmentation):
     """Make the waveform louder or softer, by decibels drawn from a range.
 
     The amplitude is multiplied by 10^(decibels / 20). Nothing is clipped: samples may lie
@@ -189,12 +173,9 @@ class ChangeGain:
         gain_db = rng.uniform(self.min_gain_db, self.max_gain_db)
         return waveform.astype(np.float32) * np.float32(10 ** (gain_db / 20))
 
-    def describe(self) -> dict:
-        return {"name": "ChangeGain", **asdict(self)}
-
 
 @dataclass(frozen=True)
-class Chain:
+class Chain(Augmentation):
     """Several augmentations, one after the other."""
 
     steps: tuple[Augmentation, ...]

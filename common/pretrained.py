@@ -12,41 +12,13 @@ from keras import layers, ops
 
 from common.audio import fix_length, trim_silence
 from common.augmentation import Augmentation
-from common.byol_s import (
-    BYOL_S_SHAPES,
-    NORM_PARTS,
-    ByolFrontEnd,
-    build_byol_s,
-    convert_byol_s,
-    draw_byol_s,
-    fetch_byol_s,
-    read_byol_s,
-)
+from common.byol_s import ByolFrontEnd, build_byol_s, draw_byol_s, fetch_byol_s, read_byol_s
 from common.encoder_records import ENCODERS, EncoderRecord
 from common.features import Features, extract_rows
 from common.saved_models import digest_saved_model, find_saved_model, load_saved_model
 from common.vggish import VggishFrontEnd, build_vggish, draw_projection, draw_vggish, read_vggish
 
-__all__ = [
-    "BYOL_S_SHAPES",
-    "ENCODERS",
-    "NORM_PARTS",
-    "ByolFrontEnd",
-    "Encoder",
-    "EncoderRecord",
-    "VggishFrontEnd",
-    "build_byol_s",
-    "build_vggish",
-    "convert_byol_s",
-    "draw_byol_s",
-    "embed_recording",
-    "extract_embeddings",
-    "extract_inputs",
-    "load_encoder",
-    "pool_embeddings",
-    "read_byol_s",
-]
-
+TRIM_TOP_DB = 30.0  # silence at both ends is cut off first, as by default in `common.features`
 POOLINGS = {
     "mean": lambda values: values.mean(axis=-2, keepdims=True),
     "mean + maximum": lambda values: (
@@ -159,9 +131,7 @@ def _digest_arrays(arrays: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()[:16]
 
 
-def embed_recording(
-    waveform: np.ndarray, encoder: Encoder, *, trim_top_db: float = 30.0
-) -> np.ndarray:
+def embed_recording(waveform: np.ndarray, encoder: Encoder) -> np.ndarray:
     """Trim silence and embed, as `extract_embeddings` does with every recording.
 
     Parameters
@@ -174,40 +144,26 @@ def embed_recording(
     np.ndarray, shape (embeddings, dimensions), float32
         What a model reads that was trained on such embeddings.
     """
-    return encoder.embed(trim_silence(waveform, top_db=trim_top_db))
+    return encoder.embed(trim_silence(waveform, top_db=TRIM_TOP_DB))
 
 
 def extract_embeddings(
-    table: pd.DataFrame,
-    encoder: Encoder,
-    *,
-    augmentations: Sequence[Augmentation] = (),
-    trim_top_db: float = 30.0,
-    jobs: int = -1,
+    table: pd.DataFrame, encoder: Encoder, *, augmentations: Sequence[Augmentation] = ()
 ) -> Features:
     """Embed the utterances of a table, or read their embeddings from the cache.
-
-    Silence at both ends is trimmed first, as `common.features` does.
 
     Returns
     -------
     Features
         `values` has shape (utterances, embeddings, dimensions).
     """
-    recipe = {"encoder": encoder.record.title, "weights": encoder.digest}
-    recipe |= {"num_samples": encoder.num_samples, "trim_top_db": trim_top_db}
-
-    compute = partial(embed_recording, encoder=encoder, trim_top_db=trim_top_db)
-    return extract_rows(table, compute, recipe, augmentations=augmentations, jobs=jobs)
+    compute = partial(embed_recording, encoder=encoder)
+    recipe = {"encoder": encoder.record.title, **_describe_encoder(encoder)}
+    return extract_rows(table, compute, recipe, augmentations=augmentations)
 
 
 def extract_inputs(
-    table: pd.DataFrame,
-    encoder: Encoder,
-    *,
-    augmentations: Sequence[Augmentation] = (),
-    trim_top_db: float = 30.0,
-    jobs: int = -1,
+    table: pd.DataFrame, encoder: Encoder, *, augmentations: Sequence[Augmentation] = ()
 ) -> Features:
     """Compute what the encoder's network reads, to train that network further.
 
@@ -227,14 +183,18 @@ def extract_inputs(
             f"{encoder.record.title} is loaded as a SavedModel, which is not trained further; "
             "load a Keras network: load_encoder(…, trainable=True)"
         )
-    recipe = {"inputs_of": encoder.record.title, "weights": encoder.digest}
-    recipe |= {"num_samples": encoder.num_samples, "trim_top_db": trim_top_db}
 
     def compute(waveform: np.ndarray) -> np.ndarray:
-        return encoder.prepare(trim_silence(waveform, top_db=trim_top_db))
+        return encoder.prepare(trim_silence(waveform, top_db=TRIM_TOP_DB))
 
-    features = extract_rows(table, compute, recipe, augmentations=augmentations, jobs=jobs)
+    recipe = {"inputs_of": encoder.record.title, **_describe_encoder(encoder)}
+    features = extract_rows(table, compute, recipe, augmentations=augmentations)
     return replace(features, normalise=False)
+
+
+def _describe_encoder(encoder: Encoder) -> dict:
+    sizes = {"num_samples": encoder.num_samples, "trim_top_db": TRIM_TOP_DB}
+    return {"weights": encoder.digest, **sizes}
 
 
 def pool_embeddings(features: Features, how: str = "mean + maximum") -> Features:

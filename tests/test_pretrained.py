@@ -197,7 +197,7 @@ def make_table(folder: Path) -> pd.DataFrame:
 def test_embeddings_of_a_table_are_those_of_its_trimmed_recordings(folder, monkeypatch):
     table = make_table(folder)
     encoder = load_encoder("byol_s", weights="random", duration_seconds=1.2)
-    features = extract_embeddings(table, encoder, jobs=1)
+    features = extract_embeddings(table, encoder)
     assert features.values.shape == (3, 15, 512) and features.copies.shape == (3, 0, 15, 512)
     waveform, _ = soundfile.read(table["path"][1], dtype="float32")
     trimmed = trim_silence(waveform, top_db=30)
@@ -207,14 +207,14 @@ def test_embeddings_of_a_table_are_those_of_its_trimmed_recordings(folder, monke
     np.testing.assert_array_equal(again.values, features.values)
     other = load_encoder("byol_s", weights="random", duration_seconds=1)
     with pytest.raises(TypeError):  # another length is another recipe
-        extract_embeddings(table, other, jobs=1)
+        extract_embeddings(table, other)
 
 
 def test_inputs_are_what_the_network_embeds(folder):
     table = make_table(folder)
     encoder = load_encoder("byol_s", weights="random", duration_seconds=1.2)
-    embeddings = extract_embeddings(table, encoder, jobs=1)
-    inputs = extract_inputs(table, encoder, augmentations=(AddNoise(),), jobs=1)
+    embeddings = extract_embeddings(table, encoder)
+    inputs = extract_inputs(table, encoder, augmentations=(AddNoise(),))
     assert inputs.values.shape == (3, 121, 64) and inputs.copies.shape == (3, 1, 121, 64)
     assert not inputs.normalise and embeddings.normalise
     embedded = ops.convert_to_numpy(encoder.network(inputs.values, training=False))

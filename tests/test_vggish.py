@@ -180,7 +180,7 @@ HEAD_CONFIG = TrainingConfig(
 def test_a_saved_head_predicts_a_recording_as_it_was_tested(name, folder, monkeypatch):
     table = make_table(folder)
     encoder = load_encoder(name, weights=save_stand_in(folder / "own", name))
-    features = extract_embeddings(table, encoder, jobs=1)
+    features = extract_embeddings(table, encoder)
     assert features.values.shape[0] == 36
     run = cross_validate(
         build_head,
@@ -583,7 +583,7 @@ def test_a_damaged_and_an_absent_checkpoint_are_refused(folder):
 def test_frozen_layers_stay_as_they_were_and_the_model_saves(folder):
     encoder = load_encoder("vggish", weights="random", trainable=True, duration_seconds=1.5)
     table = make_table(folder)[:12]
-    inputs = extract_inputs(table, encoder, jobs=1)
+    inputs = extract_inputs(table, encoder)
     assert inputs.values.shape == (12, 192, 64) and not inputs.normalise
     network = encoder.network
     for layer in network.layers:
