@@ -147,6 +147,22 @@ def embed_recording(waveform: np.ndarray, encoder: Encoder) -> np.ndarray:
     return encoder.embed(trim_silence(waveform, top_db=TRIM_TOP_DB))
 
 
+def prepare_recording(waveform: np.ndarray, encoder: Encoder) -> np.ndarray:
+    """Trim silence and give what the encoder's network reads, as `extract_inputs` does.
+
+    Parameters
+    ----------
+    waveform
+        Shape (samples,), 16 kHz.
+
+    Returns
+    -------
+    np.ndarray, shape (frames, bands), float32
+        What a model reads that was trained on such inputs.
+    """
+    return encoder.prepare(trim_silence(waveform, top_db=TRIM_TOP_DB))
+
+
 def extract_embeddings(
     table: pd.DataFrame, encoder: Encoder, *, augmentations: Sequence[Augmentation] = ()
 ) -> Features:
@@ -183,10 +199,7 @@ def extract_inputs(
             f"{encoder.record.title} is loaded as a SavedModel, which is not trained further; "
             "load a Keras network: load_encoder(…, trainable=True)"
         )
-
-    def compute(waveform: np.ndarray) -> np.ndarray:
-        return encoder.prepare(trim_silence(waveform, top_db=TRIM_TOP_DB))
-
+    compute = partial(prepare_recording, encoder=encoder)
     recipe = {"inputs_of": encoder.record.title, **_describe_encoder(encoder)}
     features = extract_rows(table, compute, recipe, augmentations=augmentations)
     return replace(features, normalise=False)

@@ -1,0 +1,92 @@
+"""A saved model with its preparation says of a recording what it said in the test."""
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from keras import layers
+
+from common.corpora import load_corpus
+from common.cross_validation import cross_validate
+from common.features import FeatureConfig, extract_features
+from common.inference import EmotionRecognizer
+from common.pretrained import extract_embeddings, extract_inputs, load_encoder, pool_embeddings
+from common.training import TrainingConfig
+
+CONFIG = TrainingConfig(epochs=2, batch_size=16, ema_momentum=None, monitor=None)
+FEATURES = FeatureConfig(num_bands=24, duration_seconds=1)
+
+
+def build_model(input_shape, num_classes):
+    inputs = keras.Input(input_shape)
+    x = layers.GlobalAveragePooling1D()(layers.Dense(8, activation="relu")(inputs))
+    return keras.Model(inputs, layers.Dense(num_classes, activation="softmax")(x))
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return load_encoder("byol_s", weights="random", duration_seconds=1)
+
+
+@pytest.fixture(scope="module")
+def table():
+    rows = load_corpus("sample")
+    return rows.groupby(["speaker", "emotion"]).head(1).reset_index(drop=True)
+
+
+def train(table, features, folder):
+    settings = {"protocol": "leave_one_speaker_out", "config": CONFIG, "only_folds": [1]}
+    return cross_validate(build_model, table, features, runs_folder=folder, **settings)
+
+
+@pytest.mark.parametrize("kind", ["log_mel", "embeddings", "pooled", "inputs"])
+def test_a_saved_recognizer_repeats_what_was_tested(kind, table, encoder, tmp_path):
+    if kind == "log_mel":
+        features, needed = extract_features(table, FEATURES), None
+    else:
+        extract = extract_inputs if kind == "inputs" else extract_embeddings
+        features, needed = extract(table, encoder), encoder
+    if kind == "pooled":
+        features = pool_embeddings(features, "mean, maximum")
+    run = train(table, features, tmp_path / "runs")
+    EmotionRecognizer.from_run(run, seed=0, fold=1, encoder=needed).save(tmp_path / "saved")
+    recognizer = EmotionRecognizer.load(tmp_path / "saved", encoder=needed)
+    files = table.set_index("utterance")["path"]
+    for _, row in run.predictions.iterrows():
+        found = recognizer.predict_file(files[row["utterance"]])
+        expected = row.filter(like="p_").astype(float)
+        np.testing.assert_allclose(found, expected, atol=1e-3)
+        assert found.idxmax() == row["predicted_label"] and found.sum() == pytest.approx(1)
+    assert [f"p_{name}" for name in found.index] == list(expected.index)
+
+
+def test_recordings_of_any_rate_and_channels_are_heard_alike(table, tmp_path):
+    run = train(table, extract_features(table, FEATURES), tmp_path)
+    recognizer = EmotionRecognizer.from_run(run, seed=0, fold=1)
+    waveform, rate = soundfile.read(table["path"][0])
+    soundfile.write(tmp_path / "stereo.wav", np.stack([waveform, waveform], axis=1), rate)
+    pd.testing.assert_series_equal(
+        recognizer.predict_file(tmp_path / "stereo.wav"), recognizer.predict(waveform), atol=1e-3
+    )
+
+
+def test_another_encoder_or_none_is_refused(table, encoder, tmp_path):
+    run = train(table, extract_embeddings(table, encoder), tmp_path / "runs")
+    EmotionRecognizer.from_run(run, seed=0, fold=1, encoder=encoder).save(tmp_path / "saved")
+    with pytest.raises(ValueError, match=rf"BYOL-S with the weights {encoder.digest}.*give it"):
+        EmotionRecognizer.load(tmp_path / "saved")
+    longer = load_encoder("byol_s", weights="random", duration_seconds=2)
+    with pytest.raises(ValueError, match=r"16000 samples, but .* 32000 samples; load that one"):
+        EmotionRecognizer.load(tmp_path / "saved", encoder=longer)
+
+
+def test_what_is_no_recognizer_says_so(table, tmp_path, encoder):
+    with pytest.raises(FileNotFoundError, match=r"nowhere: no recognizer.json there"):
+        EmotionRecognizer.load(tmp_path / "nowhere")
+    model = build_model((15, 512), 8)
+    recipe = {**extract_embeddings(table, encoder).description, "pca": "own"}
+    with pytest.raises(ValueError, match=r"features with \['pca'\] cannot be made"):
+        EmotionRecognizer(model, ("a", "b"), recipe, encoder)
+    with pytest.raises(ValueError, match="this recipe"):
+        EmotionRecognizer(model, ("a", "b"), {"audio": "x"}, encoder)
