@@ -45,7 +45,7 @@ lab: $(INSTALLED) ## Open JupyterLab
 reproduce: $(INSTALLED) ## Run the whole collection in full: CORPUS=ravdess in place, others as copies
 	$(RUN) -m tools.notebooks execute all $(if $(filter ravdess,$(CORPUS)),--in-place,--corpus $(CORPUS))
 
-bench: $(INSTALLED) ## Time the feature chain beside plain librosa
+bench: $(INSTALLED) ## Time features and YAMNet embeddings beside plain librosa
 	$(RUN) -m tools.benchmark
 
 notebooks: $(INSTALLED) ## Write the generated cells, the notebook index and the results table anew

@@ -1,4 +1,4 @@
-"""Time the way from WAV files to log-mel features, beside plain librosa: `make bench`.
+"""Time the way from WAV files to features and embeddings, beside plain librosa: `make bench`.
 
 The files are as many, as long and of the format of RAVDESS's originals, made up and removed
 again. They were written just before, so that all ways read them from the system's file cache.
@@ -8,6 +8,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
@@ -20,6 +21,7 @@ from tqdm.auto import tqdm
 from common import paths
 from common.corpora import load_corpus
 from common.features import FeatureConfig, extract_features
+from common.pretrained import extract_embeddings, load_encoder
 
 RATE_HERTZ = 48_000
 MEAN_SECONDS, SPREAD_SECONDS = 3.7, 0.35
@@ -104,6 +106,17 @@ def main() -> None:
             [table] = tables
             cold = measure_seconds(lambda: extract_features(table, CONFIG, jobs=-1))
             cached = measure_seconds(lambda: extract_features(table, CONFIG, jobs=-1))
+            try:
+                encoder = load_encoder("yamnet")
+            except (OSError, ImportError) as error:
+                print(f"YAMNet is left out: {error}")
+                encoded = []
+            else:
+                embed = partial(extract_embeddings, table, encoder)
+                encoded = [
+                    ("from WAV to YAMNet embeddings and into the cache", measure_seconds(embed)),
+                    ("YAMNet embeddings from the cache", measure_seconds(embed)),
+                ]
         some = table["path"].sample(min(arguments.plain, num_files), random_state=0)
         bar = tqdm(some, desc="librosa", unit="file", leave=False)
         plain = measure_seconds(lambda: [compute_with_librosa(path) for path in bar])
@@ -112,14 +125,15 @@ def main() -> None:
         f"{num_files} WAV files of {RATE_HERTZ // 1000} kHz, 16 bit, {sound / num_files:.1f} s each"
         f" on average; {cpu_count()} cores"
     )
-    print(f"{'':44}{'files':>7}{'seconds':>9}{'files/s':>10}")
+    print(f"{'':48}{'files':>7}{'seconds':>9}{'files/s':>10}")
     for label, count, seconds in (
         ("from WAV to log-mel and into the cache", num_files, cold),
         ("from the cache", num_files, cached),
+        *((label, num_files, seconds) for label, seconds in encoded),
         ("reading and checking all files (load_corpus)", num_files, scan),
         ("plain librosa, one after another", len(some), plain),
     ):
-        print(f"{label:44}{count:7d}{seconds:9.2f}{count / seconds:10.0f}")
+        print(f"{label:48}{count:7d}{seconds:9.2f}{count / seconds:10.0f}")
     print(f"plain librosa for all {num_files} files: about {plain * num_files / len(some):.0f} s")
 
 
