@@ -87,4 +87,20 @@ ENCODERS = {
         citation="Hershey et al., CNN architectures for large-scale audio classification, "
         "ICASSP 2017, arXiv:1609.09430",
     ),
+    "vgg16": EncoderRecord(
+        title="VGG16",
+        num_dimensions=512,
+        hop_seconds=0.64,
+        window_seconds=1.28,
+        url="https://storage.googleapis.com/tensorflow/keras-applications/vgg16/"
+        "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        num_bytes=58_889_256,
+        checksum="md5:6d6bbae143d832006294945121d1f1fc",
+        file_name="vgg16_notop.h5",
+        homepage="https://keras.io/api/applications/vgg/",
+        licence="CC BY 4.0 (Visual Geometry Group, University of Oxford)",
+        citation="Simonyan and Zisserman, Very deep convolutional networks for large-scale image "
+        "recognition, ICLR 2015, arXiv:1409.1556; trained on ImageNet (Russakovsky et al., "
+        "IJCV 2015)",
+    ),
 }

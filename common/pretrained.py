@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from keras import layers, ops
+from keras import ops
 
 from common.audio import fix_length, trim_silence
 from common.augmentation import Augmentation
@@ -16,6 +16,7 @@ from common.byol_s import ByolFrontEnd, build_byol_s, draw_byol_s, fetch_byol_s,
 from common.encoder_records import ENCODERS, EncoderRecord
 from common.features import Features, extract_rows
 from common.saved_models import digest_saved_model, find_saved_model, load_saved_model
+from common.vgg16 import build_vgg16, draw_vgg16, fetch_vgg16, make_pictures, read_vgg16
 from common.vggish import VggishFrontEnd, build_vggish, draw_projection, draw_vggish, read_vggish
 
 TRIM_TOP_DB = 30.0  # silence at both ends is cut off first, as by default in `common.features`
@@ -41,7 +42,7 @@ class Encoder:
     """
 
     record: EncoderRecord
-    front_end: layers.Layer | None
+    front_end: Callable | None
     network: Callable
     num_samples: int
     digest: str
@@ -74,15 +75,16 @@ def load_encoder(
         A key of `ENCODERS`.
     weights
         "published", which are put into `data/pretrained` if they are not there; the path of one's
-        own: an .npz file for BYOL-S, the folder of a SavedModel for YAMNet and VGGish, or the
-        released checkpoint for a trainable VGGish; or "random", which know nothing of speech: a
-        small stand-in with the same inputs and outputs, to try code on.
+        own: an .npz file for BYOL-S, an .h5 file for VGG16, the folder of a SavedModel for
+        YAMNet and VGGish, or the released checkpoint for a trainable VGGish; or "random", which
+        know nothing of speech: a small stand-in with the same inputs and outputs, to try code on.
     duration_seconds
-        Of each utterance the middle is kept; shorter ones are padded. YAMNet and VGGish take
-        somewhat more, so that whole windows of 0.975 s fit: 2.895 s for 2.5 s.
+        Of each utterance the middle is kept; shorter ones are padded. All but BYOL-S take
+        somewhat more, so that whole windows fit: for 2.5 s YAMNet and VGGish take 2.895 s, VGG16
+        takes 2.56 s.
     trainable
         Whether VGGish becomes a Keras network, to be trained further, in place of the SavedModel,
-        which is quicker to load and cannot be. BYOL-S is always a Keras network.
+        which is quicker to load and cannot be. BYOL-S and VGG16 are always Keras networks.
 
     Raises
     ------
@@ -92,7 +94,7 @@ def load_encoder(
         If there is nothing at that path, or it could not be downloaded.
     ImportError
         If what reads the published weights is missing: PyTorch for BYOL-S, TensorFlow and
-        TensorFlow Hub for the others.
+        TensorFlow Hub for YAMNet and VGGish.
     """
     if name not in ENCODERS:
         raise ValueError(f"encoder {name!r} is unknown; choose from {sorted(ENCODERS)}")
@@ -105,6 +107,13 @@ def load_encoder(
             arrays = read_byol_s(fetch_byol_s(record) if weights == "published" else Path(weights))
         front_end, network = ByolFrontEnd(name="front_end"), build_byol_s(arrays)
         return Encoder(record, front_end, network, num_samples, _digest_arrays(arrays))
+    if name == "vgg16":
+        if weights == "random":
+            arrays = draw_vgg16()
+        else:
+            arrays = read_vgg16(fetch_vgg16(record) if weights == "published" else Path(weights))
+        network = build_vgg16(arrays, num_windows=record.count_embeddings(num_samples))
+        return Encoder(record, make_pictures, network, num_samples, _digest_arrays(arrays))
     if name == "vggish" and (trainable or weights == "random"):
         if weights == "random":
             arrays = draw_vggish()
@@ -116,7 +125,9 @@ def load_encoder(
         front_end = VggishFrontEnd(name="front_end")
         return Encoder(record, front_end, network, num_samples, _digest_arrays(arrays))
     if trainable:
-        raise ValueError(f"{record.title} cannot be trained further; choose vggish or byol_s")
+        raise ValueError(
+            f"{record.title} cannot be trained further; choose vggish, vgg16 or byol_s"
+        )
     if weights == "random":
         return Encoder(record, None, draw_projection(record), num_samples, "random")
     folder = find_saved_model(record, weights)
@@ -158,8 +169,18 @@ def prepare_recording(waveform: np.ndarray, encoder: Encoder) -> np.ndarray:
     Returns
     -------
     np.ndarray, shape (frames, bands), float32
-        What a model reads that was trained on such inputs.
+        What a network reads that was trained further on such inputs.
+
+    Raises
+    ------
+    ValueError
+        If the encoder is a SavedModel, which cannot be trained further.
     """
+    if encoder.front_end is None:
+        raise ValueError(
+            f"{encoder.record.title} is loaded as a SavedModel, which is not trained further; "
+            "load a Keras network: load_encoder(…, trainable=True)"
+        )
     return encoder.prepare(trim_silence(waveform, top_db=TRIM_TOP_DB))
 
 
@@ -194,11 +215,6 @@ def extract_inputs(
     ValueError
         If the encoder is a SavedModel, which cannot be trained further.
     """
-    if encoder.front_end is None:
-        raise ValueError(
-            f"{encoder.record.title} is loaded as a SavedModel, which is not trained further; "
-            "load a Keras network: load_encoder(…, trainable=True)"
-        )
     compute = partial(prepare_recording, encoder=encoder)
     recipe = {"inputs_of": encoder.record.title, **_describe_encoder(encoder)}
     features = extract_rows(table, compute, recipe, augmentations=augmentations)

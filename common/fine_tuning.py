@@ -1,0 +1,104 @@
+"""Train an encoder's network further in stages, each fold from where that fold ended before."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pandas as pd
+
+from common.cross_validation import BuildModel, Run, cross_validate
+from common.features import Features
+from common.pretrained import Encoder
+from common.splits import make_folds
+from common.training import TrainingConfig
+
+AddHead = Callable[[keras.KerasTensor, int], keras.KerasTensor]
+
+
+def train_stage(
+    add_head: AddHead,
+    table: pd.DataFrame,
+    inputs: Features,
+    encoder: Encoder,
+    *,
+    unfrozen: str | Sequence[str],
+    protocol: str,
+    config: TrainingConfig,
+    before: Run | None = None,
+    seed: int = 0,
+) -> Run:
+    """Train the head and some layers of the network on all folds, once.
+
+    Gradual unfreezing (Howard and Ruder, ACL 2018). No fold starts from what another learnt, so
+    no test speaker is heard.
+
+    Parameters
+    ----------
+    add_head
+        (embeddings, num_classes) -> probabilities; it ends the network of each fold.
+    inputs
+        What `extract_inputs` gives for this encoder.
+    unfrozen
+        How the names of the layers start that are trained; a string or several.
+    before
+        The stage before, or the run of a head on the frozen encoder's embeddings as they are
+        (`Features.normalise` False), which `add_head` calls by the same name. None starts with
+        the encoder's own weights and a new head.
+
+    Raises
+    ------
+    ValueError
+        If `before` is a run of another head, or of one on normalised embeddings.
+    """
+    start = "released" if before is None else before.folder.name
+    data = replace(inputs, description={**inputs.description, "start": start, "stage": unfrozen})
+    settings = {"protocol": protocol, "config": config, "seeds": [seed]}
+    for fold in make_folds(table, protocol, seed=seed):
+        learnt = None if before is None else before.load_model(seed=seed, fold=fold.number)
+        build_model = make_stage(add_head, encoder, unfrozen, learnt)
+        cross_validate(build_model, table, data, **settings, only_folds=[fold.number])
+    return cross_validate(build_model, table, data, **settings)  # loads the folds just trained
+
+
+def make_stage(
+    add_head: AddHead,
+    encoder: Encoder,
+    unfrozen: str | Sequence[str],
+    learnt: keras.Model | None = None,
+) -> BuildModel:
+    """Make the `build_model` of a stage for a fold in which `learnt` was trained before."""
+    starts = unfrozen if isinstance(unfrozen, str) else tuple(unfrozen)
+
+    def build_model(input_shape: tuple[int, ...], num_classes: int) -> keras.Model:
+        network = keras.models.clone_model(encoder.network)
+        network.set_weights(encoder.network.get_weights())
+        for layer in network.layers:
+            layer.trainable = layer.name.startswith(starts)
+        values = keras.Input(input_shape, name=encoder.network.input.name)
+        outputs = add_head(network(values), num_classes)
+        model = keras.Model(values, outputs, name=f"{network.name}_transfer")
+        if learnt is not None:
+            _copy_weights(learnt, model)
+        return model
+
+    return build_model
+
+
+def _copy_weights(learnt: keras.Model, model: keras.Model) -> None:
+    """Copy what a saved model learnt into a stage, or into that part of it which is the head."""
+    inner = learnt.layers[-1]
+    if inner.name == model.name:
+        for layer in model.layers:
+            layer.set_weights(inner.get_layer(layer.name).get_weights())
+        return
+    normalise = learnt.get_layer("normalise")
+    if np.any(normalise.input_mean) or np.any(np.asarray(normalise.input_variance) != 1):
+        raise ValueError(
+            f"the run before normalised the embeddings of {inner.name}, which a stage does not: "
+            "train the head on replace(embeddings, normalise=False)"
+        )
+    names = [layer.name for layer in model.layers]
+    if inner.name not in names:
+        raise ValueError(f"the run before is of {inner.name}, which is not among {names}")
+    model.get_layer(inner.name).set_weights(inner.get_weights())
