@@ -169,6 +169,6 @@ def fetch_vgg16(record: EncoderRecord) -> Path:
     except OSError as error:
         raise OSError(
             f"{file}: the published weights of {record.title} are not here yet. {error} Otherwise "
-            f"put {Path(record.url).name} there yourself (see {record.homepage}), or give its path "
-            "to load_encoder."
+            f"put {Path(record.url).name} there under that name (see {record.homepage}), or give "
+            "its path to load_encoder."
         ) from error

@@ -57,6 +57,8 @@ embedded = load_encoder("byol_s", weights="random").embed(waveform)
 np.save(folder / f"embedded_{keras.backend.backend()}.npy", embedded)
 embedded = load_encoder("vggish", weights="random", trainable=True).embed(waveform)
 np.save(folder / f"vggish_{keras.backend.backend()}.npy", embedded)
+embedded = load_encoder("vgg16", weights="random").embed(waveform)
+np.save(folder / f"vgg16_{keras.backend.backend()}.npy", embedded)
 
 def build_model(input_shape, num_classes):
     inputs = keras.Input(input_shape)
@@ -155,7 +157,9 @@ def test_a_run_of_one_backend_is_found_by_the_other(folder):
     assert keys[0] == keys[1]
 
 
-@pytest.mark.parametrize(("name", "shape"), [("embedded", (31, 512)), ("vggish", (3, 128))])
+@pytest.mark.parametrize(
+    ("name", "shape"), [("embedded", (31, 512)), ("vggish", (3, 128)), ("vgg16", (3, 512))]
+)
 def test_encoders_agree(name, shape, folder):
     first, second = (np.load(folder / f"{name}_{backend}.npy") for backend in BACKENDS)
     assert first.shape == shape and first.std() > 0.1
