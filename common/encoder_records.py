@@ -11,8 +11,13 @@ class EncoderRecord:
 
     `url` is where the published weights are, or their handle on TensorFlow Hub; `num_bytes` and
     `checksum` are None where the publisher gives none. `file_name` is what they are called in
-    `data/pretrained`: a file that needs no PyTorch, or the folder of a SavedModel. One embedding
+    `data/pretrained`: a file that needs no PyTorch, or the folder of a model. One embedding
     needs `window_seconds` of sound; None where any length will do.
+
+    Encoders that `transformers` reads name their `model_type` there. They give one embedding per
+    layer: mean and deviation, over all frames of an utterance, of the `num_dimensions` / 2
+    numbers that each of `num_layers` layers has per frame; the input of the first layer counts
+    as one.
     """
 
     title: str
@@ -26,6 +31,8 @@ class EncoderRecord:
     licence: str
     citation: str
     window_seconds: float | None = None
+    model_type: str | None = None
+    num_layers: int | None = None
     sample_rate_hertz: int = SAMPLE_RATE_HERTZ
 
     def count_samples(self, duration_seconds: float) -> int:
@@ -102,5 +109,70 @@ ENCODERS = {
         citation="Simonyan and Zisserman, Very deep convolutional networks for large-scale image "
         "recognition, ICLR 2015, arXiv:1409.1556; trained on ImageNet (Russakovsky et al., "
         "IJCV 2015)",
+    ),
+    "wav2vec2": EncoderRecord(
+        title="wav2vec 2.0",
+        model_type="wav2vec2",
+        num_layers=13,
+        num_dimensions=2 * 768,
+        hop_seconds=0.02,
+        window_seconds=0.025,
+        url="https://huggingface.co/facebook/wav2vec2-base",
+        num_bytes=None,
+        checksum=None,
+        file_name="wav2vec2",
+        homepage="https://github.com/facebookresearch/fairseq/tree/main/examples/wav2vec",
+        licence="Apache License 2.0",
+        citation="Baevski, Zhou, Mohamed and Auli, wav2vec 2.0: A framework for self-supervised "
+        "learning of speech representations, NeurIPS 2020, arXiv:2006.11477",
+    ),
+    "hubert": EncoderRecord(
+        title="HuBERT",
+        model_type="hubert",
+        num_layers=13,
+        num_dimensions=2 * 768,
+        hop_seconds=0.02,
+        window_seconds=0.025,
+        url="https://huggingface.co/facebook/hubert-base-ls960",
+        num_bytes=None,
+        checksum=None,
+        file_name="hubert",
+        homepage="https://github.com/facebookresearch/fairseq/tree/main/examples/hubert",
+        licence="Apache License 2.0",
+        citation="Hsu, Bolte, Tsai, Lakhotia, Salakhutdinov and Mohamed, HuBERT: Self-supervised "
+        "speech representation learning by masked prediction of hidden units, IEEE/ACM "
+        "Transactions on Audio, Speech, and Language Processing 29, 2021, arXiv:2106.07447",
+    ),
+    "wavlm": EncoderRecord(
+        title="WavLM",
+        model_type="wavlm",
+        num_layers=13,
+        num_dimensions=2 * 768,
+        hop_seconds=0.02,
+        window_seconds=0.025,
+        url="https://huggingface.co/microsoft/wavlm-base",
+        num_bytes=None,
+        checksum=None,
+        file_name="wavlm",
+        homepage="https://github.com/microsoft/unilm/tree/master/wavlm",
+        licence="CC BY-SA 3.0 (that of Microsoft's UniSpeech, to which its page refers)",
+        citation="Chen et al., WavLM: Large-scale self-supervised pre-training for full stack "
+        "speech processing, IEEE Journal of Selected Topics in Signal Processing 16(6), 2022, "
+        "arXiv:2110.13900",
+    ),
+    "whisper": EncoderRecord(
+        title="Whisper",
+        model_type="whisper",
+        num_layers=7,
+        num_dimensions=2 * 512,
+        hop_seconds=0.02,
+        url="https://huggingface.co/openai/whisper-base",
+        num_bytes=None,
+        checksum=None,
+        file_name="whisper",
+        homepage="https://github.com/openai/whisper",
+        licence="MIT (OpenAI); Apache License 2.0 on Hugging Face",
+        citation="Radford, Kim, Xu, Brockman, McLeavey and Sutskever, Robust speech recognition "
+        "via large-scale weak supervision, ICML 2023, arXiv:2212.04356",
     ),
 }

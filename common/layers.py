@@ -42,6 +42,30 @@ class AttentionPooling(layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="ser")
+class LayerWeighting(layers.Layer):
+    """Average the layers of an encoder with learnt weights, a softmax of one number per layer.
+
+    Peters et al., "Deep contextualized word representations", NAACL 2018; Yang et al., "SUPERB:
+    Speech processing universal performance benchmark", Interspeech 2021.
+
+    Call: (batch, layers, dimensions) -> (batch, dimensions); the number of layers is fixed.
+    """
+
+    def build(self, input_shape) -> None:
+        self.scores = self.add_weight(shape=(input_shape[1], 1), initializer="zeros", name="scores")
+
+    def compute_weights(self):
+        """Give the weights, shape (layers, 1), that sum to 1."""
+        return ops.softmax(self.scores, axis=0)
+
+    def call(self, states):
+        return ops.sum(self.compute_weights() * states, axis=1)
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], input_shape[-1])
+
+
+@keras.saving.register_keras_serializable(package="ser")
 class CosineTransform(layers.Layer):
     """First coefficients of the orthonormal cosine transform (DCT-II) over the bands.
 

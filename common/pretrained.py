@@ -15,6 +15,7 @@ from common.augmentation import Augmentation
 from common.byol_s import ByolFrontEnd, build_byol_s, draw_byol_s, fetch_byol_s, read_byol_s
 from common.encoder_records import ENCODERS, EncoderRecord
 from common.features import Features, extract_rows
+from common.hugging_face import draw_transformer, load_transformer, make_layer_network
 from common.saved_models import digest_saved_model, find_saved_model, load_saved_model
 from common.vgg16 import build_vgg16, draw_vgg16, fetch_vgg16, make_pictures, read_vgg16
 from common.vggish import VggishFrontEnd, build_vggish, draw_projection, draw_vggish, read_vggish
@@ -37,8 +38,8 @@ class Encoder:
 
     `front_end` turns waveforms (batch, samples) into what `network` reads, (batch, frames,
     bands); `network` gives (batch, embeddings, dimensions). It is a Keras model, or the function
-    of a SavedModel, which reads waveforms: then there is no front end. Waveforms are cut or
-    padded to `num_samples`. `digest` names the weights.
+    of a SavedModel or of a model of `transformers`, which reads waveforms: then there is no front
+    end. Waveforms are cut or padded to `num_samples`. `digest` names the weights.
     """
 
     record: EncoderRecord
@@ -76,8 +77,10 @@ def load_encoder(
     weights
         "published", which are put into `data/pretrained` if they are not there; the path of one's
         own: an .npz file for BYOL-S, an .h5 file for VGG16, the folder of a SavedModel for
-        YAMNet and VGGish, or the released checkpoint for a trainable VGGish; or "random", which
-        know nothing of speech: a small stand-in with the same inputs and outputs, to try code on.
+        YAMNet and VGGish, the released checkpoint for a trainable VGGish, or the folder of a
+        model of `transformers`; or "random", which know nothing of speech: a small stand-in with
+        the same inputs and outputs, to try code on. That of a model of `transformers` has fewer
+        layers and dimensions, as its `record` then says.
     duration_seconds
         Of each utterance the middle is kept; shorter ones are padded. All but BYOL-S take
         somewhat more, so that whole windows fit: for 2.5 s YAMNet and VGGish take 2.895 s, VGG16
@@ -93,34 +96,24 @@ def load_encoder(
     OSError
         If there is nothing at that path, or it could not be downloaded.
     ImportError
-        If what reads the published weights is missing: PyTorch for BYOL-S, TensorFlow and
-        TensorFlow Hub for YAMNet and VGGish.
+        If what reads the weights is missing: PyTorch for BYOL-S; TensorFlow and TensorFlow Hub
+        for YAMNet and VGGish; `transformers` and PyTorch for wav2vec 2.0, HuBERT, WavLM and
+        Whisper.
     """
     if name not in ENCODERS:
         raise ValueError(f"encoder {name!r} is unknown; choose from {sorted(ENCODERS)}")
     record = ENCODERS[name]
     num_samples = record.count_samples(duration_seconds)
     if name == "byol_s":
-        if weights == "random":
-            arrays = draw_byol_s()
-        else:
-            arrays = read_byol_s(fetch_byol_s(record) if weights == "published" else Path(weights))
+        arrays = _get_arrays(record, weights, draw_byol_s, fetch_byol_s, read_byol_s)
         front_end, network = ByolFrontEnd(name="front_end"), build_byol_s(arrays)
         return Encoder(record, front_end, network, num_samples, _digest_arrays(arrays))
     if name == "vgg16":
-        if weights == "random":
-            arrays = draw_vgg16()
-        else:
-            arrays = read_vgg16(fetch_vgg16(record) if weights == "published" else Path(weights))
+        arrays = _get_arrays(record, weights, draw_vgg16, fetch_vgg16, read_vgg16)
         network = build_vgg16(arrays, num_windows=record.count_embeddings(num_samples))
         return Encoder(record, make_pictures, network, num_samples, _digest_arrays(arrays))
     if name == "vggish" and (trainable or weights == "random"):
-        if weights == "random":
-            arrays = draw_vggish()
-        elif weights == "published":
-            arrays = read_vggish(find_saved_model(record))
-        else:
-            arrays = read_vggish(Path(weights))
+        arrays = _get_arrays(record, weights, draw_vggish, find_saved_model, read_vggish)
         network = build_vggish(arrays, num_examples=record.count_embeddings(num_samples))
         front_end = VggishFrontEnd(name="front_end")
         return Encoder(record, front_end, network, num_samples, _digest_arrays(arrays))
@@ -128,11 +121,27 @@ def load_encoder(
         raise ValueError(
             f"{record.title} cannot be trained further; choose vggish, vgg16 or byol_s"
         )
+    if record.model_type is not None:
+        if weights == "random":
+            compute_states, digest, record = draw_transformer(record)
+        else:
+            compute_states, digest = load_transformer(record, weights)
+        network = make_layer_network(compute_states, record)
+        return Encoder(record, None, network, num_samples, digest)
     if weights == "random":
         return Encoder(record, None, draw_projection(record), num_samples, "random")
     folder = find_saved_model(record, weights)
     network = load_saved_model(folder, record)
     return Encoder(record, None, network, num_samples, digest_saved_model(folder))
+
+
+def _get_arrays(
+    record: EncoderRecord, weights: str | Path, draw: Callable, fetch: Callable, read: Callable
+) -> dict[str, np.ndarray]:
+    """Draw the weights, or read the published ones or one's own."""
+    if weights == "random":
+        return draw()
+    return read(fetch(record) if weights == "published" else Path(weights))
 
 
 def _digest_arrays(arrays: Mapping[str, np.ndarray]) -> str:
@@ -174,8 +183,10 @@ def prepare_recording(waveform: np.ndarray, encoder: Encoder) -> np.ndarray:
     Raises
     ------
     ValueError
-        If the encoder is a SavedModel, which cannot be trained further.
+        If the encoder is no Keras network, and so cannot be trained further.
     """
+    if encoder.record.model_type is not None:
+        raise ValueError(f"{encoder.record.title} cannot be trained further; extract_embeddings")
     if encoder.front_end is None:
         raise ValueError(
             f"{encoder.record.title} is loaded as a SavedModel, which is not trained further; "
@@ -192,7 +203,8 @@ def extract_embeddings(
     Returns
     -------
     Features
-        `values` has shape (utterances, embeddings, dimensions).
+        `values` has shape (utterances, embeddings, dimensions); of a model of `transformers` the
+        embeddings are its layers.
     """
     compute = partial(embed_recording, encoder=encoder)
     recipe = {"encoder": encoder.record.title, **_describe_encoder(encoder)}
@@ -213,7 +225,7 @@ def extract_inputs(
     Raises
     ------
     ValueError
-        If the encoder is a SavedModel, which cannot be trained further.
+        If the encoder is no Keras network, and so cannot be trained further.
     """
     compute = partial(prepare_recording, encoder=encoder)
     recipe = {"inputs_of": encoder.record.title, **_describe_encoder(encoder)}
@@ -251,3 +263,21 @@ def pool_embeddings(features: Features, how: str = "mean + maximum") -> Features
     pool = POOLINGS[how]
     description = {**features.description, "pooled": how}
     return Features(pool(features.values), pool(features.copies), description)
+
+
+def select_embedding(features: Features, number: int) -> Features:
+    """Keep one embedding of each utterance, which is one layer of a model of `transformers`.
+
+    Returns
+    -------
+    Features
+        `values` has shape (utterances, 1, dimensions), `copies` (utterances, copies, 1,
+        dimensions).
+
+    Raises
+    ------
+    IndexError
+        If there are fewer.
+    """
+    description = {**features.description, "embedding": number}
+    return Features(features.values[:, [number]], features.copies[:, :, [number]], description)

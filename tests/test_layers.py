@@ -9,6 +9,7 @@ from keras import ops
 from common.layers import (
     AttentionPooling,
     CosineTransform,
+    LayerWeighting,
     PositionEmbedding,
     add_residual_block,
     add_transformer_block,
@@ -54,6 +55,50 @@ def test_a_model_with_attention_saves_and_loads_in_safe_mode(units, tmp_path):
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras", safe_mode=True)
     assert loaded.layers[-1].units == units
+    np.testing.assert_array_equal(compute(loaded), compute(model))
+
+
+# Layers of an encoder
+
+
+def test_layer_weights_start_equal_and_average():
+    layer = LayerWeighting()
+    np.testing.assert_allclose(compute(layer), FRAMES.mean(axis=1), atol=1e-6)
+    assert layer.compute_output_shape(FRAMES.shape) == (3, 5)
+    assert LayerWeighting()(keras.Input((7, 5))).shape == (None, 5)
+    assert layer.count_params() == 7
+
+
+def test_layer_weights_are_a_softmax_and_weight_the_layers():
+    layer = LayerWeighting()
+    layer.build(FRAMES.shape)
+    scores = np.random.default_rng(1).normal(size=(7, 1)).astype(np.float32)
+    layer.set_weights([scores])
+    weights = ops.convert_to_numpy(layer.compute_weights())
+    np.testing.assert_allclose(weights, np.exp(scores) / np.exp(scores).sum(), atol=1e-6)
+    np.testing.assert_allclose(compute(layer), (weights * FRAMES).sum(axis=1), atol=1e-6)
+
+
+def test_layer_weights_find_the_layer_that_tells():
+    rng = np.random.default_rng(2)
+    targets = rng.integers(0, 2, size=256)
+    values = rng.normal(size=(256, 6, 4)).astype(np.float32)
+    values[:, 4] += 2 * (2 * targets[:, None] - 1)
+    inputs = keras.Input((6, 4))
+    layer = LayerWeighting(name="layer_weights")
+    model = keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid")(layer(inputs)))
+    model.compile(keras.optimizers.Adam(0.05), "binary_crossentropy")
+    model.fit(values, targets, epochs=10, verbose=0)
+    weights = ops.convert_to_numpy(layer.compute_weights())[:, 0]
+    assert weights.argmax() == 4 and weights[4] > 0.5
+
+
+def test_a_model_with_layer_weights_saves_and_loads_in_safe_mode(tmp_path):
+    inputs = keras.Input((7, 5))
+    model = keras.Model(inputs, LayerWeighting(name="layer_weights")(inputs))
+    model.layers[-1].set_weights([np.arange(7, dtype=np.float32)[:, None]])
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras", safe_mode=True)
     np.testing.assert_array_equal(compute(loaded), compute(model))
 
 
