@@ -1,5 +1,7 @@
 # `make` or `make help` lists what there is. Everything runs in .venv, which is made from
 # requirements.lock when it is missing or older than that file.
+# requirements-torch.txt and requirements-transformers.txt are extras for pretrained encoders;
+# add them with .venv/bin/pip install -r.
 
 PYTHON ?= python3
 VENV ?= .venv
