@@ -16,7 +16,7 @@ from common.cross_validation import Run
 from common.features import FeatureConfig, compute_features
 from common.pretrained import POOLINGS, Encoder, embed_recording, prepare_recording
 
-IRRELEVANT = {"augmentations", "audio", "start", "stage"}  # decide training, not features
+IRRELEVANT = {"augmentations", "audio", "normalise", "start", "stage"}  # of training alone
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def find_preparation(
     if recipe.keys() == known:
         return partial(compute_features, config=FeatureConfig(**recipe))
     kind = "inputs_of" if "inputs_of" in recipe else "encoder"
-    unknown = recipe.keys() - {kind, "weights", "num_samples", "trim_top_db", "pooled"}
+    unknown = recipe.keys() - {kind, "weights", "num_samples", "trim_top_db", "pooled", "embedding"}
     if unknown or kind not in recipe:
         raise ValueError(
             f"features with {sorted(unknown) or 'this recipe'} cannot be made of a recording; "
@@ -127,7 +127,7 @@ def find_preparation(
         )
     if kind == "inputs_of":
         return partial(prepare_recording, encoder=encoder)
-    if "pooled" in recipe:
-        pool = POOLINGS[recipe["pooled"]]
-        return lambda waveform: pool(embed_recording(waveform, encoder))
-    return partial(embed_recording, encoder=encoder)
+    pool = POOLINGS[recipe["pooled"]] if "pooled" in recipe else lambda values: values
+    number = recipe.get("embedding")
+    chosen = slice(None) if number is None else [number]
+    return lambda waveform: pool(embed_recording(waveform, encoder)[chosen])
