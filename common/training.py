@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from common import paths
 from common.augmentation import mask_spectrograms, mix_examples, shift_frames
+from common.sampling import SAMPLINGS, balance_rows, oversample_rows
 
 SCHEDULES = ("constant", "cosine", "step", "plateau")
 
@@ -43,6 +44,11 @@ class TrainingConfig:
     Loss: cross-entropy with `label_smoothing`; `focal_gamma` > 0 makes it focal (Lin et al.
     2017); `class_weights` weights each class by its inverse frequency in training.
 
+    Sampling of training rows: "shuffled" shows each row once per epoch; "oversampled" repeats
+    rows of rarer classes until all are as frequent as the most frequent one, so that an epoch
+    is longer; "balanced" fills every batch evenly with all classes, in an epoch of the usual
+    length, so that rows of frequent classes are seen less often than rows of rare ones.
+
     Augmentation of training batches: with `use_copies`, every epoch takes one version of each
     utterance, the original or one of its copies, at random; masks, shifts and mixup as in
     `common.augmentation`, 0 switching each off.
@@ -65,6 +71,7 @@ class TrainingConfig:
     label_smoothing: float = 0.1
     focal_gamma: float = 0.0
     class_weights: bool = False
+    sampling: str = "shuffled"
     use_copies: bool = True
     mixup_alpha: float = 0.2
     num_time_masks: int = 1
@@ -76,6 +83,8 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
             raise ValueError(f"schedule={self.schedule!r} is unknown; choose from {SCHEDULES}")
+        if self.sampling not in SAMPLINGS:
+            raise ValueError(f"sampling={self.sampling!r} is unknown; choose from {SAMPLINGS}")
         if self.monitor not in ("uar", "loss", None):
             raise ValueError(f"monitor={self.monitor!r} is unknown; choose 'uar', 'loss' or None")
         if self.monitor is None and (self.schedule == "plateau" or self.patience is not None):
@@ -177,20 +186,32 @@ class TrainingBatches(keras.utils.PyDataset):
         self.start_epoch(0)
 
     def start_epoch(self, epoch: int) -> None:
-        """Draw the order of the rows and which version of each is seen."""
+        """Draw the rows in their order, and which version of each is seen."""
         self.epoch = epoch
         rng = np.random.default_rng([self.seed, epoch])
-        self.order = rng.permutation(len(self.targets))
-        self.choice = rng.integers(0, self.versions.shape[1], size=len(self.targets))
+        if self.config.sampling == "shuffled":
+            self.order = rng.permutation(len(self.targets))
+            self.choice = self._draw_versions(rng)[self.order]
+            return
+        labels = self.targets.argmax(axis=1)
+        if self.config.sampling == "oversampled":
+            self.order = oversample_rows(labels, rng)
+        else:
+            self.order = balance_rows(labels, rng, batch_size=self.config.batch_size)
+        self.choice = self._draw_versions(rng)
+
+    def _draw_versions(self, rng: np.random.Generator) -> np.ndarray:
+        return rng.integers(0, self.versions.shape[1], size=len(self.order))
 
     def __len__(self) -> int:
-        return max(1, len(self.targets) // self.config.batch_size)
+        return max(1, len(self.order) // self.config.batch_size)
 
     def __getitem__(self, index: int):
         config = self.config
         rng = np.random.default_rng([self.seed, self.epoch, index])
-        rows = self.order[index * config.batch_size : (index + 1) * config.batch_size]
-        batch = self.versions[rows, self.choice[rows]]
+        places = slice(index * config.batch_size, (index + 1) * config.batch_size)
+        rows = self.order[places]
+        batch = self.versions[rows, self.choice[places]]
         targets = self.targets[rows]
         weights = (targets @ self.class_weights).astype(np.float32)
         if config.max_shift:

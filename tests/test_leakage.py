@@ -11,6 +11,7 @@ from common import cross_validation, splits
 from common.corpora import EMOTIONS, load_corpus
 from common.cross_validation import cross_validate, train_fold
 from common.features import Features, Normaliser, fit_normaliser
+from common.sampling import SAMPLINGS
 from common.splits import Fold, check_folds, make_folds
 from common.training import TrainingBatches, TrainingConfig
 from tests.speech_tables import make_features, make_speakers
@@ -87,7 +88,8 @@ def encode_rows(table) -> Features:
     return Features(values, np.stack([values + 0.25, values + 0.5], axis=1), {"rows": "encoded"})
 
 
-def test_each_part_gets_its_own_rows_and_their_labels(table, fold, watch, monkeypatch):
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_each_part_gets_its_own_rows_and_their_labels(table, fold, watch, monkeypatch, sampling):
     identity = Normaliser(np.zeros(6, dtype=np.float32), np.ones(6, dtype=np.float32))
     monkeypatch.setattr(cross_validation, "fit_normaliser", lambda values: identity)
     train, validation, tested, _ = watch(encode_rows(table))
@@ -98,7 +100,7 @@ def test_each_part_gets_its_own_rows_and_their_labels(table, fold, watch, monkey
     assert validation.copies is None
     np.testing.assert_array_equal(tested[:, 0, 0], fold.test)  # no copy among them
 
-    batches = TrainingBatches(train, config=CONFIG, seed=0)
+    batches = TrainingBatches(train, config=replace(CONFIG, sampling=sampling), seed=0)
     seen = set()
     for epoch in range(40):
         batches.start_epoch(epoch)

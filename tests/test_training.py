@@ -88,6 +88,7 @@ def test_steps_and_plateaus_halve_the_rate():
     ("setting", "message"),
     [
         ({"schedule": "linear"}, "schedule='linear' is unknown; choose from"),
+        ({"sampling": "random"}, "sampling='random' is unknown; choose from .*'balanced'"),
         ({"monitor": "wa"}, "monitor='wa' is unknown; choose 'uar', 'loss' or None"),
         ({"monitor": None, "patience": 5}, "nothing for schedule='cosine', patience=5 to watch"),
         ({"monitor": None, "schedule": "plateau"}, "nothing for schedule='plateau'"),
@@ -130,7 +131,7 @@ def test_plain_batches_are_the_rows_each_once():
     np.testing.assert_array_equal(seen[order[0]], FEATURES.values[order[1]])
     with_copies = make_batches(**plain)
     batch, targets = with_copies[0]
-    rows, choice = with_copies.order[:8], with_copies.choice[with_copies.order[:8]]
+    rows, choice = with_copies.order[:8], with_copies.choice[:8]
     both = np.stack([FEATURES.values, FEATURES.copies[:, 0]], axis=1)
     np.testing.assert_array_equal(batch, both[rows, choice])
     assert len(set(choice)) == 2
@@ -143,6 +144,98 @@ def test_class_weights_balance_the_classes():
     batches = TrainingBatches(Examples(np.zeros((16, 3, 2), "f"), targets), config=config, seed=0)
     _, seen, weights = batches[0]
     assert (seen * weights[:, None]).sum(axis=0) == pytest.approx([8, 8])
+
+
+PLAIN = {"max_shift": 0, "num_time_masks": 0, "num_frequency_masks": 0, "mixup_alpha": 0.0}
+UNEVEN = (20, 9, 5)  # rows of each class
+
+
+def make_uneven_batches(**settings) -> TrainingBatches:
+    """Batches whose values are the row's number, and 0.5 more in its copy."""
+    labels = np.repeat(np.arange(3), UNEVEN)
+    values = np.broadcast_to(np.arange(34.0)[:, None, None], (34, 3, 2)).astype(np.float32)
+    examples = Examples(values, np.eye(3, dtype=np.float32)[labels], values[:, None] + 0.5)
+    config = replace(CONFIG, **{"batch_size": 8, **PLAIN, **settings})
+    return TrainingBatches(examples, config=config, seed=0)
+
+
+def read_epoch(batches: TrainingBatches) -> tuple[np.ndarray, np.ndarray]:
+    """Values and labels of all batches of an epoch; each row comes with its own label."""
+    values, targets = zip(*(batches[index] for index in range(len(batches))), strict=True)
+    values, labels = np.stack(values)[..., 0, 0], np.stack(targets).argmax(axis=-1)
+    np.testing.assert_array_equal(
+        labels, np.repeat(np.arange(3), UNEVEN)[np.floor(values).astype(int)]
+    )
+    return values, labels
+
+
+def test_shuffled_batches_are_drawn_as_they_always_were():
+    batches = make_uneven_batches()
+    batches.start_epoch(4)
+    rng = np.random.default_rng([0, 4])
+    rows, versions = rng.permutation(34), rng.integers(0, 2, size=34)
+    expected = rows[:32] + 0.5 * versions[rows[:32]]
+    np.testing.assert_array_equal(read_epoch(batches)[0].ravel(), expected)
+
+
+def test_oversampling_makes_all_classes_as_frequent_as_the_most_frequent_one():
+    batches = make_uneven_batches(sampling="oversampled", batch_size=60)
+    assert len(batches) == 1 and len(make_uneven_batches(sampling="oversampled")) == 60 // 8
+    values, labels = read_epoch(batches)
+    assert np.bincount(labels.ravel()).tolist() == [20, 20, 20]
+    times = np.bincount(np.floor(values).astype(int).ravel())
+    assert set(times[:20]) == {1} and set(times[20:29]) == {2, 3} and set(times[29:]) == {4}
+    repeated = values[np.floor(values) == 29]
+    seen = set(repeated)
+    for epoch in range(1, 4):
+        batches.start_epoch(epoch)
+        seen |= set(read_epoch(batches)[0][np.floor(read_epoch(batches)[0]) == 29])
+    assert seen == {29.0, 29.5}  # each repetition draws its own version
+
+
+def test_balanced_batches_hold_all_classes_evenly():
+    batches = make_uneven_batches(sampling="balanced")
+    assert len(batches) == 34 // 8
+    extra = []
+    for epoch in range(6):
+        batches.start_epoch(epoch)
+        values, labels = read_epoch(batches)
+        counts = np.stack([np.bincount(row, minlength=3) for row in labels])
+        assert counts.min() == 2 and counts.max() == 3 and set(counts.sum(axis=1)) == {8}
+        extra.extend(counts.argmin(axis=1))
+        times = np.bincount(np.floor(values).astype(int).ravel(), minlength=34)
+        assert times[:20].max() == 1  # more rows than places
+        for members in (times[20:29], times[29:]):
+            assert members.max() - members.min() <= 1
+    assert set(extra) == {0, 1, 2}  # the places left over go round
+    whole = make_uneven_batches(sampling="balanced", batch_size=50)
+    assert len(whole) == 1 and np.bincount(read_epoch(whole)[1].ravel()).min() == 11
+
+
+@pytest.mark.parametrize("sampling", ["oversampled", "balanced"])
+def test_sampled_batches_follow_from_seed_epoch_and_number(sampling):
+    settings = {"sampling": sampling, "max_shift": 2, "mixup_alpha": 0.2}
+    first, second = make_uneven_batches(**settings), make_uneven_batches(**settings)
+    second.start_epoch(9)
+    epochs = []
+    for epoch in (1, 2):
+        first.start_epoch(epoch)
+        second.start_epoch(epoch)
+        second[3]
+        epochs.append(first[1])
+        for one, two in zip(first[1], second[1], strict=True):
+            np.testing.assert_array_equal(one, two)
+    assert not np.array_equal(epochs[0][0], epochs[1][0])
+
+
+def test_a_class_without_training_rows_is_not_sampled():
+    targets = np.eye(4, dtype=np.float32)[[0] * 6 + [2] * 2]
+    for sampling in ("oversampled", "balanced"):
+        config = replace(CONFIG, sampling=sampling, batch_size=8, **PLAIN)
+        examples = Examples(np.zeros((8, 3, 2), "f"), targets)
+        _, seen = TrainingBatches(examples, config=config, seed=0)[0]
+        assert seen.sum(axis=0)[[1, 3]].tolist() == [0, 0]
+        assert seen.sum(axis=0)[2] >= 3
 
 
 # The choice of the epoch
@@ -283,6 +376,7 @@ def test_without_a_monitor_the_last_epoch_is_kept(tmp_path):
     "settings",
     [
         {"focal_gamma": 2.0, "class_weights": True},
+        {"sampling": "balanced"},
         {"ema_momentum": None},
         {"schedule": "plateau", "monitor": "loss"},
         {"use_copies": False, "mixup_alpha": 0.0, "label_smoothing": 0.0},
