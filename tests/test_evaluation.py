@@ -18,6 +18,7 @@ from common.evaluation import (
     METRICS,
     average_predictions,
     compare_predictions,
+    compare_recalls,
     count_confusions,
     describe_difference,
     measure_calibration,
@@ -347,6 +348,50 @@ def test_systems_tested_on_other_utterances_are_not_compared(predictions):
         compare_predictions(predictions, relabelled)
     with pytest.raises(ValueError, match="'accuracy'"):
         compare_predictions(predictions, predictions, metric="accuracy")
+
+
+def test_recalls_are_compared_on_the_same_resamples_as_the_uar(predictions):
+    other = make_predictions(seeds=(7,), random_seed=5)
+    compared = compare_recalls(predictions, other)
+    whole = compare_predictions(predictions, other)
+    assert compared.loc["uar"].to_dict() == pytest.approx(
+        {name: whole[name] for name in ("difference", "low", "high")}
+    )
+    recalls = report_classes(predictions)["recall"] - report_classes(other)["recall"]
+    assert list(compared.index) == ["uar", *recalls.index]
+    np.testing.assert_allclose(compared["difference"].iloc[1:], recalls)
+    assert (compared["low"] <= compared["difference"]).all()
+    assert (compared["difference"] <= compared["high"]).all()
+    mirrored = compare_recalls(other, predictions)
+    np.testing.assert_allclose(mirrored["low"], -compared["high"], atol=1e-12)
+
+
+def test_one_emotion_that_is_lost_is_the_one_that_differs(predictions):
+    worse = predictions.copy()
+    lost = worse["true_label"] == "sad"
+    worse.loc[lost, "predicted_label"] = "happy"
+    worse["correct"] = worse["true_label"] == worse["predicted_label"]
+    compared = compare_recalls(worse, predictions)
+    changed = compared.index[(compared["low"] > 0) | (compared["high"] < 0)]
+    assert list(changed) == ["uar", "sad"]
+    recall = report_classes(predictions)["recall"]["sad"]
+    assert compared.loc["sad", "difference"] == pytest.approx(-recall)
+    others = compared.drop(index=["uar", "sad"])
+    assert (others == 0).all(axis=None)
+
+
+def test_an_emotion_that_some_resamples_lack_keeps_an_interval():
+    true = ["happy"] * 30 + ["sad"] * 2
+    first = make_labelled(true, ["happy"] * 31 + ["sad"])
+    second = first.assign(predicted_label="happy", correct=first["true_label"] == "happy")
+    compared = compare_recalls(first, second)
+    assert compared.loc["sad", "difference"] == 0.5
+    assert compared.notna().all(axis=None)
+
+
+def test_recalls_of_systems_tested_on_other_utterances_are_not_compared(predictions):
+    with pytest.raises(ValueError, match="same utterances"):
+        compare_recalls(predictions, predictions[predictions["speaker"] != "02"])
 
 
 def test_tabulated_scores_are_the_summaries_in_per_cent(predictions):
