@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pandas as pd
 
+import common.layers  # noqa: F401 - saved models may hold any of them
 from common import paths
 from common.audio import load_waveform
 from common.cross_validation import Run

@@ -1,5 +1,9 @@
 """A saved model with its preparation says of a recording what it said in the test."""
 
+import subprocess
+import sys
+from io import StringIO
+
 import keras
 import numpy as np
 import pandas as pd
@@ -11,6 +15,8 @@ from common.corpora import load_corpus
 from common.cross_validation import cross_validate
 from common.features import FeatureConfig, extract_features
 from common.inference import EmotionRecognizer
+from common.layers import AttentionPooling
+from common.paths import ROOT
 from common.pretrained import extract_embeddings, extract_inputs, load_encoder, pool_embeddings
 from common.training import TrainingConfig
 
@@ -68,6 +74,24 @@ def test_recordings_of_any_rate_and_channels_are_heard_alike(table, tmp_path):
     soundfile.write(tmp_path / "stereo.wav", np.stack([waveform, waveform], axis=1), rate)
     pd.testing.assert_series_equal(
         recognizer.predict_file(tmp_path / "stereo.wav"), recognizer.predict(waveform), atol=1e-3
+    )
+
+
+def test_a_saved_recognizer_needs_one_import(table, tmp_path):
+    inputs = keras.Input(FEATURES.shape)
+    outputs = layers.Dense(8, activation="softmax")(AttentionPooling(4)(inputs))
+    recipe = extract_features(table, FEATURES).description
+    recognizer = EmotionRecognizer(keras.Model(inputs, outputs), tuple("abcdefgh"), recipe)
+    recognizer.save(tmp_path / "saved")
+    code = (
+        "import sys; from common.inference import EmotionRecognizer; "
+        "print(EmotionRecognizer.load(sys.argv[1]).predict_file(sys.argv[2]).to_json())"
+    )
+    command = [sys.executable, "-c", code, tmp_path / "saved", table["path"][0]]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    expected = recognizer.predict_file(table["path"][0])
+    assert pd.read_json(StringIO(found), typ="series").to_dict() == pytest.approx(
+        expected.to_dict(), abs=1e-4
     )
 
 
