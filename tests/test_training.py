@@ -413,7 +413,7 @@ def test_a_run_killed_in_the_middle_of_an_epoch_continues_exactly(
 
     def die(batches, index):
         if batches.epoch == epoch and index == batch:
-            raise Killed
+            raise Killed("Killed")
         return get(batches, index)
 
     with monkeypatch.context() as patch:
