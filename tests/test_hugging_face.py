@@ -12,7 +12,6 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
-import soundfile
 from keras import layers
 
 from common import hugging_face, paths, pretrained
@@ -31,7 +30,7 @@ from common.pretrained import (
     select_embedding,
 )
 from common.results import read_predictions
-from common.training import TrainingConfig
+from tests.speech_tables import PLAIN_CONFIG, write_recordings
 
 KINDS = ("wav2vec2", "hubert", "wavlm", "whisper")
 RNG = np.random.default_rng(0)
@@ -217,18 +216,11 @@ def test_records_name_the_layers_of_what_is_published():
 
 def make_table(folder: Path) -> pd.DataFrame:
     """Six speakers, two emotions that differ in loudness alone."""
-    rows = []
-    for speaker in range(6):
-        for number in range(6):
-            emotion = ("sad", "angry")[number % 2]
-            path = folder / f"{speaker}_{number}.wav"
-            rng = np.random.default_rng([speaker, number])
-            level = 0.02 * (1 + 4 * (number % 2))
-            soundfile.write(path, level * rng.standard_normal(12_000 + 500 * number), 16_000)
-            facts = {"utterance": f"own/{speaker}_{number}", "path": str(path), "corpus": "own"}
-            facts |= {"speaker": str(speaker), "gender": "female", "emotion": emotion}
-            rows.append({**facts, "audio_hash": f"{speaker}{number}".ljust(64, "0")})
-    return pd.DataFrame(rows)
+
+    def make_noise(number: int, rng: np.random.Generator) -> np.ndarray:
+        return 0.02 * (1 + 4 * (number % 2)) * rng.standard_normal(12_000 + 500 * number)
+
+    return write_recordings(folder, make_noise, emotions=("sad", "angry") * 3)
 
 
 def build_head(input_shape, num_classes):
@@ -239,17 +231,7 @@ def build_head(input_shape, num_classes):
     return keras.Model(inputs, layers.Dense(num_classes, activation="softmax", name="emotions")(x))
 
 
-HEAD_CONFIG = TrainingConfig(
-    epochs=20,
-    batch_size=6,
-    learning_rate=0.003,
-    ema_momentum=None,
-    monitor=None,
-    mixup_alpha=0,
-    num_time_masks=0,
-    num_frequency_masks=0,
-    max_shift=0,
-)
+HEAD_CONFIG = replace(PLAIN_CONFIG, epochs=20, learning_rate=0.003)
 
 
 def check_the_whole_path(folder: Path, kind: str, weights, monkeypatch) -> None:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from pathlib import Path
 
@@ -352,12 +353,29 @@ def test_execute_in_place_replaces_a_notebook_that_runs(beside_clone, capsys):
     assert nbformat.read(path, as_version=4).cells[-1].outputs[0].text == "ravdess\n"
 
 
+@pytest.fixture(scope="module")
+def executions(request, tmp_path_factory):
+    """Start the notebooks under test, two at a time: a kernel keeps one core busy."""
+    name = test_notebook_runs_on_the_sample_corpus.__name__
+    selected = [
+        item.callspec.params["path"] for item in request.session.items if item.originalname == name
+    ]
+    folder = tmp_path_factory.mktemp("executed")
+
+    def run(path):
+        parameters = read_sample_parameters(nbformat.read(path, as_version=4))
+        return execute_notebook(path, parameters=parameters, folder=folder)
+
+    pool = ThreadPoolExecutor(max_workers=2)
+    yield {path: pool.submit(run, path) for path in selected}
+    pool.shutdown(cancel_futures=True)
+
+
 @pytest.mark.parametrize("path", list_notebooks(), ids=lambda path: path.stem)
-def test_notebook_runs_on_the_sample_corpus(path, tmp_path):
+def test_notebook_runs_on_the_sample_corpus(path, executions):
     notebook = nbformat.read(path, as_version=4)
-    parameters = read_sample_parameters(notebook)
-    assert set(parameters) <= set(read_parameters(notebook))
-    executed = execute_notebook(path, parameters=parameters, folder=tmp_path)
+    assert set(read_sample_parameters(notebook)) <= set(read_parameters(notebook))
+    executed = executions[path].result()
     outputs = [output for cell in executed.cells for output in cell.get("outputs", [])]
     assert [output for output in outputs if output.get("name") == "stderr"] == []
     assert "synthetic" in json.dumps(outputs[0]).lower(), "the first output must say so"

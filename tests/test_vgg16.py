@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import requests
-import soundfile
 from keras import layers, ops
 
 from common import paths
@@ -27,7 +26,6 @@ from common.pretrained import (
     load_encoder,
     prepare_recording,
 )
-from common.training import TrainingConfig
 from common.vgg16 import (
     CONVOLUTIONS,
     PICTURE,
@@ -37,6 +35,7 @@ from common.vgg16 import (
     make_pictures,
     read_vgg16,
 )
+from tests.speech_tables import PLAIN_CONFIG, write_recordings
 
 RECORD = ENCODERS["vgg16"]
 RNG = np.random.default_rng(0)
@@ -314,19 +313,16 @@ def test_the_record_names_the_file_of_keras():
 
 
 def make_table(folder: Path) -> pd.DataFrame:
-    rows = []
-    for speaker in range(7):
-        for number, emotion in enumerate(("angry", "calm", "sad") * 3):
-            path = folder / f"{speaker}_{number}.wav"
-            rng = np.random.default_rng([speaker, number])
-            pitch = 200 * 2 ** (number % 3) * rng.uniform(0.95, 1.05)  # an octave apart
-            tone = np.sign(np.sin(2 * np.pi * pitch * np.arange(20_000) / 16_000))
-            soundfile.write(path, 0.3 * tone + 0.001 * rng.standard_normal(20_000), 16_000)
-            name = f"own/{speaker}_{number}"
-            facts = {"utterance": name, "path": str(path), "corpus": "own", "emotion": emotion}
-            facts |= {"speaker": str(speaker), "gender": "female"}
-            rows.append({**facts, "audio_hash": f"{speaker}{number}".ljust(64, "0")})
-    return pd.DataFrame(rows)
+    """Seven speakers, three emotions that differ in pitch, an octave apart."""
+
+    def make_tone(number: int, rng: np.random.Generator) -> np.ndarray:
+        pitch = 200 * 2 ** (number % 3) * rng.uniform(0.95, 1.05)
+        tone = np.sign(np.sin(2 * np.pi * pitch * np.arange(20_000) / 16_000))
+        return 0.3 * tone + 0.001 * rng.standard_normal(20_000)
+
+    return write_recordings(
+        folder, make_tone, emotions=("angry", "calm", "sad") * 3, num_speakers=7
+    )
 
 
 def build_head(input_shape, num_classes):
@@ -340,17 +336,7 @@ def add_head(embeddings, num_classes):
     return build_head(embeddings.shape[1:], num_classes)(embeddings)
 
 
-CONFIG = TrainingConfig(
-    epochs=25,
-    batch_size=6,
-    learning_rate=0.01,
-    ema_momentum=None,
-    monitor=None,
-    mixup_alpha=0,
-    num_time_masks=0,
-    num_frequency_masks=0,
-    max_shift=0,
-)
+CONFIG = replace(PLAIN_CONFIG, epochs=25, learning_rate=0.01)
 
 
 def predict_again(run, table, encoder, prepare) -> tuple[np.ndarray, np.ndarray]:

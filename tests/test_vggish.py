@@ -5,6 +5,7 @@ import os
 import sys
 import tarfile
 import urllib.error
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +13,6 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
-import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 from keras import layers, ops
@@ -33,7 +33,6 @@ from common.pretrained import (
 )
 from common.results import read_predictions
 from common.saved_models import find_saved_model
-from common.training import TrainingConfig
 from common.vggish import (
     PUBLISHED_WIDTHS,
     SCOPES,
@@ -46,6 +45,7 @@ from common.vggish import (
     read_vggish,
     shape_vggish,
 )
+from tests.speech_tables import PLAIN_CONFIG, write_recordings
 
 REAL_YAMNET = paths.ROOT / "data" / "pretrained" / "yamnet"
 RNG = np.random.default_rng(0)
@@ -143,18 +143,12 @@ def test_the_folder_in_pretrained_is_used_before_the_network(folder):
 
 
 def make_table(folder: Path) -> pd.DataFrame:
-    rows = []
-    for speaker in range(6):
-        for number, emotion in enumerate(("angry", "calm", "sad") * 2):
-            path = folder / f"{speaker}_{number}.wav"
-            level = 0.1 * (1 + number % 3)
-            waveform = level * np.random.default_rng([speaker, number]).standard_normal(24_000)
-            soundfile.write(path, waveform, 16_000)
-            name = f"own/{speaker}_{number}"
-            facts = {"utterance": name, "path": str(path), "corpus": "own", "emotion": emotion}
-            facts |= {"speaker": str(speaker), "gender": "female"}
-            rows.append({**facts, "audio_hash": f"{speaker}{number}".ljust(64, "0")})
-    return pd.DataFrame(rows)
+    """Six speakers, three emotions that differ in loudness alone."""
+
+    def make_noise(number: int, rng: np.random.Generator) -> np.ndarray:
+        return 0.1 * (1 + number % 3) * rng.standard_normal(24_000)
+
+    return write_recordings(folder, make_noise, emotions=("angry", "calm", "sad") * 2)
 
 
 def build_head(input_shape, num_classes):
@@ -163,17 +157,7 @@ def build_head(input_shape, num_classes):
     return keras.Model(inputs, layers.Dense(num_classes, activation="softmax", name="emotions")(x))
 
 
-HEAD_CONFIG = TrainingConfig(
-    epochs=12,
-    batch_size=6,
-    learning_rate=0.02,
-    ema_momentum=None,
-    monitor=None,
-    mixup_alpha=0,
-    num_time_masks=0,
-    num_frequency_masks=0,
-    max_shift=0,
-)
+HEAD_CONFIG = replace(PLAIN_CONFIG, epochs=12, learning_rate=0.02)
 
 
 @pytest.mark.parametrize("name", ["yamnet", "vggish"])
