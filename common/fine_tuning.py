@@ -74,7 +74,7 @@ def make_stage(
         network = keras.models.clone_model(encoder.network)
         network.set_weights(encoder.network.get_weights())
         for layer in network.layers:
-            layer.trainable = layer.name.startswith(starts)
+            layer.trainable = not layer.weights or layer.name.startswith(starts)
         values = keras.Input(input_shape, name=encoder.network.input.name)
         outputs = add_head(network(values), num_classes)
         model = keras.Model(values, outputs, name=f"{network.name}_transfer")

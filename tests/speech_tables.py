@@ -76,13 +76,19 @@ def make_speakers(
 
 
 def make_features(
-    table: pd.DataFrame, *, by: str = "emotion", strength: float = 1.5, num_copies: int = 1, seed=0
+    table: pd.DataFrame,
+    *,
+    by: str = "emotion",
+    strength: float = 1.5,
+    num_copies: int = 1,
+    shape: tuple[int, int] = (12, 6),
+    seed: int = 0,
 ) -> Features:
-    """Noise of shape (rows, 12, 6) plus a pattern for each value of the column `by`."""
+    """Noise of shape (rows, *shape) plus a pattern for each value of the column `by`."""
     rng = np.random.default_rng(seed)
-    patterns = {value: rng.normal(size=6) for value in sorted(table[by].unique())}
+    patterns = {value: rng.normal(size=shape[1]) for value in sorted(table[by].unique())}
     pattern = np.stack([patterns[value] for value in table[by]])[:, None, None, :]
-    noise = rng.normal(size=(len(table), 1 + num_copies, 12, 6))
+    noise = rng.normal(size=(len(table), 1 + num_copies, *shape))
     stacked = (strength * pattern + noise).astype(np.float32)
     recipe = {"toy": [by, strength, num_copies, seed]}
     return Features(stacked[:, 0], stacked[:, 1:], recipe)

@@ -17,10 +17,12 @@ from common.results import load_results
 BACKENDS = ("tensorflow", "jax")
 SCRIPT = """
 import json, sys
+from dataclasses import replace
 from pathlib import Path
 import keras, numpy as np
 from keras import layers
 from common.cross_validation import build_seeded, cross_validate
+from common.fine_tuning import make_stage
 from common.layers import *
 from common.pretrained import load_encoder
 from common.training import TrainingConfig
@@ -76,6 +78,26 @@ run = cross_validate(
     build_model, table, make_features(table, strength=3.0), protocol="speaker_5fold",
     config=config, only_folds=[1], runs_folder=folder / keras.backend.backend(),
 )
+
+def add_head(embeddings, num_classes):
+    x = layers.GlobalAveragePooling1D(name="average")(embeddings)
+    return layers.Dense(num_classes, activation="softmax", name="emotions")(x)
+
+encoder = load_encoder("byol_s", weights="random")
+stage = cross_validate(
+    make_stage(add_head, encoder, ("byol_3_conv", "byol_4", "byol_5")), table,
+    replace(make_features(table, strength=1.0, shape=(24, 64)), normalise=False),
+    protocol="speaker_5fold", only_folds=[1], runs_folder=folder / keras.backend.backend(),
+    config=replace(config, epochs=3, learning_rate=1e-3, monitor=None,
+                   learning_rate_factors=(("byol_3", 0.5),)),
+)
+network = stage.load_model(seed=0, fold=1).get_layer("byol_s_transfer").get_layer("byol_s")
+moved = sorted(
+    layer.name for layer, start in zip(network.layers, encoder.network.layers, strict=True)
+    if any(map(np.any, map(np.subtract, layer.get_weights(), start.get_weights())))
+)
+checks["further"] = {"moved": moved, "loss": stage.history["loss"].tolist()}
+
 facts = {"key": run.folder.name, "backend": run.description["backend"],
          "wa": float(run.predictions["correct"].mean()), "loss": run.history["loss"].tolist()}
 (folder / f"{keras.backend.backend()}.json").write_text(json.dumps(facts | {"checks": checks}))
@@ -150,6 +172,13 @@ def test_training_works(backend, folder):
     assert facts["backend"] == backend
     assert facts["loss"][-1] < facts["loss"][0]
     assert facts["wa"] > 0.6  # chance is 0.25
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_encoder_is_trained_further_above_its_frozen_layers(backend, folder):
+    facts = json.loads((folder / f"{backend}.json").read_text())["checks"]["further"]
+    assert facts["moved"] == ["byol_3_conv", "byol_4_dense", "byol_5_dense"]
+    assert facts["loss"][-1] < facts["loss"][0]
 
 
 def test_a_run_of_one_backend_is_found_by_the_other(folder):
