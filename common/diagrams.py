@@ -81,7 +81,8 @@ def _place_groups(depth: dict[str, int], edges: set) -> dict[str, tuple[float, i
 
 def _label_group(group: str, layers: list[keras.Layer]) -> str:
     shape = " × ".join(str(size) for size in layers[-1].output.shape[1:])
-    kinds = {type(layer).__name__ for layer in layers if layer.count_params()}
+    parts = [part for layer in layers for part in getattr(layer, "layers", [layer])]
+    kinds = {type(part).__name__ for part in parts if part.count_params()}
     kinds -= {"BatchNormalization", "LayerNormalization"}
     names = ", ".join(sorted(kinds)) or type(layers[-1]).__name__
     weights = sum(layer.count_params() for layer in layers)

@@ -116,6 +116,41 @@ class PositionEmbedding(layers.Layer):
         return frames + self.positions
 
 
+@keras.saving.register_keras_serializable(package="ser")
+class Rematerialized(layers.Wrapper):
+    """A layer or a small network that keeps its input alone for the backward pass.
+
+    What lies between is computed once more when the gradient needs it (gradient checkpointing;
+    Chen et al., "Training deep nets with sublinear memory cost", 2016): the same result in less
+    memory and more time, except that JAX's compiler for CPUs keeps everything all the same.
+    `keras.RematScope` does not take layers that tell training from inference; this does. What is
+    random would be drawn anew, so dropout belongs outside.
+
+    Call: as what it wraps.
+
+    Raises
+    ------
+    ValueError
+        If a variable inside is not trained, as dropout and batch normalisation have.
+    """
+
+    def build(self, input_shape=None) -> None:
+        super().build(input_shape)
+        names = [variable.path for variable in self.layer.non_trainable_variables]
+        if names:
+            raise ValueError(
+                f"{self.layer.name} cannot be computed twice: {names[0]} would change; leave "
+                "dropout, batch normalisation and frozen weights outside"
+            )
+
+    def call(self, inputs):
+        # JAX remembers a function that it has traced, and with it the weights of that moment.
+        return keras.remat(lambda values: self.layer(values))(inputs)
+
+    def compute_output_shape(self, input_shape):
+        return self.layer.compute_output_shape(input_shape)
+
+
 def add_residual_block(image, filters: int, *, pool=2, dropout: float = 0.1, name: str):
     """Two convolutions over time and frequency, pooling after the first, beside a shortcut.
 

@@ -48,6 +48,13 @@ def test_boxes_name_the_shape_and_the_weights():
     assert any(f"4 × 4 × 4 · {weights:,} weights" in text for text in texts)
 
 
+def test_a_box_of_a_network_inside_names_its_layers():
+    inputs = keras.Input((9, 8), name="log_mel")
+    part = keras.Sequential([keras.Input((9, 8)), layers.LSTM(4), layers.Dense(2)], name="part")
+    texts = [text.get_text() for text in plot_architecture(keras.Model(inputs, part(inputs))).texts]
+    assert f"part  (Dense, LSTM)\n2 · {part.count_params():,} weights" in texts
+
+
 def test_branches_stand_side_by_side_each_in_its_own_column():
     inputs = keras.Input((9, 8), name="log_mel")
     ends = []

@@ -11,6 +11,7 @@ from common.layers import (
     CosineTransform,
     LayerWeighting,
     PositionEmbedding,
+    Rematerialized,
     add_residual_block,
     add_transformer_block,
 )
@@ -252,6 +253,37 @@ def test_a_transformer_block_that_computes_nothing_passes_its_input_on():
     np.testing.assert_array_equal(compute(model, STEPS), STEPS)
 
 
+def build_attention(**settings) -> keras.Model:
+    inputs = keras.Input((7, 8))
+    x = keras.layers.LayerNormalization()(inputs)
+    x = keras.layers.MultiHeadAttention(2, 4, **settings)(x, x)
+    return keras.Model(inputs, keras.layers.Dense(8, activation="gelu")(x), name="attend")
+
+
+def test_rematerialized_layers_learn_the_same():
+    part = build_attention()
+    trained = []
+    for wrap in (lambda layer: layer, Rematerialized):
+        copy = keras.models.clone_model(part)
+        copy.set_weights(part.get_weights())
+        inputs = keras.Input((7, 8))
+        x = keras.layers.Dropout(0.3, seed=1)(wrap(copy)(inputs))
+        model = keras.Model(inputs, keras.layers.GlobalAveragePooling1D()(x))
+        model.compile(keras.optimizers.SGD(0.5), "mse")
+        for _ in range(3):
+            model.train_on_batch(STEPS, np.ones((3, 8)))
+        trained.append(copy.get_weights())
+    for plain, rematerialized in zip(*trained, strict=True):
+        np.testing.assert_allclose(rematerialized, plain, atol=1e-5)
+    moved = [np.abs(a - b).max() for a, b in zip(part.get_weights(), trained[0], strict=True)]
+    assert max(moved) > 0.01
+
+
+def test_what_is_random_cannot_be_rematerialized():
+    with pytest.raises(ValueError, match=r"attend cannot be computed twice: .* leave dropout"):
+        Rematerialized(build_attention(dropout=0.1))(keras.Input((7, 8)))
+
+
 def test_dropout_acts_in_training_alone():
     model = build_transformer()
     first, second = (ops.convert_to_numpy(model(STEPS, training=True)) for _ in range(2))
@@ -265,6 +297,7 @@ def test_a_model_of_all_blocks_saves_and_loads_in_safe_mode(tmp_path):
     x = keras.layers.Reshape((6, 16))(x)
     x = PositionEmbedding(name="positions")(x)
     x = add_transformer_block(x, num_heads=2, hidden_units=8, dropout=0.1, name="transformer")
+    x = Rematerialized(keras.layers.Dense(5, name="dense"), name="rematerialized")(x)
     model = keras.Model(inputs, AttentionPooling(4, name="pooling")(x))
     rng = np.random.default_rng(4)
     model.set_weights([rng.uniform(0.1, 1, weight.shape) for weight in model.get_weights()])
