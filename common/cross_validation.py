@@ -260,9 +260,11 @@ def describe_model(model: keras.Model) -> str:
     """
     parts = list(model._flatten_layers())
     operations = [step for part in parts for step in getattr(part, "operations", ())]
-    names: dict[str, str] = {}
+    steps = {id(step) for step in operations}
+    numbers: dict[tuple[bool, str], str] = {}  # a layer inside another may share a step's name
     for part in [*parts, *operations]:
-        names.setdefault(part.name, f"part_{len(names)}")
+        numbers.setdefault((id(part) in steps, part.name), f"part_{len(numbers)}")
+    names = {name: number for (_, name), number in sorted(numbers.items())}  # steps prevail
 
     def rename(value, *, is_name: bool = False):
         if isinstance(value, dict):

@@ -524,8 +524,19 @@ def build_with_a_layer_called_like_an_activation():
     return keras.Model(inputs, layers.Dense(3, activation="softmax")(frames))
 
 
+def build_with_a_step_called_like_a_part_of_another():
+    inputs = keras.Input((5, 2))
+    x = layers.MultiHeadAttention(2, 2)(inputs, inputs)  # holds a layer, at first named "dropout"
+    return keras.Model(inputs, layers.Dropout(0.1, name="dropout")(x))
+
+
 @pytest.mark.parametrize(
-    "build", [build_with_operations, build_with_a_layer_called_like_an_activation]
+    "build",
+    [
+        build_with_operations,
+        build_with_a_layer_called_like_an_activation,
+        build_with_a_step_called_like_a_part_of_another,
+    ],
 )
 def test_names_that_keras_numbers_do_not_count(build):
     keras.utils.clear_session()
