@@ -12,8 +12,9 @@ from sklearn.base import ClassifierMixin, clone
 
 from common import paths
 from common.cross_validation import Run, describe_data, tabulate_predictions
-from common.evaluation import order_emotions
-from common.features import Features, digest
+from common.emotions import order_emotions
+from common.features import Features
+from common.files import digest
 from common.splits import make_folds
 
 

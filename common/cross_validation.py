@@ -19,11 +19,13 @@ import pandas as pd
 from joblib import Parallel, cpu_count, delayed
 
 from common import paths
-from common.evaluation import order_emotions
-from common.features import Features, Normaliser, digest, fit_normaliser
+from common.batches import Examples
+from common.emotions import order_emotions
+from common.features import Features, Normaliser, fit_normaliser
+from common.files import digest, write_atomically, write_json
 from common.results import read_predictions
 from common.splits import Fold, make_folds
-from common.training import Examples, TrainingConfig, predict, train_model
+from common.training import TrainingConfig, predict, train_model
 
 RUN_FORMAT = 1
 FINISHED = "facts.json"
@@ -156,7 +158,7 @@ def cross_validate(
         "device": " and ".join(sorted({fact["device"] for fact in facts})),
         "versions": facts[0]["versions"],
     }
-    _write_json(folder / "description.json", description)
+    write_json(folder / "description.json", description)
     return Run(
         pd.concat(predictions, ignore_index=True),
         pd.concat(histories, ignore_index=True),
@@ -246,9 +248,9 @@ def train_fold(
     }
     _save_model(model, normaliser, folder / "model.keras")
     for name, frame in (("predictions", predictions), ("history", history)):
-        with paths.write_atomically(folder / f"{name}.csv") as temporary:
+        with write_atomically(folder / f"{name}.csv") as temporary:
             frame.to_csv(temporary, index=False)
-    _write_json(done, facts)
+    write_json(done, facts)
     (folder / "state.npz").unlink(missing_ok=True)
     return predictions, history, facts
 
@@ -355,7 +357,7 @@ def _save_model(model: keras.Model, normaliser: Normaliser, path: Path) -> None:
     normalise = keras.layers.Normalization(
         axis=-1, mean=normaliser.mean, variance=normaliser.std**2, name="normalise"
     )
-    with paths.write_atomically(path) as temporary:
+    with write_atomically(path) as temporary:
         keras.Model(inputs, model(normalise(inputs)), name=model.name).save(temporary)
 
 
@@ -380,8 +382,3 @@ def tabulate_predictions(
         for index, emotion in enumerate(emotions)
     }
     return pd.DataFrame(facts)
-
-
-def _write_json(path: Path, content: dict) -> None:
-    with paths.write_atomically(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1))

@@ -1,7 +1,5 @@
 """From waveforms to arrays: spectrograms, cepstra, functionals, and their normaliser."""
 
-import hashlib
-import json
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,6 +17,7 @@ from tqdm.auto import tqdm
 from common import paths
 from common.audio import SAMPLE_RATE_HERTZ, fix_length, load_waveform, trim_silence
 from common.augmentation import Augmentation
+from common.files import digest, write_atomically
 
 KINDS = ("log_mel", "mfcc", "gaussian", "functionals")
 FUNCTIONAL_VIEWS = ("log_mel", "mfcc", "gaussian")
@@ -307,7 +306,7 @@ def _load_cache(path: Path) -> np.ndarray | None:
 
 def _save_cache(path: Path, array: np.ndarray) -> None:
     try:
-        with paths.write_atomically(path) as temporary:
+        with write_atomically(path) as temporary:
             np.save(temporary, array)
     except OSError as error:
         warnings.warn(
@@ -315,12 +314,6 @@ def _save_cache(path: Path, array: np.ndarray) -> None:
             "again next time. Free space, or point SER_DATA_DIR to a folder you can write to.",
             stacklevel=4,
         )
-
-
-def digest(content: object) -> str:
-    """Short name of anything JSON can write, the same on every machine."""
-    text = json.dumps(content, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,9 @@ from matplotlib.ticker import MaxNLocator
 
 from common import paths, style
 from common.audio import SAMPLE_RATE_HERTZ
-from common.evaluation import METRIC_NAMES, count_confusions, order_emotions
+from common.emotions import order_emotions
+from common.evaluation import METRIC_NAMES, count_confusions
+from common.files import write_atomically
 from common.splits import PROTOCOLS
 
 
@@ -331,6 +333,6 @@ def save_figure(figure: Figure, *, notebook: str, name: str, corpus: str) -> Pat
     """
     folder = paths.RUNS_DIR / "figures" if corpus == "sample" else paths.FIGURES_DIR
     path = folder / f"{notebook}__{corpus}__{name}.png"
-    with paths.write_atomically(path) as temporary:
+    with write_atomically(path) as temporary:
         figure.savefig(temporary, dpi=150, bbox_inches="tight", metadata={"Software": None})
     return path

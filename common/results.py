@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 
 from common import paths
-from common.evaluation import METRICS, report_classes, summarise_predictions
+from common.bootstrap import summarise_predictions
+from common.evaluation import METRICS, report_classes
+from common.files import write_atomically
 
 COLUMNS = ("utterance", "speaker", "fold", "seed", "true_label", "predicted_label", "correct")
 DESCRIBED = (
@@ -82,7 +84,7 @@ def save_results(run, *, notebook: str, variant: str | None = None, ablation: bo
 
     csv = path.with_suffix(".csv")
     probabilities = [name for name in run.predictions if name.startswith("p_")]
-    with paths.write_atomically(csv) as temporary:
+    with write_atomically(csv) as temporary:
         run.predictions[[*COLUMNS, *probabilities]].to_csv(
             temporary, index=False, float_format="%.4f", lineterminator="\n"
         )
@@ -97,7 +99,7 @@ def save_results(run, *, notebook: str, variant: str | None = None, ablation: bo
         "commit": _read_commit(),
     }
     text = json.dumps(_simplify(content), indent=2, ensure_ascii=False, allow_nan=False)
-    with paths.write_atomically(path) as temporary:
+    with write_atomically(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
     return path
 

@@ -16,9 +16,8 @@ import numpy as np
 from sklearn.metrics import recall_score
 from tqdm.auto import tqdm
 
-from common import paths
-from common.augmentation import mask_spectrograms, mix_examples, shift_frames
-from common.sampling import SAMPLINGS, balance_rows, oversample_rows
+from common.batches import SAMPLINGS, Examples, TrainingBatches
+from common.files import write_atomically
 
 SCHEDULES = ("constant", "cosine", "step", "plateau")
 
@@ -97,19 +96,6 @@ class TrainingConfig:
                 raise ValueError(f"{name}={getattr(self, name)} must be above 0")
 
 
-@dataclass(frozen=True)
-class Examples:
-    """Normalised features of some rows, with their labels.
-
-    `values` has shape (rows, frames, bands), the one-hot `targets` (rows, classes). `copies`,
-    which only training rows have, holds augmented versions: (rows, copies, frames, bands).
-    """
-
-    values: np.ndarray
-    targets: np.ndarray
-    copies: np.ndarray | None = None
-
-
 def train_model(
     model: keras.Model,
     train: Examples,
@@ -165,69 +151,6 @@ def train_model(
 def predict(model: keras.Model, values: np.ndarray) -> np.ndarray:
     """Class probabilities, shape (rows, classes), of normalised features (rows, frames, bands)."""
     return model.predict(values, batch_size=64, verbose=0)
-
-
-class TrainingBatches(keras.utils.PyDataset):
-    """Batches of augmented training rows, decided by (seed, epoch, batch) alone.
-
-    Rows left over after the last full batch of an epoch wait for another epoch's order.
-    """
-
-    def __init__(self, train: Examples, *, config: TrainingConfig, seed: int) -> None:
-        super().__init__()
-        self.versions = train.values[:, None]
-        if config.use_copies and train.copies is not None:
-            self.versions = np.concatenate([self.versions, train.copies], axis=1)
-        self.targets = targets = train.targets
-        self.config = config
-        self.seed = seed
-        counts = targets.sum(axis=0)
-        self.class_weights = len(targets) / (len(counts) * np.maximum(counts, 1))
-        self.start_epoch(0)
-
-    def start_epoch(self, epoch: int) -> None:
-        """Draw the rows in their order, and which version of each is seen."""
-        self.epoch = epoch
-        rng = np.random.default_rng([self.seed, epoch])
-        if self.config.sampling == "shuffled":
-            self.order = rng.permutation(len(self.targets))
-            self.choice = self._draw_versions(rng)[self.order]
-            return
-        labels = self.targets.argmax(axis=1)
-        if self.config.sampling == "oversampled":
-            self.order = oversample_rows(labels, rng)
-        else:
-            self.order = balance_rows(labels, rng, batch_size=self.config.batch_size)
-        self.choice = self._draw_versions(rng)
-
-    def _draw_versions(self, rng: np.random.Generator) -> np.ndarray:
-        return rng.integers(0, self.versions.shape[1], size=len(self.order))
-
-    def __len__(self) -> int:
-        return max(1, len(self.order) // self.config.batch_size)
-
-    def __getitem__(self, index: int):
-        config = self.config
-        rng = np.random.default_rng([self.seed, self.epoch, index])
-        places = slice(index * config.batch_size, (index + 1) * config.batch_size)
-        rows = self.order[places]
-        batch = self.versions[rows, self.choice[places]]
-        targets = self.targets[rows]
-        weights = (targets @ self.class_weights).astype(np.float32)
-        if config.max_shift:
-            batch = shift_frames(batch, rng, max_shift=config.max_shift)
-        if config.num_time_masks or config.num_frequency_masks:
-            batch = mask_spectrograms(
-                batch,
-                rng,
-                num_time_masks=config.num_time_masks,
-                num_frequency_masks=config.num_frequency_masks,
-                max_time_width=config.max_time_width,
-                max_frequency_width=config.max_frequency_width,
-            )
-        if config.mixup_alpha:
-            batch, targets = mix_examples(batch, targets, rng, alpha=config.mixup_alpha)
-        return (batch, targets, weights) if config.class_weights else (batch, targets)
 
 
 def compute_learning_rate(config: TrainingConfig, epoch: int, losses: Sequence[float]) -> float:
@@ -365,7 +288,7 @@ class _EpochKeeper(keras.callbacks.Callback):
             "best_epoch": self.best_epoch,
             "seconds": self.seconds,
         }
-        with paths.write_atomically(self.path) as temporary:
+        with write_atomically(self.path) as temporary:
             np.savez(temporary, notes=json.dumps(notes), **state)
 
 

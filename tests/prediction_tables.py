@@ -3,8 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from common.corpora import EMOTIONS
-from common.evaluation import order_emotions
+from common.emotions import EMOTIONS, order_emotions
 
 COLUMNS = ["utterance", "speaker", "fold", "seed", "true_label", "predicted_label", "correct"]
 

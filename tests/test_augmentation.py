@@ -25,10 +25,8 @@ from common.augmentation import (
     ChangeTempo,
     ShiftPitch,
     ShiftTime,
-    mask_spectrograms,
-    mix_examples,
-    shift_frames,
 )
+from common.batches import mask_spectrograms, mix_examples, shift_frames
 from common.features import FeatureConfig, compute_features, extract_features
 
 BATCH, FRAMES, BANDS = 8, 20, 12

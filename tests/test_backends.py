@@ -22,9 +22,9 @@ from pathlib import Path
 import keras, numpy as np
 from keras import layers
 from common.cross_validation import build_seeded, cross_validate
-from common.fine_tuning import make_stage
+from common.encoders.stages import make_stage
 from common.layers import *
-from common.pretrained import load_encoder
+from common.encoders.extraction import load_encoder
 from common.training import TrainingConfig
 from tests.speech_tables import make_features, make_speakers
 

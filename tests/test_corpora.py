@@ -15,17 +15,18 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common import corpora, corpus_files, downloads, paths
+from common import corpora, downloads, paths
 from common.corpora import (
     CORPORA,
-    EMOTIONS,
     combine_corpora,
     fetch_corpus,
     load_corpus,
     load_folder,
+    recordings,
     validate_corpus,
 )
-from common.corpus_files import parse_path
+from common.corpora.recordings import parse_path
+from common.emotions import EMOTIONS
 
 COUNTS = {
     "sample": dict.fromkeys(EMOTIONS, 32),
@@ -214,13 +215,13 @@ def test_scans_are_cached_until_a_file_changes(monkeypatch):
     files = write_ravdess(paths.RAW_DIR / "ravdess")
     before = load_corpus("ravdess")
     scanned = []
-    scan = corpus_files.audio.scan_recording
+    scan = recordings.audio.scan_recording
 
     def count(path):
         scanned.append(path)
         return scan(path)
 
-    monkeypatch.setattr(corpus_files.audio, "scan_recording", count)
+    monkeypatch.setattr(recordings.audio, "scan_recording", count)
     load_corpus("ravdess")
     assert scanned == []
     write_noise(files[0], seed=99, seconds=0.4)

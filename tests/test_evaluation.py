@@ -11,24 +11,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, f1_score, recall_score
 
-from common import evaluation
-from common.corpora import EMOTIONS
+from common import bootstrap
+from common.bootstrap import (
+    compare_predictions,
+    compare_recalls,
+    describe_difference,
+    summarise_predictions,
+    tabulate_scores,
+)
+from common.emotions import EMOTIONS, order_emotions
 from common.evaluation import (
     METRIC_NAMES,
     METRICS,
     average_predictions,
-    compare_predictions,
-    compare_recalls,
     count_confusions,
-    describe_difference,
     measure_calibration,
-    order_emotions,
     report_classes,
     score_folds,
     score_groups,
     score_predictions,
-    summarise_predictions,
-    tabulate_scores,
 )
 from tests.prediction_tables import make_labelled, make_predictions, make_table
 
@@ -86,7 +87,7 @@ def test_the_order_of_rows_changes_no_score(pairs, random):
 @given(PAIRS)
 def test_scores_of_confusion_counts_are_those_of_the_rows(pairs):
     table = make_labelled(*map(list, zip(*pairs, strict=True)))
-    scores = evaluation._score_confusions(count_confusions(table).to_numpy())
+    scores = bootstrap._score_confusions(count_confusions(table).to_numpy())
     assert {name: float(value) for name, value in scores.items()} == pytest.approx(
         score_predictions(table)
     )
@@ -175,12 +176,12 @@ def resamples() -> tuple[dict, dict]:
     same utterances within every speaker of equal size.
     """
     table = make_predictions(num_speakers=10, repetitions=6, seeds=(0,))
-    counts, speakers, _ = evaluation._count_per_utterance(table, [*EMOTIONS])
+    counts, speakers, _ = bootstrap._count_per_utterance(table, [*EMOTIONS])
     state = np.random.RandomState(0)
     rows = [get_bootstrap_indices(len(counts), speakers, state) for _ in range(1000)]
     reference = np.stack([counts[chosen].sum(axis=0) for chosen in rows])
-    ours = evaluation._resample_counts(counts, speakers, 4000, 0)
-    return evaluation._score_confusions(reference), evaluation._score_confusions(ours)
+    ours = bootstrap._resample_counts(counts, speakers, 4000, 0)
+    return bootstrap._score_confusions(reference), bootstrap._score_confusions(ours)
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -196,7 +197,7 @@ def test_resampling_agrees_with_the_reference_package(resamples, metric):
 def test_resamples_keep_the_number_of_utterances_and_of_speakers():
     speakers = np.repeat(np.arange(5), 7)
     own_speaker = np.eye(5)[speakers]
-    totals = evaluation._resample_counts(own_speaker, speakers, 200, 0)
+    totals = bootstrap._resample_counts(own_speaker, speakers, 200, 0)
     assert totals.shape == (200, 5)
     assert (totals.sum(axis=1) == 35).all()
     assert (totals % 7 == 0).all()

@@ -23,10 +23,10 @@ from common.features import (
     build_filterbank,
     compute_features,
     compute_functionals,
-    digest,
     extract_features,
     fit_normaliser,
 )
+from common.files import digest
 
 TOLERANCE_DB = 1e-3
 TOLERANCE_MFCC = 1e-3

@@ -14,14 +14,12 @@ import pandas as pd
 import pytest
 from keras import layers
 
-from common import hugging_face, paths, pretrained
+from common import paths
 from common.audio import load_waveform, trim_silence
 from common.cross_validation import cross_validate
-from common.evaluation import order_emotions
-from common.features import Features
-from common.hugging_face import SMALL_WAVE, SMALL_WHISPER, digest_weights
-from common.layers import LayerWeighting
-from common.pretrained import (
+from common.emotions import order_emotions
+from common.encoders import extraction, transformers
+from common.encoders.extraction import (
     ENCODERS,
     embed_recording,
     extract_embeddings,
@@ -29,6 +27,9 @@ from common.pretrained import (
     load_encoder,
     select_embedding,
 )
+from common.encoders.transformers import SMALL_WAVE, SMALL_WHISPER, digest_weights
+from common.features import Features
+from common.layers import LayerWeighting
 from common.results import read_predictions
 from tests.speech_tables import PLAIN_CONFIG, write_recordings
 
@@ -45,7 +46,7 @@ needs_transformers = pytest.mark.skipif(
 def folder(tmp_path, monkeypatch) -> Path:
     monkeypatch.setattr(paths, "PRETRAINED_DIR", tmp_path / "pretrained")
     monkeypatch.setattr(paths, "CACHE_DIR", tmp_path / "cache")
-    for variable in hugging_face.CACHE_VARIABLES:
+    for variable in transformers.CACHE_VARIABLES:
         monkeypatch.delenv(variable, raising=False)
     return tmp_path
 
@@ -261,7 +262,7 @@ def check_the_whole_path(folder: Path, kind: str, weights, monkeypatch) -> None:
         probabilities = model.predict(embedded[None], verbose=0)[0]
         expected = [getattr(row, f"p_{emotion}") for emotion in order_emotions(table["emotion"])]
         np.testing.assert_allclose(probabilities, expected, atol=1e-3)
-    monkeypatch.setattr(pretrained.Encoder, "embed", None)  # the cache is read
+    monkeypatch.setattr(extraction.Encoder, "embed", None)  # the cache is read
     np.testing.assert_array_equal(extract_embeddings(table, again).values, features.values)
     return run
 

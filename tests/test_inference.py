@@ -13,11 +13,16 @@ from keras import layers
 
 from common.corpora import load_corpus
 from common.cross_validation import cross_validate
+from common.encoders.extraction import (
+    extract_embeddings,
+    extract_inputs,
+    load_encoder,
+    pool_embeddings,
+)
 from common.features import FeatureConfig, extract_features
-from common.inference import EmotionRecognizer
 from common.layers import AttentionPooling
 from common.paths import ROOT
-from common.pretrained import extract_embeddings, extract_inputs, load_encoder, pool_embeddings
+from common.recognition import EmotionRecognizer
 from common.training import TrainingConfig
 
 CONFIG = TrainingConfig(epochs=2, batch_size=16, ema_momentum=None, monitor=None)
@@ -84,7 +89,7 @@ def test_a_saved_recognizer_needs_one_import(table, tmp_path):
     recognizer = EmotionRecognizer(keras.Model(inputs, outputs), tuple("abcdefgh"), recipe)
     recognizer.save(tmp_path / "saved")
     code = (
-        "import sys; from common.inference import EmotionRecognizer; "
+        "import sys; from common.recognition import EmotionRecognizer; "
         "print(EmotionRecognizer.load(sys.argv[1]).predict_file(sys.argv[2]).to_json())"
     )
     command = [sys.executable, "-c", code, tmp_path / "saved", table["path"][0]]

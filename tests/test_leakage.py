@@ -8,12 +8,13 @@ import pytest
 from keras import layers
 
 from common import cross_validation, splits
-from common.corpora import EMOTIONS, load_corpus
+from common.batches import SAMPLINGS, TrainingBatches
+from common.corpora import load_corpus
 from common.cross_validation import cross_validate, train_fold
+from common.emotions import EMOTIONS
 from common.features import Features, Normaliser, fit_normaliser
-from common.sampling import SAMPLINGS
 from common.splits import Fold, check_folds, make_folds
-from common.training import TrainingBatches, TrainingConfig
+from common.training import TrainingConfig
 from tests.speech_tables import make_features, make_speakers
 
 FOUR = EMOTIONS[:4]

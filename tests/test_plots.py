@@ -14,13 +14,8 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.image import imread
 
 from common import paths, plots, style
-from common.corpora import EMOTIONS
-from common.evaluation import (
-    count_confusions,
-    measure_calibration,
-    report_classes,
-    score_groups,
-)
+from common.emotions import EMOTIONS
+from common.evaluation import count_confusions, measure_calibration, report_classes, score_groups
 from common.features import FeatureConfig, compute_features
 from common.splits import PROTOCOLS
 from tests.prediction_tables import make_labelled, make_predictions, make_table

@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops
 
-from common import byol_s, paths, pretrained
+from common import paths
 from common.audio import trim_silence
 from common.augmentation import AddNoise
-from common.byol_s import (
+from common.encoders import byol_s, extraction
+from common.encoders.byol_s import (
     BYOL_S_SHAPES,
     NORM_PARTS,
     ByolFrontEnd,
@@ -26,14 +27,14 @@ from common.byol_s import (
     draw_byol_s,
     read_byol_s,
 )
-from common.features import Features
-from common.pretrained import (
+from common.encoders.extraction import (
     ENCODERS,
     extract_embeddings,
     extract_inputs,
     load_encoder,
     pool_embeddings,
 )
+from common.features import Features
 
 RECORD = ENCODERS["byol_s"]
 RNG = np.random.default_rng(0)
@@ -202,7 +203,7 @@ def test_embeddings_of_a_table_are_those_of_its_trimmed_recordings(folder, monke
     waveform, _ = soundfile.read(table["path"][1], dtype="float32")
     trimmed = trim_silence(waveform, top_db=30)
     np.testing.assert_allclose(features.values[1], encoder.embed(trimmed), atol=1e-3)
-    monkeypatch.setattr(pretrained.Encoder, "embed", None)
+    monkeypatch.setattr(extraction.Encoder, "embed", None)
     again = extract_embeddings(table, encoder)
     np.testing.assert_array_equal(again.values, features.values)
     other = load_encoder("byol_s", weights="random", duration_seconds=1)

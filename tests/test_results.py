@@ -10,14 +10,9 @@ import pandas as pd
 import pytest
 
 from common import paths
-from common.evaluation import METRICS, report_classes, summarise_predictions
-from common.results import (
-    DESCRIBED,
-    load_results,
-    read_predictions,
-    save_results,
-    tabulate_results,
-)
+from common.bootstrap import summarise_predictions
+from common.evaluation import METRICS, report_classes
+from common.results import DESCRIBED, load_results, read_predictions, save_results, tabulate_results
 from tests.prediction_tables import make_predictions
 
 COMMITTED = sorted(paths.RESULTS_DIR.rglob("*.json"))

@@ -13,17 +13,11 @@ from hypothesis import strategies as st
 from keras import layers, ops
 
 from common import cross_validation, training
+from common.batches import Examples, TrainingBatches
 from common.cross_validation import build_seeded, cross_validate, describe_model
 from common.results import save_results
 from common.splits import make_folds
-from common.training import (
-    Examples,
-    TrainingBatches,
-    TrainingConfig,
-    compute_learning_rate,
-    predict,
-    train_model,
-)
+from common.training import TrainingConfig, compute_learning_rate, predict, train_model
 from tests.speech_tables import make_features, make_speakers
 
 TABLE = make_speakers(6, per_emotion=4)

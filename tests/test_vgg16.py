@@ -15,10 +15,8 @@ from keras import layers, ops
 from common import paths
 from common.audio import load_waveform
 from common.cross_validation import cross_validate
-from common.evaluation import order_emotions
-from common.features import compute_features
-from common.fine_tuning import make_stage, train_stage
-from common.pretrained import (
+from common.emotions import order_emotions
+from common.encoders.extraction import (
     ENCODERS,
     embed_recording,
     extract_embeddings,
@@ -26,7 +24,8 @@ from common.pretrained import (
     load_encoder,
     prepare_recording,
 )
-from common.vgg16 import (
+from common.encoders.stages import make_stage, train_stage
+from common.encoders.vgg16 import (
     CONVOLUTIONS,
     PICTURE,
     CutWindows,
@@ -35,6 +34,7 @@ from common.vgg16 import (
     make_pictures,
     read_vgg16,
 )
+from common.features import compute_features
 from tests.speech_tables import PLAIN_CONFIG, write_recordings
 
 RECORD = ENCODERS["vgg16"]
@@ -388,7 +388,7 @@ def test_the_whole_path(encoder, folder, monkeypatch):
         assert np.array_equal(weights[0], weights[1]) == (not name.startswith("block5"))
         assert np.array_equal(weights[1], weights[2]) == (name < "block4")
 
-    monkeypatch.setattr("common.pretrained.Encoder.prepare", None)
+    monkeypatch.setattr("common.encoders.extraction.Encoder.prepare", None)
     np.testing.assert_array_equal(extract_inputs(table, encoder).values, inputs.values)
     again = train_stage(
         add_head, table, inputs, encoder, unfrozen=["block5"], before=frozen, **settings

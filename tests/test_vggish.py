@@ -17,13 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from keras import layers, ops
 
-from common import paths, vggish
+from common import paths
 from common.audio import load_waveform
 from common.cross_validation import cross_validate
-from common.evaluation import order_emotions
-from common.features import Features
-from common.layers import AttentionPooling
-from common.pretrained import (
+from common.emotions import order_emotions
+from common.encoders import vggish
+from common.encoders.extraction import (
     ENCODERS,
     embed_recording,
     extract_embeddings,
@@ -31,9 +30,8 @@ from common.pretrained import (
     load_encoder,
     pool_embeddings,
 )
-from common.results import read_predictions
-from common.saved_models import find_saved_model
-from common.vggish import (
+from common.encoders.tfhub import find_saved_model
+from common.encoders.vggish import (
     PUBLISHED_WIDTHS,
     SCOPES,
     VggishFrontEnd,
@@ -45,6 +43,9 @@ from common.vggish import (
     read_vggish,
     shape_vggish,
 )
+from common.features import Features
+from common.layers import AttentionPooling
+from common.results import read_predictions
 from tests.speech_tables import PLAIN_CONFIG, write_recordings
 
 REAL_YAMNET = paths.ROOT / "data" / "pretrained" / "yamnet"
@@ -185,7 +186,7 @@ def test_a_saved_head_predicts_a_recording_as_it_was_tested(name, folder, monkey
         probabilities = model.predict(embedded[None], verbose=0)[0]
         expected = [getattr(row, f"p_{emotion}") for emotion in order_emotions(table["emotion"])]
         np.testing.assert_allclose(probabilities, expected, atol=1e-3)
-    monkeypatch.setattr("common.pretrained.Encoder.embed", None)
+    monkeypatch.setattr("common.encoders.extraction.Encoder.embed", None)
     np.testing.assert_array_equal(extract_embeddings(table, again).values, features.values)
 
 

@@ -20,8 +20,8 @@ from tqdm.auto import tqdm
 
 from common import paths
 from common.corpora import load_corpus
+from common.encoders.extraction import extract_embeddings, load_encoder
 from common.features import FeatureConfig, extract_features
-from common.pretrained import extract_embeddings, load_encoder
 
 RATE_HERTZ = 48_000
 MEAN_SECONDS, SPREAD_SECONDS = 3.7, 0.35

@@ -20,7 +20,8 @@ from nbformat import NotebookNode
 from PIL import Image
 from tqdm import tqdm
 
-from common.paths import ROOT, RUNS_DIR, write_atomically
+from common.files import write_atomically
+from common.paths import ROOT, RUNS_DIR
 from tools.generation import (
     KERNELSPEC,
     WIDGET_VIEW,

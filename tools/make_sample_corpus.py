@@ -40,7 +40,8 @@ import soundfile
 from scipy.signal import resample_poly
 from tqdm import tqdm
 
-from common.paths import INDEX_DIR, SAMPLE_DIR, write_atomically
+from common.files import write_atomically
+from common.paths import INDEX_DIR, SAMPLE_DIR
 
 ESPEAK_VERSION = "1.51"  # of the committed files; another version gives slightly other sounds
 SAMPLE_RATE_HERTZ = 16_000

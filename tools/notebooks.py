@@ -14,7 +14,8 @@ from pathlib import Path
 
 import nbformat
 
-from common.paths import FIGURES_DIR, NOTEBOOKS_DIR, RUNS_DIR, write_atomically
+from common.files import write_atomically
+from common.paths import FIGURES_DIR, NOTEBOOKS_DIR, RUNS_DIR
 from tools.checking import check_all
 from tools.execution import EXECUTED_DIR, execute_all, shorten
 from tools.generation import (

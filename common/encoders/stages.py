@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from common.cross_validation import BuildModel, Run, cross_validate
+from common.encoders.extraction import Encoder
 from common.features import Features
-from common.pretrained import Encoder
 from common.splits import make_folds
 from common.training import TrainingConfig
 

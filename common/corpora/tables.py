@@ -1,38 +1,20 @@
-"""From a corpus folder to its utterance table; fetching a corpus and checking a copy of it."""
+"""From a corpus folder, or a folder of one's own, to its utterance table."""
 
-import hashlib
 import warnings
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from common.corpus_files import (
+from common.corpora.recordings import (
     COLUMNS,
-    explain_absence,
     find_corpus,
     list_recordings,
-    match_recordings,
     parse_path,
     read_csv_labels,
     read_folder_labels,
-    read_index,
     scan_recordings,
 )
-from common.corpus_records import CORPORA, EMOTIONS, Corpus
-from common.downloads import download_archive, unpack_archive
-
-__all__ = [
-    "COLUMNS",
-    "CORPORA",
-    "EMOTIONS",
-    "Corpus",
-    "combine_corpora",
-    "fetch_corpus",
-    "load_corpus",
-    "load_folder",
-    "validate_corpus",
-]
 
 
 def load_corpus(name: str, *, folder: str | Path | None = None) -> pd.DataFrame:
@@ -157,152 +139,6 @@ def combine_corpora(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
     table = table.sort_values("utterance", ignore_index=True)
     table.attrs = {"left_out": left_out}
     return table
-
-
-def fetch_corpus(name: str, *, folder: str | Path | None = None) -> Path:
-    """Download a corpus, check it and put it in place; do nothing if it is there already.
-
-    The archive is checked against the published size and MD5, or, where none is known,
-    every recording in it against data/index. Only recordings are taken out of it, each into
-    its official place.
-
-    Parameters
-    ----------
-    name
-        A key of `CORPORA`.
-    folder
-        Where the corpus lies or is put; by default as in `load_corpus`.
-
-    Returns
-    -------
-    Path
-        The corpus folder.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the corpus may not or cannot be fetched: how to get it and where to put it.
-    OSError
-        If the download stopped; call again to continue it.
-    ValueError
-        If what was downloaded is not what was published.
-    """
-    corpus, folder = find_corpus(name, folder)
-    there = match_recordings(corpus, folder) if folder.is_dir() else {}
-    if len(there) >= corpus.num_utterances:
-        return folder
-    if corpus.archive is None:
-        raise FileNotFoundError(explain_absence(corpus, folder, num_there=len(there)))
-    source = corpus.archive
-    archive = download_archive(
-        source.url,
-        folder / source.file_name,
-        num_bytes=source.num_bytes,
-        checksum=source.checksum,
-    )
-    with unpack_archive(archive, folder) as unpacked:
-        found = match_recordings(corpus, unpacked, by_name=True)
-        if source.checksum is None:
-            published = read_index(corpus)["sha256"].to_dict()
-            good = [key for key in found if _hash_file(found[key]) == published.get(key)]
-        else:
-            good = list(found)
-        if len(good) < corpus.num_utterances:
-            raise ValueError(
-                f"{archive}: only {len(good)} of {corpus.num_utterances} recordings are in it as "
-                f"published, so none was put in place. Delete it and get {corpus.title} by hand "
-                f"from {corpus.homepage}"
-            )
-        for recording, path in found.items():
-            target = folder / f"{recording}{path.suffix.lower()}"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            path.replace(target)
-    archive.unlink()
-    return folder
-
-
-def validate_corpus(name: str, *, folder: str | Path | None = None) -> pd.DataFrame:
-    """Compare a copy of a corpus, file by file, with the index of the published one.
-
-    Parameters
-    ----------
-    name
-        A key of `CORPORA`.
-    folder
-        Where the corpus lies or is put; by default as in `load_corpus`.
-
-    Returns
-    -------
-    pd.DataFrame
-        Columns path (below the folder), problem and detail, one row per finding, none if the
-        copy is whole. Problems: "missing", "extra" (not a recording of the corpus, or a
-        second copy), "resampled" (another sample rate than published), "altered" (other
-        bytes at the same rate), "silent", "unreadable" (not usable for any other reason) and
-        "duplicated" (same bytes as another recording). A corpus without data/index/<name>.csv
-        is checked for everything but "resampled" and "altered", and missing files are counted.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        As `load_corpus`, if the corpus is absent or unknown.
-    """
-    corpus, folder = find_corpus(name, folder)
-    listed = list_recordings(corpus, folder)
-    found = match_recordings(corpus, folder)
-    index = read_index(corpus)
-    scans = dict(zip(listed, scan_recordings(listed, folder), strict=True))
-    findings = []
-
-    def report(path: Path | str, problem: str, detail: str) -> None:
-        path = path.relative_to(folder).as_posix() if isinstance(path, Path) else path
-        findings.append({"path": path, "problem": problem, "detail": detail})
-
-    recordings = {path: recording for recording, path in found.items()}
-    originals: dict[str, Path] = {}
-    for path in listed:
-        scan, recording = scans[path], recordings.get(path)
-        if recording is None or (index is not None and recording not in index.index):
-            report(path, "extra", _explain_extra(corpus, folder, path, found))
-            continue
-        if scan["problem"]:
-            kind, _, detail = scan["problem"].partition(": ")
-            report(path, "silent" if kind == "silent" else "unreadable", f"{kind}: {detail}")
-        original = originals.setdefault(scan["sha256"], path)
-        if original != path:
-            other = original.relative_to(folder).as_posix()
-            report(path, "duplicated", f"the same bytes as {other}")
-        if index is None or not scan["sample_rate_hertz"]:
-            continue
-        published = index.loc[recording]
-        if scan["sample_rate_hertz"] != published["sample_rate"]:
-            rates = f"{scan['sample_rate_hertz']} Hz, published at {published['sample_rate']} Hz"
-            report(path, "resampled", rates)
-        elif scan["sha256"] != published["sha256"]:
-            lengths = f"{scan['frames']} samples, published with {published['frames']}"
-            report(path, "altered", f"other bytes than published ({lengths})")
-    if index is not None:
-        for recording in index.index.difference(list(found)):
-            report(index.loc[recording, "path"], "missing", "in the published corpus, not here")
-    elif len(found) < corpus.num_utterances:
-        report(".", "missing", f"{len(found)} of {corpus.num_utterances} recordings are here")
-    table = pd.DataFrame(findings, columns=["path", "problem", "detail"])
-    return table.sort_values(["path", "problem"], ignore_index=True)
-
-
-def _explain_extra(corpus: Corpus, folder: Path, path: Path, found: dict[str, Path]) -> str:
-    relative = path.relative_to(folder).as_posix()
-    try:
-        recording = parse_path(corpus, relative)["utterance"].removeprefix(f"{corpus.name}/")
-    except ValueError as error:
-        return str(error)
-    if found.get(recording, path) != path:
-        return f"a second copy of {found[recording].relative_to(folder).as_posix()}"
-    return "not in the published corpus"
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _make_table(rows: list[dict], left_out: list[dict], *, name: str, folder: Path) -> pd.DataFrame:

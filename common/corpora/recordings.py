@@ -12,7 +12,8 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from common import audio, paths
-from common.corpus_records import CORPORA, INTENSITIES, Corpus
+from common.corpora.records import CORPORA, INTENSITIES, Corpus
+from common.files import write_atomically
 
 COLUMNS = (
     *("utterance", "path", "corpus", "speaker", "gender", "emotion", "intensity"),
@@ -208,7 +209,7 @@ def scan_recordings(recordings: list[Path], folder: Path) -> list[dict]:
         for key, scan in zip(stale, bar, strict=True):
             known[key] = {"state": states[key], "scan": scan}
         try:
-            with paths.write_atomically(cache) as temporary:
+            with write_atomically(cache) as temporary:
                 temporary.write_text(json.dumps(known), encoding="utf-8")
         except OSError as error:
             warnings.warn(

@@ -12,13 +12,25 @@ from keras import ops
 
 from common.audio import fix_length, trim_silence
 from common.augmentation import Augmentation
-from common.byol_s import ByolFrontEnd, build_byol_s, draw_byol_s, fetch_byol_s, read_byol_s
-from common.encoder_records import ENCODERS, EncoderRecord
+from common.encoders.byol_s import (
+    ByolFrontEnd,
+    build_byol_s,
+    draw_byol_s,
+    fetch_byol_s,
+    read_byol_s,
+)
+from common.encoders.records import ENCODERS, EncoderRecord
+from common.encoders.tfhub import digest_saved_model, find_saved_model, load_saved_model
+from common.encoders.transformers import draw_transformer, load_transformer, make_layer_network
+from common.encoders.vgg16 import build_vgg16, draw_vgg16, fetch_vgg16, make_pictures, read_vgg16
+from common.encoders.vggish import (
+    VggishFrontEnd,
+    build_vggish,
+    draw_projection,
+    draw_vggish,
+    read_vggish,
+)
 from common.features import Features, extract_rows
-from common.hugging_face import draw_transformer, load_transformer, make_layer_network
-from common.saved_models import digest_saved_model, find_saved_model, load_saved_model
-from common.vgg16 import build_vgg16, draw_vgg16, fetch_vgg16, make_pictures, read_vgg16
-from common.vggish import VggishFrontEnd, build_vggish, draw_projection, draw_vggish, read_vggish
 
 TRIM_TOP_DB = 30.0  # silence at both ends is cut off first, as by default in `common.features`
 POOLINGS = {

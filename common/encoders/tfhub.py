@@ -10,7 +10,7 @@ from types import ModuleType
 import numpy as np
 
 from common import paths
-from common.encoder_records import EncoderRecord
+from common.encoders.records import EncoderRecord
 
 
 def find_saved_model(record: EncoderRecord, weights: str | Path = "published") -> Path:

@@ -12,9 +12,9 @@ from keras import layers, ops
 from common import paths
 from common.audio import SAMPLE_RATE_HERTZ
 from common.downloads import download_archive
-from common.encoder_records import ENCODERS, EncoderRecord
+from common.encoders.records import ENCODERS, EncoderRecord
+from common.encoders.tfhub import read_saved_variables
 from common.features import Features
-from common.saved_models import read_saved_variables
 
 WINDOW, HOP, FFT_LENGTH, NUM_BANDS, EXAMPLE_FRAMES = 400, 160, 512, 64, 96
 BLOCKS = {

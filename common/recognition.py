@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 
 import common.layers  # noqa: F401 - saved models may hold any of them
-from common import paths
 from common.audio import load_waveform
 from common.cross_validation import Run
+from common.encoders.extraction import POOLINGS, Encoder, embed_recording, prepare_recording
 from common.features import FeatureConfig, compute_features
-from common.pretrained import POOLINGS, Encoder, embed_recording, prepare_recording
+from common.files import write_atomically
 
 IRRELEVANT = {"augmentations", "audio", "normalise", "start", "stage"}  # of training alone
 
@@ -72,10 +72,10 @@ class EmotionRecognizer:
     def save(self, folder: str | Path) -> None:
         """Write the model and what it needs to know into a folder; an encoder stays outside."""
         folder = Path(folder)
-        with paths.write_atomically(folder / "model.keras") as temporary:
+        with write_atomically(folder / "model.keras") as temporary:
             self.model.save(temporary)
         facts = {"emotions": self.emotions, "recipe": self.recipe}
-        with paths.write_atomically(folder / "recognizer.json") as temporary:
+        with write_atomically(folder / "recognizer.json") as temporary:
             temporary.write_text(json.dumps(facts, indent=1))
 
     def predict(self, waveform: np.ndarray) -> pd.Series:

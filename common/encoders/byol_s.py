@@ -12,7 +12,8 @@ from keras import layers, ops
 from common import paths
 from common.audio import SAMPLE_RATE_HERTZ
 from common.downloads import download_archive
-from common.encoder_records import EncoderRecord
+from common.encoders.records import EncoderRecord
+from common.files import write_atomically
 
 NORM_PARTS = {"gamma": "weight", "beta": "bias", "mean": "running_mean", "var": "running_var"}
 BYOL_S_SHAPES = {
@@ -175,6 +176,6 @@ def fetch_byol_s(record: EncoderRecord) -> Path:
         ) from error
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     arrays = convert_byol_s({name: tensor.numpy() for name, tensor in state.items()})
-    with paths.write_atomically(file) as temporary:
+    with write_atomically(file) as temporary:
         np.savez(temporary, **arrays)
     return file

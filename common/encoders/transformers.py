@@ -15,7 +15,7 @@ import numpy as np
 
 from common import paths
 from common.audio import fix_length
-from common.encoder_records import EncoderRecord
+from common.encoders.records import EncoderRecord
 
 ComputeStates = Callable[[np.ndarray], np.ndarray]
 CACHE_VARIABLES = {"HF_HOME", "HF_HUB_CACHE"}

@@ -11,7 +11,7 @@ from keras import layers, ops
 from common import paths
 from common.audio import SAMPLE_RATE_HERTZ
 from common.downloads import download_archive
-from common.encoder_records import EncoderRecord
+from common.encoders.records import EncoderRecord
 from common.features import FeatureConfig, compute_features
 
 PICTURE = FeatureConfig(trim_top_db=None, hop_length_seconds=0.01, num_bands=128)

@@ -1,0 +1,18 @@
+"""Corpora of emotional speech: what is known of each, and its utterance table."""
+
+from common.corpora.fetching import fetch_corpus
+from common.corpora.recordings import COLUMNS
+from common.corpora.records import CORPORA, Corpus
+from common.corpora.tables import combine_corpora, load_corpus, load_folder
+from common.corpora.validation import validate_corpus
+
+__all__ = [
+    "COLUMNS",
+    "CORPORA",
+    "Corpus",
+    "combine_corpora",
+    "fetch_corpus",
+    "load_corpus",
+    "load_folder",
+    "validate_corpus",
+]

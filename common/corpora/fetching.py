@@ -1,0 +1,69 @@
+"""Put a corpus in place: from the download to the official layout."""
+
+from pathlib import Path
+
+from common.corpora.recordings import explain_absence, find_corpus, match_recordings, read_index
+from common.downloads import download_archive, unpack_archive
+from common.files import hash_file
+
+
+def fetch_corpus(name: str, *, folder: str | Path | None = None) -> Path:
+    """Download a corpus, check it and put it in place; do nothing if it is there already.
+
+    The archive is checked against the published size and MD5, or, where none is known,
+    every recording in it against data/index. Only recordings are taken out of it, each into
+    its official place.
+
+    Parameters
+    ----------
+    name
+        A key of `CORPORA`.
+    folder
+        Where the corpus lies or is put; by default as in `load_corpus`.
+
+    Returns
+    -------
+    Path
+        The corpus folder.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the corpus may not or cannot be fetched: how to get it and where to put it.
+    OSError
+        If the download stopped; call again to continue it.
+    ValueError
+        If what was downloaded is not what was published.
+    """
+    corpus, folder = find_corpus(name, folder)
+    there = match_recordings(corpus, folder) if folder.is_dir() else {}
+    if len(there) >= corpus.num_utterances:
+        return folder
+    if corpus.archive is None:
+        raise FileNotFoundError(explain_absence(corpus, folder, num_there=len(there)))
+    source = corpus.archive
+    archive = download_archive(
+        source.url,
+        folder / source.file_name,
+        num_bytes=source.num_bytes,
+        checksum=source.checksum,
+    )
+    with unpack_archive(archive, folder) as unpacked:
+        found = match_recordings(corpus, unpacked, by_name=True)
+        if source.checksum is None:
+            published = read_index(corpus)["sha256"].to_dict()
+            good = [key for key in found if hash_file(found[key]) == published.get(key)]
+        else:
+            good = list(found)
+        if len(good) < corpus.num_utterances:
+            raise ValueError(
+                f"{archive}: only {len(good)} of {corpus.num_utterances} recordings are in it as "
+                f"published, so none was put in place. Delete it and get {corpus.title} by hand "
+                f"from {corpus.homepage}"
+            )
+        for recording, path in found.items():
+            target = folder / f"{recording}{path.suffix.lower()}"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)
+    archive.unlink()
+    return folder

@@ -1,0 +1,94 @@
+"""Compare a copy of a corpus with what was published."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from common.corpora.recordings import (
+    find_corpus,
+    list_recordings,
+    match_recordings,
+    parse_path,
+    read_index,
+    scan_recordings,
+)
+from common.corpora.records import Corpus
+
+
+def validate_corpus(name: str, *, folder: str | Path | None = None) -> pd.DataFrame:
+    """Compare a copy of a corpus, file by file, with the index of the published one.
+
+    Parameters
+    ----------
+    name
+        A key of `CORPORA`.
+    folder
+        Where the corpus lies or is put; by default as in `load_corpus`.
+
+    Returns
+    -------
+    pd.DataFrame
+        Columns path (below the folder), problem and detail, one row per finding, none if the
+        copy is whole. Problems: "missing", "extra" (not a recording of the corpus, or a
+        second copy), "resampled" (another sample rate than published), "altered" (other
+        bytes at the same rate), "silent", "unreadable" (not usable for any other reason) and
+        "duplicated" (same bytes as another recording). A corpus without data/index/<name>.csv
+        is checked for everything but "resampled" and "altered", and missing files are counted.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As `load_corpus`, if the corpus is absent or unknown.
+    """
+    corpus, folder = find_corpus(name, folder)
+    listed = list_recordings(corpus, folder)
+    found = match_recordings(corpus, folder)
+    index = read_index(corpus)
+    scans = dict(zip(listed, scan_recordings(listed, folder), strict=True))
+    findings = []
+
+    def report(path: Path | str, problem: str, detail: str) -> None:
+        path = path.relative_to(folder).as_posix() if isinstance(path, Path) else path
+        findings.append({"path": path, "problem": problem, "detail": detail})
+
+    recordings = {path: recording for recording, path in found.items()}
+    originals: dict[str, Path] = {}
+    for path in listed:
+        scan, recording = scans[path], recordings.get(path)
+        if recording is None or (index is not None and recording not in index.index):
+            report(path, "extra", _explain_extra(corpus, folder, path, found))
+            continue
+        if scan["problem"]:
+            kind, _, detail = scan["problem"].partition(": ")
+            report(path, "silent" if kind == "silent" else "unreadable", f"{kind}: {detail}")
+        original = originals.setdefault(scan["sha256"], path)
+        if original != path:
+            other = original.relative_to(folder).as_posix()
+            report(path, "duplicated", f"the same bytes as {other}")
+        if index is None or not scan["sample_rate_hertz"]:
+            continue
+        published = index.loc[recording]
+        if scan["sample_rate_hertz"] != published["sample_rate"]:
+            rates = f"{scan['sample_rate_hertz']} Hz, published at {published['sample_rate']} Hz"
+            report(path, "resampled", rates)
+        elif scan["sha256"] != published["sha256"]:
+            lengths = f"{scan['frames']} samples, published with {published['frames']}"
+            report(path, "altered", f"other bytes than published ({lengths})")
+    if index is not None:
+        for recording in index.index.difference(list(found)):
+            report(index.loc[recording, "path"], "missing", "in the published corpus, not here")
+    elif len(found) < corpus.num_utterances:
+        report(".", "missing", f"{len(found)} of {corpus.num_utterances} recordings are here")
+    table = pd.DataFrame(findings, columns=["path", "problem", "detail"])
+    return table.sort_values(["path", "problem"], ignore_index=True)
+
+
+def _explain_extra(corpus: Corpus, folder: Path, path: Path, found: dict[str, Path]) -> str:
+    relative = path.relative_to(folder).as_posix()
+    try:
+        recording = parse_path(corpus, relative)["utterance"].removeprefix(f"{corpus.name}/")
+    except ValueError as error:
+        return str(error)
+    if found.get(recording, path) != path:
+        return f"a second copy of {found[recording].relative_to(folder).as_posix()}"
+    return "not in the published corpus"
