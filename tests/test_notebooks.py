@@ -24,6 +24,7 @@ from tools.execution import (
 )
 from tools.generation import (
     BOOTSTRAP,
+    MARKER,
     WIDGET_VIEW,
     find_cell,
     list_notebooks,
@@ -117,6 +118,10 @@ def test_a_notebook_as_it_should_be_has_no_defect(tmp_path):
         (change(execution_count=9), "not executed"),
         (change(outputs=[]), "not executed"),
         (change(source="\n".join(["x = 1"] * 46)), "over 45 lines"),
+        (
+            lambda nb: nb.cells[3].update(source='corpus = "a"\n' + "epochs = 1\n" * 17),
+            "21 lines are seen before the first idea, at most 20",
+        ),
         (change(source="import warnings\nwarnings.filterwarnings('ignore')"), "hides warnings"),
         (change(source='warnings.simplefilter(action="ignore")'), "hides warnings"),
         (change(source="%run 11_cnn.ipynb"), "another notebook"),
@@ -166,7 +171,7 @@ def test_sync_inserts_the_cells_once_and_keeps_outputs():
     notebook = make_notebook()
     assert [cell.metadata.get("tags") for cell in notebook.cells[1:4]] == [
         ["badge"],
-        ["bootstrap"],
+        ["setup"],
         ["parameters"],
     ]
     assert f"someone/some-notebooks/blob/main/notebooks/{NAME}.ipynb" in notebook.cells[1].source
@@ -178,6 +183,58 @@ def test_sync_inserts_the_cells_once_and_keeps_outputs():
     assert "a/b/blob/main" in moved.cells[1].source
     assert moved.cells[2].execution_count == 1
     assert moved.cells[4] == notebook.cells[4]
+
+
+def test_sync_keeps_the_imports_below_the_marker():
+    notebook = make_notebook()
+    (setup,) = (cell for cell in notebook.cells if "setup" in cell.metadata.get("tags", []))
+    assert setup.source.startswith("# @title Set-up\n") and setup.source.endswith(f"\n{MARKER}")
+    assert setup.metadata.cellView == "form" and setup.metadata.jupyter.source_hidden is True
+    setup.source = setup.source.replace('"2"', '"3"') + "\nimport keras\n\nkeras.version()"
+    setup.metadata.pop("cellView")
+    sync_notebook(notebook, name=NAME, repository=REPOSITORY)
+    assert setup.source == (
+        f"{BOOTSTRAP.format(repository=REPOSITORY)}\n\n{MARKER}\nimport keras\n\nkeras.version()"
+    )
+    assert setup.metadata.cellView == "form"
+    setup.source = setup.source.replace(f"{MARKER}\n", "")
+    sync_notebook(notebook, name=NAME, repository="https://github.com/a/b")
+    assert setup.source.endswith(f"2)\n\n{MARKER}\nimport keras\n\nkeras.version()")
+    assert setup.source.count("import os") == 1
+
+
+def test_sync_turns_bootstrap_and_import_cells_into_one():
+    sources = [
+        "import os\nREPOSITORY = 'old'",
+        "import keras",
+        "from common import x\n\nset_style()",
+    ]
+    sources += ['corpus = "ravdess"', "import late", "print(corpus)"]
+    tags = [["bootstrap"], None, None, ["parameters"], None, None]
+    cells = [new_markdown_cell("# Example\n\nDoes it hold?")]
+    for number, (source, tag) in enumerate(zip(sources, tags, strict=True), start=1):
+        metadata = {"tags": tag} if tag else {}
+        cells.append(new_code_cell(source, execution_count=number, metadata=metadata))
+    cells[-1].outputs = [new_output("stream", name="stdout", text="ravdess")]
+    notebook = sync_notebook(new_notebook(cells=cells), name=NAME, repository=REPOSITORY)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.metadata.get("tags") for cell in code] == [["setup"], ["parameters"], None, None]
+    assert code[0].source.endswith(
+        f"\n\n{MARKER}\nimport keras\n\nfrom common import x\n\nset_style()"
+    )
+    assert "old" not in code[0].source
+    assert [cell.execution_count for cell in code] == [1, 2, 3, 4]
+    assert code[-1].outputs[0].text == "ravdess"
+    again = sync_notebook(deepcopy(notebook), name=NAME, repository=REPOSITORY)
+    assert again == notebook
+
+
+def test_opening_counts_what_a_reader_sees():
+    notebook = make_notebook(parameters='corpus = "ravdess"\n\nepochs = 50  # in all')
+    notebook.cells[0].source += "\n\n| | |\n|---|---|\n| corpus | RAVDESS |"
+    assert checking.count_opening_lines(notebook) == 6
+    notebook.cells[2].metadata.clear()
+    assert checking.count_opening_lines(notebook) > 20
 
 
 def test_sync_and_check_agree_on_a_folder(tmp_path, monkeypatch):
@@ -251,7 +308,46 @@ def test_bootstrap_finds_a_clone_in_the_working_directory(beside_clone):
 def test_bootstrap_explains_when_there_is_no_repository(tmp_path):
     done = run_bootstrap(tmp_path)
     assert done.returncode == 1
-    assert f"no repository at or above {tmp_path}: git clone {REPOSITORY}" in done.stderr
+    assert f"no repository at {tmp_path}: git clone {REPOSITORY}" in done.stderr
+
+
+def test_bootstrap_tells_colab_of_the_placeholder(tmp_path):
+    code = "import sys\nsys.modules['google.colab'] = sys\n"
+    code += BOOTSTRAP.format(repository="https://github.com/OWNER/notebooks")
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert "OWNER is a placeholder: write your copy's address above" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bootstrap_fetches_and_installs_on_colab(tmp_path):
+    programs, folder = tmp_path / "bin", tmp_path / "content"
+    folder.mkdir()
+    programs.mkdir()
+    git = programs / "git"
+    git.write_text(f'#!/bin/sh\necho git "$@" >> {tmp_path}/log\nln -s {ROOT} "$5"\n')
+    git.chmod(0o755)
+    code = (
+        "import subprocess, sys\nsys.modules['google.colab'] = sys\n"
+        "run = subprocess.run\n"
+        "def record(command, **options):\n"
+        "    if '-r' in command:\n"
+        "        print(*command[1:], options)\n"
+        "    else:\n"
+        "        run(command, **options)\n"
+        "subprocess.run = record\n"
+    )
+    code += BOOTSTRAP.format(repository=REPOSITORY) + "\nimport common.paths"
+    environment = {"PATH": f"{programs}:/usr/bin:/bin"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    clone = folder / REPOSITORY.rpartition("/")[2]
+    assert (tmp_path / "log").read_text() == f"git clone --depth 1 {REPOSITORY} {clone}\n"
+    needed = clone / "requirements-colab.txt"
+    assert done.stdout == f"-m pip install -q -r {needed} {{'check': True}}\n"
 
 
 def test_bootstrap_is_short():
