@@ -205,7 +205,7 @@ def test_sync_keeps_the_imports_below_the_marker():
 
 def test_sync_turns_bootstrap_and_import_cells_into_one():
     sources = [
-        "import os\nREPOSITORY = 'old'",
+        "import os\nREPOSITORY = 'of yore'",
         "import keras",
         "from common import x\n\nset_style()",
     ]
@@ -222,7 +222,7 @@ def test_sync_turns_bootstrap_and_import_cells_into_one():
     assert code[0].source.endswith(
         f"\n\n{MARKER}\nimport keras\n\nfrom common import x\n\nset_style()"
     )
-    assert "old" not in code[0].source
+    assert "of yore" not in code[0].source
     assert [cell.execution_count for cell in code] == [1, 2, 3, 4]
     assert code[-1].outputs[0].text == "ravdess"
     again = sync_notebook(deepcopy(notebook), name=NAME, repository=REPOSITORY)

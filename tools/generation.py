@@ -172,7 +172,7 @@ def _merge_imports(notebook: NotebookNode, position: int) -> None:
         imports.append(notebook.cells.pop(position + 1).source)
     notebook.cells[position].source = f"{MARKER}\n" + "\n\n".join(imports)
     if in_order:
-        code = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source]
+        code = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
         for count, cell in enumerate(code, start=1):
             cell.execution_count = count
 
