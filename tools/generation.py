@@ -17,7 +17,7 @@ from nbformat import NotebookNode
 from common.corpora import CORPORA
 from common.paths import NOTEBOOKS_DIR, ROOT
 from common.results import tabulate_results
-from common.splits import PROTOCOLS
+from common.splits import rank_protocol
 
 README = ROOT / "README.md"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
@@ -266,23 +266,42 @@ def format_corpora() -> str:
 
 
 def format_results() -> str:
-    """Format the README's results: one table per corpus that has any."""
+    """Format the README's published results: one table per corpus that has any."""
     sections = []
     for corpus in CORPORA:
         results = describe_results(corpus) if corpus != "sample" else pd.DataFrame()
         if not results.empty:
-            sections.append(f"**{CORPORA[corpus].title}**\n\n{format_table(results)}")
-    return "\n\n".join(sections) or "No results yet: `make reproduce CORPUS=ravdess` writes them."
+            links = [f"[`{name}`](notebooks/{name}.ipynb)" for name in results["notebook"]]
+            table = format_table(results.assign(notebook=links))
+            sections.append(f"**{CORPORA[corpus].title}**\n\n{table}")
+    return "\n\n".join(sections) or "No results yet: `make reproduce CORPUS=ravdess` makes them."
 
 
-def describe_results(corpus: str) -> pd.DataFrame:
-    """Tabulate the results on a corpus as text: speaker protocols first, the best on top."""
-    results = tabulate_results(corpus=corpus)
-    results = results.assign(rank=results["protocol"].map(list(PROTOCOLS).index))
+def describe_results(corpus: str, *, own: bool = False) -> pd.DataFrame:
+    """Tabulate the results on a corpus as text: speaker protocols first, the best on top.
+
+    Parameters
+    ----------
+    corpus : str
+    own : bool, optional
+        Whether results that were made here take the place of published ones of the same name; a
+        column `run` tells them apart. Without it, published results alone.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Empty without results. The column `backend` is there where results have several.
+    """
+    results = tabulate_results(corpus=corpus, own=own)
+    names = ["notebook", "variant", "protocol"]
+    results = results.sort_values("own", kind="stable").drop_duplicates(names, keep="last")
+    results = results.assign(rank=results["protocol"].map(rank_protocol))
     results = results.sort_values(["rank", "uar"], ascending=[True, False], kind="stable")
     rows = [
         {
-            "notebook": f"{row.notebook} ({row.variant})" if row.variant else row.notebook,
+            "system": row.title,
+            "notebook": row.notebook,
+            **({"run": "yours" if row.own else "published"} if own else {}),
             "protocol": row.protocol,
             "UAR ± std [95 % interval]": f"{row.uar:.3f} "
             + ("" if pd.isna(row.uar_std) else f"± {row.uar_std:.3f} ")
@@ -291,6 +310,7 @@ def describe_results(corpus: str) -> pd.DataFrame:
             "weights": "" if pd.isna(row.num_parameters) else f"{row.num_parameters:,}",
             "seeds": f"{row.num_seeds}",
             "minutes": f"{row.minutes:.1f}",
+            **({"backend": row.backend} if len(set(results["backend"])) > 1 else {}),
         }
         for row in results.itertuples()
     ]
