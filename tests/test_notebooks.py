@@ -1,6 +1,7 @@
 """The tools that keep the notebooks alike, and every notebook on the sample corpus."""
 
 import json
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from common import paths
 from common.files import hash_file
 from common.paths import ROOT
 from tools import checking, generation, publication
@@ -25,12 +27,13 @@ from tools.execution import (
     remove_sounds,
     strip_progress,
 )
+from tools.findings import check_findings
 from tools.generation import (
     BOOTSTRAP,
     MARKER,
     WIDGET_VIEW,
     find_cell,
-    list_notebooks,
+    list_collection,
     read_parameters,
     read_repository,
     read_sample_parameters,
@@ -41,6 +44,7 @@ from tools.notebooks import main, parse_parameter, select_notebooks, sync_all
 
 REPOSITORY = "https://github.com/someone/some-notebooks"
 NAME = "12_example"
+COLLECTION = list_collection(generation.README.read_text(encoding="utf-8"))
 PLAYER = (
     '<audio controls="controls">\n<source src="data:audio/wav;base64,+/tmp/abc=" '
     'type="audio/wav" />\nYour browser does not support the audio element.\n</audio>'
@@ -58,7 +62,7 @@ def make_notebook(
     notebook = new_notebook(
         cells=[
             new_markdown_cell("# Example\n\nDoes it hold?"),
-            new_code_cell(parameters, metadata={"tags": ["parameters"]}),
+            new_code_cell(f'notebook = "{NAME}"\n{parameters}', metadata={"tags": ["parameters"]}),
             new_code_cell(source, outputs=[new_output("stream", name="stdout", text=text)]),
         ],
         metadata={"ser": {"sample_parameters": {"epochs": 1}}},
@@ -92,6 +96,16 @@ def show(output_type, **content):
     return change(outputs=[new_output(output_type, **content)])
 
 
+def rename(notebook, name):
+    """Write another name into a notebook's parameters."""
+    notebook.cells[3].source = notebook.cells[3].source.replace(NAME, name)
+
+
+def write_findings(notebook, text):
+    """Add Findings to a notebook."""
+    notebook.cells.append(new_markdown_cell(f"## Findings\n\n{text}"))
+
+
 def test_a_notebook_as_it_should_be_has_no_defect(tmp_path):
     assert check(make_notebook(), tmp_path) == []
 
@@ -111,6 +125,12 @@ def test_a_notebook_as_it_should_be_has_no_defect(tmp_path):
             "keep only name = literal",
         ),
         (lambda nb: nb.cells[3].update(source="epochs = 2"), "does not set 'corpus'"),
+        (
+            lambda nb: rename(nb, "11_cnn"),
+            "parameter 'notebook' is '11_cnn': write notebook = '12_",
+        ),
+        (lambda nb: nb.cells[3].update(source='corpus = "a"\nepochs = 1'), "is missing"),
+        (lambda nb: write_findings(nb, "The UAR is 66.3 %."), "Findings say 66.3, which no output"),
         (lambda nb: nb.metadata.pop("ser"), "ser.sample_parameters"),
         (
             lambda nb: nb.metadata.update(ser={"sample_parameters": {"epoch": 1}}),
@@ -122,7 +142,7 @@ def test_a_notebook_as_it_should_be_has_no_defect(tmp_path):
         (change(outputs=[]), "not executed"),
         (change(source="\n".join(["x = 1"] * 46)), "over 45 lines"),
         (
-            lambda nb: nb.cells[3].update(source='corpus = "a"\n' + "epochs = 1\n" * 17),
+            lambda nb: nb.cells[3].update(source=nb.cells[3].source + "\nepochs = 1" * 15),
             "21 lines are seen before the first idea, at most 20",
         ),
         (change(source="import warnings\nwarnings.filterwarnings('ignore')"), "hides warnings"),
@@ -235,26 +255,217 @@ def test_sync_turns_bootstrap_and_import_cells_into_one():
 def test_opening_counts_what_a_reader_sees():
     notebook = make_notebook(parameters='corpus = "ravdess"\n\nepochs = 50  # in all')
     notebook.cells[0].source += "\n\n| | |\n|---|---|\n| corpus | RAVDESS |"
-    assert checking.count_opening_lines(notebook) == 6
+    assert checking.count_opening_lines(notebook) == 7
     notebook.cells[2].metadata.clear()
     assert checking.count_opening_lines(notebook) > 20
 
 
-def test_sync_and_check_agree_on_a_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(generation, "describe_results", lambda corpus: pd.DataFrame())
-    path, readme = tmp_path / f"{NAME}.ipynb", tmp_path / "README.md"
-    notebook = make_notebook()
-    nbformat.write(notebook, path)
+@pytest.fixture
+def collection(tmp_path, monkeypatch):
+    """A function that checks a repository of one notebook, with Findings, which git tracks."""
+    monkeypatch.setattr(generation, "format_results", lambda: "")
+    notebooks, readme = tmp_path / "notebooks", tmp_path / "README.md"
+    notebooks.mkdir()
     readme.write_text(README)
+    notebook = make_notebook(text="UAR 66.3 %")
+    write_findings(notebook, "The UAR on unknown voices is 66.3 %.")
+    nbformat.write(notebook, notebooks / f"{NAME}.ipynb")
+    track(tmp_path)
+    return partial(
+        checking.check_all, folder=notebooks, readme=readme, results=tmp_path / "results"
+    )
 
-    defects = checking.check_all(folder=tmp_path, readme=readme)
+
+def track(folder):
+    """Let git track every file of a folder."""
+    for command in (["init", "--quiet"], ["add", "--all"]):
+        subprocess.run(["git", "-C", folder, *command], check=True)
+
+
+def fork(folder, *, name="91_mine", parameter=None):
+    """Copy the example as the README says: rename, change a cell, run all in Jupyter, save."""
+    notebook = nbformat.read(folder / f"notebooks/{NAME}.ipynb", as_version=4)
+    rename(notebook, parameter or name)
+    notebook.cells[4].source = "def build_model(input_shape, num_classes): ..."
+    bar = new_output("display_data", data={WIDGET_VIEW: {"model_id": "1"}, "text/plain": "bar"})
+    line = new_output("stream", name="stderr", text="100%|████| 8/8 [00:01<00:00, 4.0it/s]")
+    notebook.cells[4].outputs += [bar, line]
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.execution_count += 7
+    notebook.metadata.kernelspec.display_name = "Python 3 (ipykernel)"
+    notebook.metadata.widgets = {"application/vnd.jupyter.widget-state+json": {}}
+    path = folder / f"notebooks/{name}.ipynb"
+    nbformat.write(notebook, path)
+    return path
+
+
+def test_sync_and_check_agree_on_a_folder(tmp_path, collection):
+    path, readme = tmp_path / f"notebooks/{NAME}.ipynb", tmp_path / "README.md"
+    defects, notes = collection()
     assert [defect.split(":")[0] for defect in defects] == [path.name, "README.md"]
-    assert sync_all(folder=tmp_path, readme=readme) == [path, readme]
-    assert checking.check_all(folder=tmp_path, readme=readme) == []
-    assert sync_all(folder=tmp_path, readme=readme) == []
+    assert sync_all(folder=path.parent, readme=readme) == [path, readme]
+    assert notes == []
+    assert collection() == ([], [])
+    assert sync_all(folder=path.parent, readme=readme) == []
     text = readme.read_text()
     assert f"| [`{NAME}`](notebooks/{NAME}.ipynb) | Example | Does it hold? |" in text
     assert f"git clone {read_repository()}" in text
+
+
+def test_a_fork_leaves_check_green_and_its_copied_findings_are_noted(tmp_path, collection):
+    readme = tmp_path / "README.md"
+    sync_all(folder=tmp_path / "notebooks", readme=readme)
+    path = fork(tmp_path)
+    copied = f"91_mine.ipynb: Findings are those of {NAME}.ipynb: write what yours shows"
+    defects, (note,) = collection()
+    assert defects == []
+    assert note.startswith(copied)
+
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[-1].source = "## Findings\n\nThe UAR is 70.1 %."
+    nbformat.write(notebook, path)
+    defects, (note,) = collection()
+    assert defects == [] and note.startswith("91_mine.ipynb: Findings say 70.1, which no output")
+    write_evidence(tmp_path, name="91_mine").write_text('{"metrics": {"uar": {"mean": 0.70143}}}')
+    shutil.move(tmp_path / "results/91_mine", paths.RUNS_DIR / "results/91_mine")
+    assert collection() == ([], [])
+    shutil.rmtree(paths.RUNS_DIR / "results/91_mine")
+    before = readme.read_text()
+    sync_all(folder=path.parent, readme=readme)
+    assert readme.read_text() == before
+
+
+def test_a_fork_filed_under_another_name_is_a_defect(tmp_path, collection):
+    sync_all(folder=tmp_path / "notebooks", readme=tmp_path / "README.md")
+    fork(tmp_path, name="05_mine", parameter=NAME)
+    defects, (note,) = collection()
+    assert defects == [
+        f"05_mine.ipynb: parameter 'notebook' is '{NAME}': write notebook = '05_mine', "
+        "or rename the file"
+    ]
+    assert note.startswith(f"05_mine.ipynb: Findings are those of {NAME}.ipynb")
+
+
+@pytest.mark.parametrize("join", ["git", "evidence"])
+def test_a_fork_that_joins_the_collection_is_checked_like_the_others(tmp_path, collection, join):
+    sync_all(folder=tmp_path / "notebooks", readme=tmp_path / "README.md")
+    fork(tmp_path)
+    if join == "git":
+        track(tmp_path)
+    else:
+        (tmp_path / "results/91_mine").mkdir(parents=True)
+        (tmp_path / "results/91_mine/ravdess__speaker_5fold.json").write_text("{}")
+    defects, notes = collection()
+    assert notes == []
+    for words in ("Findings are those of", "not executed top to bottom", "README.md: generated"):
+        assert any(words in defect for defect in defects), words
+
+
+def test_a_notebook_that_the_readme_lists_belongs_without_git(tmp_path):
+    for name in ("11_cnn", "12_lstm", "13_other"):
+        (tmp_path / f"{name}.ipynb").touch()
+    (tmp_path / "results/13_other").mkdir(parents=True)
+    (tmp_path / "results/13_other/a.json").touch()
+    text = "| [`11_cnn`](notebooks/11_cnn.ipynb) |"
+    found = generation.list_collection(text, folder=tmp_path, results=tmp_path / "results")
+    assert [path.stem for path in found] == ["11_cnn", "13_other"]
+
+
+def find_in_findings(text, *, outputs=(), evidence=()):
+    """List what is wrong with these Findings under a cell with these outputs."""
+    cells = [new_markdown_cell("# Example\n\nDoes it hold? 99.9"), new_code_cell("1")]
+    cells[1].outputs = list(outputs)
+    cells += [new_markdown_cell(f"## Findings\n\n{text}\n\n## Fork\n\nIn 88.8 steps.")]
+    return list(check_findings(new_notebook(cells=cells), evidence))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The UAR is 66.3 %, or 66 %, or two thirds.",
+        "The interval (95 % interval 54.41 to 1,062,920) is wide.",
+        "It has 1,063 thousand weights, that is 1.1 million.",
+        "A 2-D network on 5-fold splits of wav2vec 2.0, VGG16 and `log_mel(64.5)`.",
+        "Others say so (Ma et al. 2024; [a paper](https://example.org/12.7)).",
+        "It loses 51.1 points.",
+        "",
+    ],
+)
+def test_findings_that_the_outputs_show_pass(text):
+    table = "<style>td {width: 71.7px}</style><table><tr><td>66.32</td><td>54.41</td></tr></table>"
+    outputs = [
+        new_output("display_data", data={"text/html": table, "text/plain": "<Figure 640x480>"}),
+        new_output("stream", name="stdout", text="1,062,920 weights\n−51.06 points"),
+    ]
+    assert find_in_findings(text, outputs=outputs) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("The UAR is 66.4 %.", "66.4"),
+        ("The UAR is 66.33 %.", "66.33"),
+        ("From 54.4-55.4 to 67 %.", "55.4, 67"),
+        ("**71.7** by width, 99.9, 88.8, 640 and 12.7.", "71.7, 99.9, 88.8, 640, 12.7"),
+        ("It has 1.2 million weights.", "1.2 million"),
+        ("An 18-point loss.", "18"),
+    ],
+)
+def test_findings_that_nothing_shows_are_named(text, numbers):
+    html = "<style>td {width: 71.7px}</style><b style='left: 12.7px'>66.32</b> 54.41"
+    outputs = [
+        new_output("display_data", data={"text/html": html, "text/plain": "<Figure 640x480>"}),
+        new_output("stream", name="stdout", text="1,062,920 weights"),
+        new_output("stream", name="stderr", text="67"),
+    ]
+    (defect,) = find_in_findings(text, outputs=outputs)
+    assert defect.startswith(f"Findings say {numbers}, which no output")
+
+
+def test_findings_may_say_what_the_evidence_holds(tmp_path):
+    path = tmp_path / "evidence.json"
+    uar = {"mean": 0.617188, "std": 0.047297, "low": 0.556334, "high": None}
+    angry = {"precision": 0.663866, "f1": 0.734884, "support": 384}
+    content = {"metrics": {"uar": uar}, "per_class": {"angry": angry}, "num_utterances": 1440}
+    path.write_text(json.dumps(content | {"num_parameters": None, "seconds": 2774.5}))
+    said = "The UAR is 61.7 ± 4.7 % (from 55.6), the F1 73 % on 384 of 1,440."
+    assert find_in_findings(said, evidence=[path]) == []
+    (defect,) = find_in_findings(f"{said} It took 2774.5 s, not 0.617.", evidence=[path])
+    assert defect.startswith("Findings say 2774.5, 0.617, which no output")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("One. Two! Three?\n\n- four\n- five\n\nSix. Seven.", "7 sentences, at most 6"),
+        (f"Here {'are ' * 35}words.", "has 37 words, at most 35"),
+        (" and ".join(["66.3"] * 15) + ".", "15 decimals, at most 14"),
+        ("That is below the 66 % that we aimed at.", "speak of aims ('we aimed')"),
+        ("Our aim was 66 %.", "speak of aims ('Our aim')"),
+        ("It passes the mark of 66 %.", "speak of aims ('the mark of')"),
+    ],
+)
+def test_findings_can_be_read_aloud(text, words):
+    outputs = [new_output("stream", name="stdout", text="66.3")]
+    (defect,) = find_in_findings(text, outputs=outputs)
+    assert words in defect
+
+
+def test_findings_of_six_sentences_pass():
+    text = (
+        "Ma et al. say 1. Two, e.g. here, of 35.5 %. Three.\n\n- four\n- five\n\n### More\n\nSix."
+    )
+    assert (
+        find_in_findings(text, outputs=[new_output("stream", name="stdout", text="1 35.5")]) == []
+    )
+
+
+@pytest.mark.parametrize("path", COLLECTION, ids=lambda path: path.stem)
+def test_findings_of_the_collection_follow_from_its_evidence(path):
+    notebook = nbformat.read(path, as_version=4)
+    evidence = (paths.RESULTS_DIR / path.stem).glob("*.json")
+    assert list(check_findings(notebook, evidence)) == []
 
 
 def test_readme_without_markers_is_named(monkeypatch):
@@ -585,7 +796,7 @@ def executions(request, tmp_path_factory):
     pool.shutdown(cancel_futures=True)
 
 
-@pytest.mark.parametrize("path", list_notebooks(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", COLLECTION, ids=lambda path: path.stem)
 def test_notebook_runs_on_the_sample_corpus(path, executions):
     notebook = nbformat.read(path, as_version=4)
     assert set(read_sample_parameters(notebook)) <= set(read_parameters(notebook))

@@ -5,6 +5,7 @@ The repository's address is read from `[project.urls]` in pyproject.toml and now
 
 import ast
 import re
+import subprocess
 import tomllib
 from collections.abc import Iterable
 from copy import deepcopy
@@ -15,7 +16,7 @@ import pandas as pd
 from nbformat import NotebookNode
 
 from common.corpora import CORPORA
-from common.paths import NOTEBOOKS_DIR, ROOT
+from common.paths import NOTEBOOKS_DIR, RESULTS_DIR, ROOT
 from common.results import tabulate_results
 from common.splits import rank_protocol
 
@@ -65,6 +66,35 @@ def read_repository(pyproject: Path = ROOT / "pyproject.toml") -> str:
 def list_notebooks(folder: Path = NOTEBOOKS_DIR) -> list[Path]:
     """List the notebooks of a folder in the order of their numbers."""
     return sorted(path for path in folder.glob("*.ipynb") if not path.name.startswith("."))
+
+
+def list_collection(
+    text: str, *, folder: Path = NOTEBOOKS_DIR, results: Path = RESULTS_DIR
+) -> list[Path]:
+    """List the notebooks that belong to the collection; the others are a reader's own.
+
+    A notebook belongs if git tracks it, its evidence is published, or the README links to it.
+
+    Parameters
+    ----------
+    text : str
+        The README's.
+    folder, results : pathlib.Path, optional
+        Where notebooks lie, and the folders of published evidence.
+    """
+    command = ["git", "-C", str(folder), "ls-files", "-z", "--", "*.ipynb"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        tracked = done.stdout.split("\0")
+    except FileNotFoundError:  # no git
+        tracked = []
+    return [
+        path
+        for path in list_notebooks(folder)
+        if path.name in tracked
+        or any((results / path.stem).glob("*.json"))
+        or f"](notebooks/{path.name})" in text
+    ]
 
 
 def find_cell(notebook: NotebookNode, tag: str) -> int | None:
@@ -203,7 +233,9 @@ def _read_imports(source: str) -> str:
     return "\n".join(kept).strip("\n")
 
 
-def sync_readme(text: str, *, repository: str, folder: Path = NOTEBOOKS_DIR) -> str:
+def sync_readme(
+    text: str, *, repository: str, folder: Path = NOTEBOOKS_DIR, results: Path = RESULTS_DIR
+) -> str:
     """Replace what stands between `<!-- start:begin -->` and `<!-- start:end -->`, and so on.
 
     The sections are `start`, `results`, `index` and `corpora`.
@@ -216,7 +248,7 @@ def sync_readme(text: str, *, repository: str, folder: Path = NOTEBOOKS_DIR) -> 
     sections = {
         "start": format_start(repository),
         "results": format_results(),
-        "index": format_index(folder),
+        "index": format_index(list_collection(text, folder=folder, results=results)),
         "corpora": format_corpora(),
     }
     for name, content in sections.items():
@@ -235,10 +267,10 @@ def format_start(repository: str) -> str:
     return f"```bash\ngit clone {repository} && cd {name}\nmake run\n```"
 
 
-def format_index(folder: Path = NOTEBOOKS_DIR) -> str:
+def format_index(notebooks: list[Path]) -> str:
     """Format the README's index of notebooks."""
     rows = []
-    for path in list_notebooks(folder):
+    for path in notebooks:
         try:
             title, question = read_question(nbformat.read(path, as_version=4))
         except ValueError as error:

@@ -74,13 +74,18 @@ def sync_all(*, folder: Path = NOTEBOOKS_DIR, readme: Path = README) -> list[Pat
             with write_atomically(path) as temporary:
                 nbformat.write(synced, temporary)
             changed.append(path)
+    return changed + write_readme(folder=folder, readme=readme)
+
+
+def write_readme(*, folder: Path = NOTEBOOKS_DIR, readme: Path = README) -> list[Path]:
+    """Rewrite the README's generated sections; give the README if it changed."""
     text = readme.read_text(encoding="utf-8")
-    synced = sync_readme(text, repository=repository, folder=folder)
-    if synced != text:
-        with write_atomically(readme) as temporary:
-            temporary.write_text(synced, encoding="utf-8")
-        changed.append(readme)
-    return changed
+    synced = sync_readme(text, repository=read_repository(), folder=folder)
+    if synced == text:
+        return []
+    with write_atomically(readme) as temporary:
+        temporary.write_text(synced, encoding="utf-8")
+    return [readme]
 
 
 def execute(options: argparse.Namespace) -> int:
@@ -112,7 +117,7 @@ def publish(names: list[str]) -> list[Path]:
         print(f"{path.stem}:")
         for line in publish_notebook(path.stem):
             print(f"  {line}")
-    return sync_all()
+    return write_readme()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -145,8 +150,10 @@ def main(arguments: list[str] | None = None) -> int:
         except ValueError as error:
             parser.error(str(error))
     if options.command == "check":
-        defects = check_all()
+        defects, notes = check_all()
         print(*(defects or ["The notebooks and the README are in order."]), sep="\n")
+        if notes:
+            print("\nBefore your own notebooks join the collection:", *notes, sep="\n")
         return 1 if defects else 0
     try:
         changed = publish(options.names) if options.command == "publish" else sync_all()
