@@ -5,15 +5,18 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from common.files import hash_file
 from common.paths import ROOT
-from tools import checking, generation
+from tools import checking, generation, publication
 from tools.execution import (
     EXECUTED_DIR,
     NO_PLAYER,
@@ -24,6 +27,7 @@ from tools.execution import (
 )
 from tools.generation import (
     BOOTSTRAP,
+    MARKER,
     WIDGET_VIEW,
     find_cell,
     list_notebooks,
@@ -117,6 +121,10 @@ def test_a_notebook_as_it_should_be_has_no_defect(tmp_path):
         (change(execution_count=9), "not executed"),
         (change(outputs=[]), "not executed"),
         (change(source="\n".join(["x = 1"] * 46)), "over 45 lines"),
+        (
+            lambda nb: nb.cells[3].update(source='corpus = "a"\n' + "epochs = 1\n" * 17),
+            "21 lines are seen before the first idea, at most 20",
+        ),
         (change(source="import warnings\nwarnings.filterwarnings('ignore')"), "hides warnings"),
         (change(source='warnings.simplefilter(action="ignore")'), "hides warnings"),
         (change(source="%run 11_cnn.ipynb"), "another notebook"),
@@ -166,7 +174,7 @@ def test_sync_inserts_the_cells_once_and_keeps_outputs():
     notebook = make_notebook()
     assert [cell.metadata.get("tags") for cell in notebook.cells[1:4]] == [
         ["badge"],
-        ["bootstrap"],
+        ["setup"],
         ["parameters"],
     ]
     assert f"someone/some-notebooks/blob/main/notebooks/{NAME}.ipynb" in notebook.cells[1].source
@@ -180,8 +188,60 @@ def test_sync_inserts_the_cells_once_and_keeps_outputs():
     assert moved.cells[4] == notebook.cells[4]
 
 
+def test_sync_keeps_the_imports_below_the_marker():
+    notebook = make_notebook()
+    (setup,) = (cell for cell in notebook.cells if "setup" in cell.metadata.get("tags", []))
+    assert setup.source.startswith("# @title Set-up\n") and setup.source.endswith(f"\n{MARKER}")
+    assert setup.metadata.cellView == "form" and setup.metadata.jupyter.source_hidden is True
+    setup.source = setup.source.replace('"2"', '"3"') + "\nimport keras\n\nkeras.version()"
+    setup.metadata.pop("cellView")
+    sync_notebook(notebook, name=NAME, repository=REPOSITORY)
+    assert setup.source == (
+        f"{BOOTSTRAP.format(repository=REPOSITORY)}\n\n{MARKER}\nimport keras\n\nkeras.version()"
+    )
+    assert setup.metadata.cellView == "form"
+    setup.source = setup.source.replace(f"{MARKER}\n", "")
+    sync_notebook(notebook, name=NAME, repository="https://github.com/a/b")
+    assert setup.source.endswith(f"2)\n\n{MARKER}\nimport keras\n\nkeras.version()")
+    assert setup.source.count("import os") == 1
+
+
+def test_sync_turns_bootstrap_and_import_cells_into_one():
+    sources = [
+        "import os\nREPOSITORY = 'of yore'",
+        "import keras",
+        "from common import x\n\nset_style()",
+    ]
+    sources += ['corpus = "ravdess"', "import late", "print(corpus)"]
+    tags = [["bootstrap"], None, None, ["parameters"], None, None]
+    cells = [new_markdown_cell("# Example\n\nDoes it hold?")]
+    for number, (source, tag) in enumerate(zip(sources, tags, strict=True), start=1):
+        metadata = {"tags": tag} if tag else {}
+        cells.append(new_code_cell(source, execution_count=number, metadata=metadata))
+    cells[-1].outputs = [new_output("stream", name="stdout", text="ravdess")]
+    notebook = sync_notebook(new_notebook(cells=cells), name=NAME, repository=REPOSITORY)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.metadata.get("tags") for cell in code] == [["setup"], ["parameters"], None, None]
+    assert code[0].source.endswith(
+        f"\n\n{MARKER}\nimport keras\n\nfrom common import x\n\nset_style()"
+    )
+    assert "of yore" not in code[0].source
+    assert [cell.execution_count for cell in code] == [1, 2, 3, 4]
+    assert code[-1].outputs[0].text == "ravdess"
+    again = sync_notebook(deepcopy(notebook), name=NAME, repository=REPOSITORY)
+    assert again == notebook
+
+
+def test_opening_counts_what_a_reader_sees():
+    notebook = make_notebook(parameters='corpus = "ravdess"\n\nepochs = 50  # in all')
+    notebook.cells[0].source += "\n\n| | |\n|---|---|\n| corpus | RAVDESS |"
+    assert checking.count_opening_lines(notebook) == 6
+    notebook.cells[2].metadata.clear()
+    assert checking.count_opening_lines(notebook) > 20
+
+
 def test_sync_and_check_agree_on_a_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(generation, "describe_results", lambda corpus: generation.pd.DataFrame())
+    monkeypatch.setattr(generation, "describe_results", lambda corpus: pd.DataFrame())
     path, readme = tmp_path / f"{NAME}.ipynb", tmp_path / "README.md"
     notebook = make_notebook()
     nbformat.write(notebook, path)
@@ -197,29 +257,144 @@ def test_sync_and_check_agree_on_a_folder(tmp_path, monkeypatch):
     assert f"git clone {read_repository()}" in text
 
 
-def test_readme_without_markers_is_named():
+def test_readme_without_markers_is_named(monkeypatch):
+    monkeypatch.setattr(generation, "format_results", lambda: "")
     with pytest.raises(ValueError, match="index:begin"):
         sync_readme(README.replace("index", "other"), repository=REPOSITORY)
 
 
+def make_results(*changes):
+    """Make a table as `tabulate_results` gives it, a row for each set of changes."""
+    row = {"notebook": "11_cnn", "variant": "", "title": "CNN", "own": False, "uar": 0.61234}
+    row |= {"protocol": "speaker_5fold", "uar_std": 0.0201, "uar_low": 0.5712, "uar_high": 0.65}
+    row |= {"wa": 0.7, "num_seeds": 3, "num_parameters": 123456, "minutes": 12.34}
+    row |= {"backend": "tensorflow"}
+    return pd.DataFrame([row | change for change in changes]).astype({"num_parameters": "Int64"})
+
+
 def test_results_of_a_corpus_become_text(monkeypatch):
-    row = {"notebook": "11_cnn", "variant": "", "protocol": "speaker_5fold", "uar": 0.61234}
-    row |= {"uar_std": 0.0201, "uar_low": 0.5712, "uar_high": 0.65, "wa": 0.7, "num_seeds": 3}
-    row |= {"num_parameters": 123456, "minutes": 12.34}
-    single = {"variant": "svm", "protocol": "random_80_10_10", "uar_std": np.nan}
-    table = generation.pd.DataFrame(
-        [row | single | {"num_parameters": None}, row, row | {"variant": "2d", "uar": 0.5}]
-    ).astype({"num_parameters": "Int64"})
-    monkeypatch.setattr(generation, "tabulate_results", lambda corpus: table)
-    first, second, third = generation.describe_results("ravdess").to_numpy().tolist()
-    assert third[0] == "11_cnn (svm)"
-    assert third[2:5] == ["0.612 [0.571, 0.650]", "0.700", ""]
-    assert first[:2] == ["11_cnn", "speaker_5fold"]
-    assert first[2:] == ["0.612 ± 0.020 [0.571, 0.650]", "0.700", "123,456", "3", "12.3"]
-    assert second[0] == "11_cnn (2d)"
-    monkeypatch.setattr(generation, "tabulate_results", lambda corpus: table.iloc[:0])
+    single = {"variant": "svm", "title": "SVM", "protocol": "random_80_10_10", "uar_std": np.nan}
+    foreign = {"variant": "x", "protocol": "my_protocol", "title": "Mine", "num_parameters": None}
+    table = make_results(
+        foreign, single | {"num_parameters": None}, {}, {"variant": "b", "uar": 0.5}
+    )
+    monkeypatch.setattr(generation, "tabulate_results", lambda corpus, own: table)
+    results = generation.describe_results("ravdess")
+    assert list(results) == [
+        *("system", "notebook", "protocol", "UAR ± std [95 % interval]"),
+        *("WA", "weights", "seeds", "minutes"),
+    ]
+    first, second, third, last = results.to_numpy().tolist()
+    assert first[:3] == ["CNN", "11_cnn", "speaker_5fold"]
+    assert first[3:] == ["0.612 ± 0.020 [0.571, 0.650]", "0.700", "123,456", "3", "12.3"]
+    assert second[3].startswith("0.500")
+    assert third[0] == "SVM"
+    assert third[3:6] == ["0.612 [0.571, 0.650]", "0.700", ""]
+    assert last[:3] == ["Mine", "11_cnn", "my_protocol"]
+    written = generation.format_results()
+    assert "| CNN | [`11_cnn`](notebooks/11_cnn.ipynb) | speaker_5fold |" in written
+    monkeypatch.setattr(generation, "tabulate_results", lambda corpus, own: table.iloc[:0])
     assert generation.describe_results("ravdess").empty
     assert "No results yet" in generation.format_results()
+
+
+def test_backend_is_a_column_where_results_have_several(monkeypatch):
+    table = make_results({}, {"variant": "jax", "backend": "jax", "uar": 0.5})
+    monkeypatch.setattr(generation, "tabulate_results", lambda corpus, own: table)
+    assert generation.describe_results("ravdess")["backend"].tolist() == ["tensorflow", "jax"]
+
+
+def test_own_results_take_the_place_of_published_ones_of_the_same_name(monkeypatch):
+    table = make_results({"own": True, "uar": 0.4}, {}, {"protocol": "random_5fold"})
+    monkeypatch.setattr(
+        generation, "tabulate_results", lambda corpus, own: table if own else table[1:]
+    )
+    results = generation.describe_results("ravdess", own=True)
+    assert results["run"].tolist() == ["yours", "published"]
+    assert results["UAR ± std [95 % interval]"].str[:5].tolist() == ["0.400", "0.612"]
+    assert "yours" not in generation.format_results()
+    assert "0.400" not in generation.format_results()
+
+
+def write_evidence(runs, *, name=NAME, corpus="ravdess", kinds=("csv", "history"), size=10):
+    """Write evidence of a run as `save_results` does; give the JSON's path."""
+    path = runs / "results" / name / f"{corpus}__speaker_5fold.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    hashes = {}
+    for kind in kinds:
+        file = path.with_suffix(publication.SUFFIXES[kind])
+        file.write_bytes(kind.encode() * size)
+        hashes[kind] = hash_file(file)
+    path.write_text(json.dumps({"notebook": name, "corpus": corpus, "files": hashes}))
+    return path
+
+
+@pytest.fixture
+def publish(tmp_path):
+    """A function that publishes the example's runs from one folder below tmp_path to others."""
+    folders = {"runs": tmp_path / "runs", "results": tmp_path / "results"}
+    (tmp_path / "runs/figures").mkdir(parents=True)
+    return partial(publication.publish_notebook, NAME, **folders, figures=tmp_path / "figures")
+
+
+def test_publish_copies_evidence_and_figures_and_removes_nothing(tmp_path, publish):
+    runs, results = tmp_path / "runs", tmp_path / "results" / NAME
+    evidence = write_evidence(runs, kinds=("csv", "history", "model"))
+    write_evidence(runs, corpus="sample")
+    write_evidence(runs, name="11_cnn")
+    for figure in (f"{NAME}__ravdess__a", f"{NAME}__sample__a", "11_cnn__ravdess__a"):
+        (runs / f"figures/{figure}.png").write_bytes(b"picture")
+    results.mkdir(parents=True)
+    (results / "ravdess__other.json").write_text("{}")
+    (results / "ravdess__speaker_5fold.csv").write_text("before")
+
+    assert publish() == [
+        f"replaced   results/{NAME}/ravdess__speaker_5fold.csv",
+        f"new        results/{NAME}/ravdess__speaker_5fold.history.csv",
+        f"new        results/{NAME}/ravdess__speaker_5fold.keras",
+        f"new        results/{NAME}/ravdess__speaker_5fold.json",
+        f"new        figures/{NAME}__ravdess__a.png",
+    ]
+    assert sorted(path.name for path in results.iterdir()) == [
+        "ravdess__other.json",
+        *(f"ravdess__speaker_5fold{end}" for end in (".csv", ".history.csv", ".json", ".keras")),
+    ]
+    for path in evidence.parent.glob("ravdess*"):
+        assert path.read_bytes() == (results / path.name).read_bytes()
+    assert [path.name for path in (tmp_path / "figures").iterdir()] == [f"{NAME}__ravdess__a.png"]
+    assert len(list(tmp_path.iterdir())) == 3
+    assert {line.split()[0] for line in publish()} == {"unchanged"}
+
+
+def test_publish_leaves_out_a_large_model(tmp_path, publish):
+    write_evidence(tmp_path / "runs", kinds=("csv", "model"), size=700_000)
+    assert publish()[1] == (
+        f"left out   results/{NAME}/ravdess__speaker_5fold.keras: 3.5 MB, at most 3 MB"
+    )
+    assert not list(tmp_path.glob("results/**/*.keras"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda path: path.with_suffix(".csv").write_text("other"), "is not the file that"),
+        (lambda path: path.with_suffix(".history.csv").unlink(), "which is missing"),
+        (lambda path: path.write_text("{}"), "does not name the hash of its CSV"),
+        (lambda path: path.write_text("{"), "is not JSON"),
+    ],
+)
+def test_publish_copies_nothing_where_evidence_is_not_whole(tmp_path, publish, spoil, words):
+    write_evidence(tmp_path / "runs", corpus="emodb")
+    spoil(write_evidence(tmp_path / "runs"))
+    with pytest.raises(ValueError, match=words):
+        publish()
+    assert not (tmp_path / "results").exists()
+
+
+def test_publish_says_where_there_is_nothing(publish, tmp_path):
+    write_evidence(tmp_path / "runs", corpus="sample")
+    with pytest.raises(ValueError, match=f"{NAME}: no evidence and no figures"):
+        publish()
 
 
 def test_repository_must_be_given(tmp_path):
@@ -251,7 +426,46 @@ def test_bootstrap_finds_a_clone_in_the_working_directory(beside_clone):
 def test_bootstrap_explains_when_there_is_no_repository(tmp_path):
     done = run_bootstrap(tmp_path)
     assert done.returncode == 1
-    assert f"no repository at or above {tmp_path}: git clone {REPOSITORY}" in done.stderr
+    assert f"no repository at {tmp_path}: git clone {REPOSITORY}" in done.stderr
+
+
+def test_bootstrap_tells_colab_of_the_placeholder(tmp_path):
+    code = "import sys\nsys.modules['google.colab'] = sys\n"
+    code += BOOTSTRAP.format(repository="https://github.com/OWNER/notebooks")
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert "OWNER is a placeholder: write your copy's address above" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bootstrap_fetches_and_installs_on_colab(tmp_path):
+    programs, folder = tmp_path / "bin", tmp_path / "content"
+    folder.mkdir()
+    programs.mkdir()
+    git = programs / "git"
+    git.write_text(f'#!/bin/sh\necho git "$@" >> {tmp_path}/log\nln -s {ROOT} "$5"\n')
+    git.chmod(0o755)
+    code = (
+        "import subprocess, sys\nsys.modules['google.colab'] = sys\n"
+        "run = subprocess.run\n"
+        "def record(command, **options):\n"
+        "    if '-r' in command:\n"
+        "        print(*command[1:], options)\n"
+        "    else:\n"
+        "        run(command, **options)\n"
+        "subprocess.run = record\n"
+    )
+    code += BOOTSTRAP.format(repository=REPOSITORY) + "\nimport common.paths"
+    environment = {"PATH": f"{programs}:/usr/bin:/bin"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    clone = folder / REPOSITORY.rpartition("/")[2]
+    assert (tmp_path / "log").read_text() == f"git clone --depth 1 {REPOSITORY} {clone}\n"
+    needed = clone / "requirements-colab.txt"
+    assert done.stdout == f"-m pip install -q -r {needed} {{'check': True}}\n"
 
 
 def test_bootstrap_is_short():

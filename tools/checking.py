@@ -24,6 +24,7 @@ from tools.generation import (
 
 MAX_BYTES = 600_000
 MAX_CELL_LINES = 45
+MAX_OPENING_LINES = 20
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:home|root|work|tmp|Users)\b|\b[A-Za-z]:[\\/]+Users\b")
 FORBIDDEN_CODE = {
     r"(?:filterwarnings|simplefilter)\(\s*(?:action\s*=\s*)?['\"]ignore": "hides warnings: remove "
@@ -51,6 +52,12 @@ def check_notebook(path: Path, *, repository: str) -> list[str]:
             corpus = found["corpus"] if read is read_parameters else corpus
         except (ValueError, SyntaxError) as error:
             defects.append(str(error))
+    num_lines = count_opening_lines(notebook)
+    if num_lines > MAX_OPENING_LINES:
+        defects.append(
+            f"{num_lines} lines are seen before the first idea, at most {MAX_OPENING_LINES}: "
+            "shorten the first cells or the parameters"
+        )
     if path.stat().st_size > MAX_BYTES:
         size = path.stat().st_size // 1000
         defects.append(f"{size} KB, at most {MAX_BYTES // 1000}: show fewer or smaller pictures")
@@ -70,10 +77,26 @@ def check_notebook(path: Path, *, repository: str) -> list[str]:
     return list(dict.fromkeys(defects))
 
 
+def count_opening_lines(notebook: NotebookNode) -> int:
+    """Count the lines that a reader sees down to the parameters' end.
+
+    Blank lines, collapsed cells and the rules of Markdown tables are not seen.
+    """
+    end = find_cell(notebook, "parameters")
+    opening = notebook.cells[: 0 if end is None else end + 1]
+    return sum(
+        bool(re.search(r"[^\s|:-]", line))
+        for cell in opening
+        if not cell.metadata.get("jupyter", {}).get("source_hidden")
+        for line in cell.source.splitlines()
+    )
+
+
 def _check_cell(cell: NotebookNode) -> Iterator[str]:
     seen = [cell.source]
     if cell.cell_type == "code":
-        if len(cell.source.splitlines()) > MAX_CELL_LINES:
+        collapsed = cell.metadata.get("jupyter", {}).get("source_hidden")
+        if len(cell.source.splitlines()) > MAX_CELL_LINES and not collapsed:
             yield f"has over {MAX_CELL_LINES} lines: split it"
         for pattern, defect in FORBIDDEN_CODE.items():
             if re.search(pattern, cell.source):
