@@ -1,4 +1,4 @@
-"""Encoders that are published as SavedModels: find or fetch one, load it, check its contract."""
+"""YAMNet, and whatever is published as a SavedModel: fetch it, load it, check its contract."""
 
 import hashlib
 import os
@@ -10,7 +10,33 @@ from types import ModuleType
 import numpy as np
 
 from common import paths
-from common.encoders.records import EncoderRecord
+from common.encoders.contract import Encoder, EncoderRecord, register
+from common.features import LogMel
+
+YAMNET = EncoderRecord(
+    name="yamnet",
+    title="YAMNet",
+    num_dimensions=1024,
+    hop_seconds=0.48,
+    window_seconds=0.975,
+    url="https://tfhub.dev/google/yamnet/1",
+    homepage="https://www.kaggle.com/models/google/yamnet",
+    licence="Apache License 2.0",
+    citation="Plakal and Ellis, YAMNet, TensorFlow Model Garden, research/audioset/yamnet, "
+    "2020; trained on AudioSet (Gemmeke et al., ICASSP 2017)",
+)
+
+
+@register(YAMNET)
+def load_saved_encoder(
+    record: EncoderRecord, weights: str | Path, *, num_samples: int, trainable: bool
+) -> Encoder:
+    """Load a SavedModel, which is not trained further, or a random stand-in for it."""
+    if weights == "random":
+        return Encoder(record, None, draw_projection(record), num_samples, "random")
+    folder = find_saved_model(record, weights)
+    network = load_saved_model(folder, record)
+    return Encoder(record, None, network, num_samples, digest_saved_model(folder))
 
 
 def find_saved_model(record: EncoderRecord, weights: str | Path = "published") -> Path:
@@ -19,11 +45,6 @@ def find_saved_model(record: EncoderRecord, weights: str | Path = "published") -
     `data/pretrained/<name>` is looked at first. What is downloaded is kept below
     `data/pretrained/tfhub`, or in the folder that the environment variable `TFHUB_CACHE_DIR`
     names; TensorFlow Hub puts a download there when it is complete.
-
-    Parameters
-    ----------
-    weights
-        "published", or the path of a SavedModel's folder.
 
     Raises
     ------
@@ -34,7 +55,7 @@ def find_saved_model(record: EncoderRecord, weights: str | Path = "published") -
     ImportError
         If TensorFlow or TensorFlow Hub cannot be imported.
     """
-    folder = paths.PRETRAINED_DIR / record.file_name if weights == "published" else Path(weights)
+    folder = record.path if weights == "published" else Path(weights)
     if weights == "published" and not folder.exists():
         folder = _fetch_saved_model(record, folder)
     if not (folder / "saved_model.pb").is_file():
@@ -114,6 +135,24 @@ def load_saved_model(folder: Path, record: EncoderRecord) -> Callable[..., np.nd
     return embed
 
 
+def draw_projection(record: EncoderRecord, seed: int = 0) -> Callable[..., np.ndarray]:
+    """Make a stand-in for a SavedModel: same inputs and outputs, random numbers, to try code on.
+
+    It projects the mean and the deviation over time of each window's log-mel bands.
+    """
+    matrix = np.random.default_rng(seed).normal(0, 0.005, (128, record.num_dimensions))
+    window = round(record.window_seconds * record.sample_rate_hertz)
+    hop = round(record.hop_seconds * record.sample_rate_hertz)
+
+    def embed(waveforms: np.ndarray, training: bool = False) -> np.ndarray:
+        pieces = np.lib.stride_tricks.sliding_window_view(waveforms, window, axis=1)[:, ::hop]
+        bands = np.stack([LogMel(num_bands=64)(piece) for piece in pieces.reshape(-1, window)])
+        statistics = np.concatenate([bands.mean(axis=1), bands.std(axis=1)], axis=-1)
+        return np.tanh(statistics @ matrix).reshape(*pieces.shape[:2], -1)
+
+    return embed
+
+
 def digest_saved_model(folder: Path) -> str:
     """Name a SavedModel by the bytes of its graph and of its variables."""
     digest = hashlib.sha256()
@@ -124,17 +163,9 @@ def digest_saved_model(folder: Path) -> str:
 
 
 def read_saved_variables(path: Path, record: EncoderRecord) -> dict[str, np.ndarray]:
-    """Read the variables of a SavedModel's folder, or of a checkpoint file, by name.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If there is no such file, or it cannot be read.
-    """
+    """Read the variables of a SavedModel's folder, or of a checkpoint file, by name."""
     tensorflow = import_tensorflow(record)
     remedy = f"give the folder of {record.title}'s SavedModel or the path of its checkpoint"
-    if not path.exists() and not list(path.parent.glob(f"{path.name}.index")):
-        raise FileNotFoundError(f"No weights at {path}: {remedy}, or 'published'")
     try:
         if not path.is_dir():
             reader = tensorflow.train.load_checkpoint(str(path))
@@ -147,13 +178,7 @@ def read_saved_variables(path: Path, record: EncoderRecord) -> dict[str, np.ndar
 
 
 def import_tensorflow(record: EncoderRecord) -> ModuleType:
-    """Import TensorFlow, which reads SavedModels whatever the backend of Keras is.
-
-    Raises
-    ------
-    ImportError
-        If it is missing.
-    """
+    """Import TensorFlow, which reads SavedModels whatever the backend of Keras is."""
     try:
         import tensorflow
     except ImportError as error:
