@@ -10,14 +10,8 @@ import numpy as np
 from keras import layers, ops
 
 from common.audio import SAMPLE_RATE_HERTZ
-from common.encoders.contract import Encoder, EncoderRecord, register
-from common.encoders.weights import (
-    check_arrays,
-    digest_arrays,
-    draw_arrays,
-    fetch_file,
-    get_arrays,
-)
+from common.encoders.contract import Encoder, EncoderRecord, Weights, register
+from common.encoders.weights import check_arrays, digest_arrays, draw_arrays, fetch_file, get_arrays
 from common.files import write_atomically
 
 RECORD = EncoderRecord(
@@ -171,9 +165,7 @@ def fetch_byol_s(record: EncoderRecord) -> Path:
 
 
 @register(RECORD)
-def load(
-    record: EncoderRecord, weights: str | Path, *, num_samples: int, trainable: bool
-) -> Encoder:
+def load(record: EncoderRecord, weights: Weights, num_samples: int, trainable: bool) -> Encoder:
     """Load BYOL-S, a Keras network either way."""
     ways = {"fetch": fetch_byol_s, "read": read_byol_s}
     arrays = get_arrays(record, weights, draw=lambda: draw_arrays(BYOL_S_SHAPES), **ways)

@@ -88,16 +88,14 @@ class Encoder:
         return ops.convert_to_numpy(values)[0].astype(np.float32, copy=False)
 
 
-Load = Callable[..., Encoder]
+Weights = str | Path
+Load = Callable[[EncoderRecord, Weights, int, bool], Encoder]
 ENCODERS: dict[str, EncoderRecord] = {}
 LOADERS: dict[str, Load] = {}
 
 
 def register(*records: EncoderRecord) -> Callable[[Load], Load]:
-    """Enter encoders under their names, with the decorated function as what loads them.
-
-    It is called as load(record, weights, num_samples=, trainable=) and gives an `Encoder`.
-    """
+    """Enter encoders under their names, with the decorated function as what loads them."""
 
     def enter(load: Load) -> Load:
         for record in records:
@@ -110,7 +108,7 @@ def register(*records: EncoderRecord) -> Callable[[Load], Load]:
 def load_encoder(
     name: str,
     *,
-    weights: str | Path = "published",
+    weights: Weights = "published",
     duration_seconds: float = 2.5,
     trainable: bool = False,
 ) -> Encoder:
@@ -152,4 +150,4 @@ def load_encoder(
         others = " or ".join(sorted(key for key, other in ENCODERS.items() if other.trainable))
         raise ValueError(f"{record.title} cannot be trained further; choose {others}")
     num_samples = record.count_samples(duration_seconds)
-    return LOADERS[name](record, weights, num_samples=num_samples, trainable=trainable)
+    return LOADERS[name](record, weights, num_samples, trainable)

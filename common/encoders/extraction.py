@@ -22,6 +22,10 @@ POOLINGS = {
 }
 
 
+def _stay(values: np.ndarray, training: bool = False) -> None:
+    raise RuntimeError("an encoder does not travel to another process: call load_encoder there")
+
+
 @dataclass(frozen=True)
 class Embed(Step):
     """A waveform (samples,) at 16 kHz -> embeddings (embeddings, dimensions), float32."""
@@ -72,7 +76,7 @@ class Embed(Step):
 
     def __getstate__(self) -> dict:
         """Leave out the network, which may not be pickled: workers only describe the step."""
-        return {"encoder": replace(self.encoder, front_end=None, network=None)}
+        return {"encoder": replace(self.encoder, front_end=_stay, network=_stay)}
 
 
 @dataclass(frozen=True)

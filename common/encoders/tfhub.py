@@ -10,7 +10,8 @@ from types import ModuleType
 import numpy as np
 
 from common import paths
-from common.encoders.contract import Encoder, EncoderRecord, register
+from common.encoders.contract import Encoder, EncoderRecord, Weights, register
+from common.encoders.weights import Arrays, check_outputs, explain_absence
 from common.features import LogMel
 
 YAMNET = EncoderRecord(
@@ -28,9 +29,7 @@ YAMNET = EncoderRecord(
 
 
 @register(YAMNET)
-def load_saved_encoder(
-    record: EncoderRecord, weights: str | Path, *, num_samples: int, trainable: bool
-) -> Encoder:
+def load(record: EncoderRecord, weights: Weights, num_samples: int, trainable: bool) -> Encoder:
     """Load a SavedModel, which is not trained further, or a random stand-in for it."""
     if weights == "random":
         return Encoder(record, None, draw_projection(record), num_samples, "random")
@@ -39,25 +38,16 @@ def load_saved_encoder(
     return Encoder(record, None, network, num_samples, digest_saved_model(folder))
 
 
-def find_saved_model(record: EncoderRecord, weights: str | Path = "published") -> Path:
+def find_saved_model(record: EncoderRecord, weights: Weights = "published") -> Path:
     """Give the folder of a SavedModel, which TensorFlow Hub fetches where it is missing.
 
     `data/pretrained/<name>` is looked at first. What is downloaded is kept below
     `data/pretrained/tfhub`, or in the folder that the environment variable `TFHUB_CACHE_DIR`
     names; TensorFlow Hub puts a download there when it is complete.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the folder holds no SavedModel.
-    OSError
-        If it could not be downloaded: how to get it otherwise.
-    ImportError
-        If TensorFlow or TensorFlow Hub cannot be imported.
     """
     folder = record.path if weights == "published" else Path(weights)
     if weights == "published" and not folder.exists():
-        folder = _fetch_saved_model(record, folder)
+        folder = _fetch_saved_model(record)
     if not (folder / "saved_model.pb").is_file():
         raise FileNotFoundError(
             f"No SavedModel at {folder} (saved_model.pb is not in it): give the folder of "
@@ -66,43 +56,26 @@ def find_saved_model(record: EncoderRecord, weights: str | Path = "published") -
     return folder
 
 
-def _fetch_saved_model(record: EncoderRecord, folder: Path) -> Path:
-    remedy = (
-        f"put the SavedModel (see {record.homepage}) into {folder}, or give its path to "
-        "load_encoder"
-    )
-    tensorflow = import_tensorflow(record)
+def _fetch_saved_model(record: EncoderRecord) -> Path:
+    tensorflow, what = import_tensorflow(record), "the SavedModel there"
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
             import tensorflow_hub
     except ImportError as error:
-        raise ImportError(
-            f"{record.title} is not here yet, and tensorflow-hub cannot be imported ({error}): "
-            f"pip install tensorflow-hub 'setuptools<82'. Otherwise {remedy}."
-        ) from error
+        remedy = f"{error}; pip install tensorflow-hub 'setuptools<82'"
+        raise ImportError(explain_absence(record, remedy, what)) from error
     os.environ.setdefault("TFHUB_CACHE_DIR", str(paths.PRETRAINED_DIR / "tfhub"))
     try:
         return Path(tensorflow_hub.resolve(record.url))
     except (OSError, ValueError, RuntimeError, tensorflow.errors.OpError) as error:
-        raise OSError(
-            f"{record.url}: {record.title} could not be fetched ({error}). Check the network and "
-            f"call again. Otherwise {remedy}."
-        ) from error
+        raise OSError(explain_absence(record, error, what)) from error
 
 
 def load_saved_model(folder: Path, record: EncoderRecord) -> Callable[..., np.ndarray]:
     """Load a SavedModel and see that it keeps the contract of the published one.
 
-    Returns
-    -------
-    Callable
-        Waveforms (batch, samples) -> embeddings (batch, embeddings, dimensions), float32.
-
-    Raises
-    ------
-    ValueError
-        If it cannot be read, or gives something else for a second of sound.
+    Gives a function: waveforms (batch, samples) -> embeddings (batch, embeddings, dimensions).
     """
     tensorflow = import_tensorflow(record)
     remedy = f"give the folder of {record.title}'s SavedModel, or delete it to fetch it anew"
@@ -117,17 +90,9 @@ def load_saved_model(folder: Path, record: EncoderRecord) -> Callable[..., np.nd
             given = given[1]
         return given.numpy()
 
-    rate = record.sample_rate_hertz
-    sound = 0.1 * np.sin(2 * np.pi * 440 * np.arange(record.count_samples(2.0)) / rate)
-    expected = (record.count_embeddings(len(sound)), record.num_dimensions)
-    try:
-        found = embed_waveform(sound).shape
-    except Exception as error:  # not callable, other inputs, no second output, missing files
-        raise ValueError(
-            f"{folder}: a waveform (samples,) gives no embeddings {expected} ({error}): {remedy}"
-        ) from error
-    if found != expected:
-        raise ValueError(f"{folder}: embeddings {found}, expected {expected}: {remedy}")
+    num_samples = record.count_samples(2.0)
+    expected = (record.count_embeddings(num_samples), record.num_dimensions)
+    check_outputs(embed_waveform, num_samples, expected, source=folder, remedy=remedy)
 
     def embed(waveforms: np.ndarray, training: bool = False) -> np.ndarray:
         return np.stack([embed_waveform(waveform) for waveform in waveforms])
@@ -162,17 +127,19 @@ def digest_saved_model(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def read_saved_variables(path: Path, record: EncoderRecord) -> dict[str, np.ndarray]:
+def read_saved_variables(path: Path, record: EncoderRecord) -> Arrays:
     """Read the variables of a SavedModel's folder, or of a checkpoint file, by name."""
     tensorflow = import_tensorflow(record)
-    remedy = f"give the folder of {record.title}'s SavedModel or the path of its checkpoint"
     try:
         if not path.is_dir():
             reader = tensorflow.train.load_checkpoint(str(path))
             return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
         model = tensorflow.saved_model.load(str(path))
     except Exception as error:  # whatever a damaged file makes TensorFlow raise
-        raise ValueError(f"{path} cannot be read ({error}): {remedy}") from error
+        raise ValueError(
+            f"{path} cannot be read ({error}): give the folder of {record.title}'s SavedModel or "
+            "the path of its checkpoint"
+        ) from error
     variables = getattr(model, "_variables", None) or getattr(model, "variables", ())
     return {variable.name.removesuffix(":0"): variable.numpy() for variable in variables}
 

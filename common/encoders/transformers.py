@@ -15,7 +15,8 @@ import numpy as np
 
 from common import paths
 from common.audio import fix_length
-from common.encoders.contract import Encoder, EncoderRecord, register
+from common.encoders.contract import Encoder, EncoderRecord, Weights, register
+from common.encoders.weights import check_outputs, explain_absence
 
 SPEECH = {"num_layers": 13, "num_dimensions": 2 * 768, "hop_seconds": 0.02, "window_seconds": 0.025}
 RECORDS = (
@@ -68,13 +69,10 @@ RECORDS = (
 ComputeStates = Callable[[np.ndarray], np.ndarray]
 CACHE_VARIABLES = {"HF_HOME", "HF_HUB_CACHE"}
 UNUSED = "masked_spec_embed"  # what pretraining put in the place of masked frames
-SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 SMALL_WAVE = {
-    **SMALL,
-    "intermediate_size": 64,
-    "conv_dim": [16] * 7,
-    "num_conv_pos_embeddings": 16,
-    "num_conv_pos_embedding_groups": 4,
+    **{"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2},
+    **{"num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4},
+    **{"intermediate_size": 64, "conv_dim": [16] * 7},
 }
 SMALL_WHISPER = {
     **{"d_model": 32, "encoder_layers": 2, "decoder_layers": 1},
@@ -86,9 +84,7 @@ SMALL_WHISPER = {
 
 
 @register(*RECORDS)
-def load(
-    record: EncoderRecord, weights: str | Path, *, num_samples: int, trainable: bool
-) -> Encoder:
+def load(record: EncoderRecord, weights: Weights, num_samples: int, trainable: bool) -> Encoder:
     """Load a speech model, frozen: one embedding per layer.
 
     It is the mean and the deviation, over all frames of an utterance, of the numbers that the
@@ -102,29 +98,20 @@ def load(
     return Encoder(record, None, network, num_samples, digest)
 
 
-def load_transformer(
-    record: EncoderRecord, weights: str | Path = "published"
-) -> tuple[ComputeStates, str]:
-    """Load a speech model, frozen, and see that it keeps the contract of the published one.
+def load_transformer(record: EncoderRecord, weights: Weights) -> tuple[ComputeStates, str]:
+    """Load a speech model and see that it keeps the contract of the published one.
 
     `data/pretrained/<name>` is looked at first. What is downloaded is kept below
     `data/pretrained/huggingface`, or where the environment variable `HF_HUB_CACHE` or `HF_HOME`
-    says; a file is put there when it is complete.
-
-    The folder of one's own holds `config.json`, `preprocessor_config.json` and the weights, as
-    `save_pretrained` writes them.
+    says; a file is put there when it is complete. A folder of one's own holds `config.json`,
+    `preprocessor_config.json` and the weights, as `save_pretrained` writes them.
 
     Returns
     -------
     compute_states, digest
         Waveform (samples,) -> hidden states (layers, frames, width), float32; the weights' name.
-
-    Raises
-    ------
-    FileNotFoundError, OSError, ValueError, ImportError
-        If the folder holds no model; if it could not be downloaded; if it cannot be read, or
-        holds another model; if `transformers` or PyTorch cannot be imported.
     """
+    remedy = f"give the folder of {record.title} (see {record.url}), or delete it and fetch it anew"
     folder = record.path if weights == "published" else Path(weights)
     fetch = weights == "published" and not folder.exists()
     if not fetch and not (folder / "config.json").is_file():
@@ -147,41 +134,33 @@ def load_transformer(
             extractor = transformers.AutoFeatureExtractor.from_pretrained(source, **settings)
     except Exception as error:  # what a broken connection or a damaged file raises has no one base
         if fetch:
-            raise OSError(
-                f"{record.url}: {record.title} could not be fetched ({error}). Check the network "
-                "and call again. Otherwise put the files of the model (config.json, "
-                f"preprocessor_config.json, weights) into {folder}, or give the path of another "
-                "folder to load_encoder."
-            ) from error
-        raise ValueError(f"{folder} cannot be read ({error}): {_remedy(record)}") from error
+            what = "config.json, preprocessor_config.json and the weights into that folder"
+            raise OSError(explain_absence(record, error, what)) from error
+        raise ValueError(f"{folder} cannot be read ({error}): {remedy}") from error
     kind, missing = model.config.model_type, [k for k in facts["missing_keys"] if UNUSED not in k]
     if kind != record.name:
-        raise ValueError(f"{source} is a {kind!r}, not {record.name!r}: {_remedy(record)}")
+        raise ValueError(f"{source} is a {kind!r}, not {record.name!r}: {remedy}")
     if missing:
-        raise ValueError(f"{source} lacks weights such as {sorted(missing)[0]}: {_remedy(record)}")
+        raise ValueError(f"{source} lacks weights such as {sorted(missing)[0]}: {remedy}")
     compute_states, digest = freeze_transformer(model, extractor, record)
-    check_states(compute_states, record, source)
+    rate = record.sample_rate_hertz
+    expected = (record.num_layers, record.count_embeddings(rate), record.num_dimensions // 2)
+    check_outputs(compute_states, rate, expected, source=source, remedy=remedy)
     return compute_states, digest
 
 
 def draw_transformer(record: EncoderRecord) -> tuple[ComputeStates, str, EncoderRecord]:
     """Draw a small model of the same kind that knows nothing; its record has its sizes."""
     transformers, torch = import_transformers(record)
+    small, extractor = SMALL_WAVE, transformers.Wav2Vec2FeatureExtractor
+    if record.name == "whisper":
+        small, extractor = SMALL_WHISPER, transformers.WhisperFeatureExtractor
     with torch.random.fork_rng(devices=[]), _quiet_logs():
         torch.manual_seed(0)
-        if record.name == "whisper":
-            config = transformers.AutoConfig.for_model("whisper", **SMALL_WHISPER)
-            extractor = transformers.WhisperFeatureExtractor()
-        else:
-            config = transformers.AutoConfig.for_model(record.name, **SMALL_WAVE)
-            extractor = transformers.Wav2Vec2FeatureExtractor()
+        config = transformers.AutoConfig.for_model(record.name, **small)
         model = transformers.AutoModel.from_config(config)
-    record = replace(
-        record,
-        num_layers=SMALL["num_hidden_layers"] + 1,
-        num_dimensions=2 * SMALL["hidden_size"],
-    )
-    return *freeze_transformer(model, extractor, record), record
+    record = replace(record, num_layers=3, num_dimensions=64)
+    return *freeze_transformer(model, extractor(), record), record
 
 
 def freeze_transformer(model, extractor, record: EncoderRecord) -> tuple[ComputeStates, str]:
@@ -221,22 +200,6 @@ def digest_weights(arrays: Mapping[str, np.ndarray], *, normalised: bool) -> str
     return hashlib.sha256(f"{digests} {normalised}".encode()).hexdigest()[:16]
 
 
-def check_states(compute_states: ComputeStates, record: EncoderRecord, source: str) -> None:
-    """Raise ValueError unless a second of sound gives the layers, frames and width expected."""
-    rate = record.sample_rate_hertz
-    sound = (0.1 * np.sin(2 * np.pi * 440 * np.arange(rate) / rate)).astype(np.float32)
-    expected = (record.num_layers, record.count_embeddings(rate), record.num_dimensions // 2)
-    try:
-        found = compute_states(sound).shape
-    except Exception as error:  # whatever a model of another make raises
-        raise ValueError(
-            f"{source}: a waveform (samples,) gives no states {expected} ({error}): "
-            f"{_remedy(record)}"
-        ) from error
-    if found != expected:
-        raise ValueError(f"{source}: states {found}, expected {expected}: {_remedy(record)}")
-
-
 def make_layer_network(compute_states: ComputeStates, record: EncoderRecord) -> Callable:
     """Make the network of an encoder: waveforms (batch, samples) -> (batch, layers, dimensions).
 
@@ -270,10 +233,6 @@ def import_transformers(record: EncoderRecord) -> tuple[ModuleType, ModuleType]:
             "pip install -r requirements-transformers.txt"
         ) from error
     return transformers, torch
-
-
-def _remedy(record: EncoderRecord) -> str:
-    return f"give the folder of {record.title} (see {record.url}), or delete it and fetch it anew"
 
 
 @contextmanager

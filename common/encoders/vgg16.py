@@ -7,14 +7,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from common.encoders.contract import Encoder, EncoderRecord, register
-from common.encoders.weights import (
-    check_arrays,
-    digest_arrays,
-    draw_arrays,
-    fetch_file,
-    get_arrays,
-)
+from common.encoders.contract import Encoder, EncoderRecord, Weights, register
+from common.encoders.weights import check_arrays, digest_arrays, draw_arrays, fetch_file, get_arrays
 from common.features import LogMel
 
 RECORD = EncoderRecord(
@@ -161,9 +155,7 @@ def read_vgg16(file: Path) -> dict[str, np.ndarray]:
 
 
 @register(RECORD)
-def load(
-    record: EncoderRecord, weights: str | Path, *, num_samples: int, trainable: bool
-) -> Encoder:
+def load(record: EncoderRecord, weights: Weights, num_samples: int, trainable: bool) -> Encoder:
     """Load VGG16, a Keras network either way."""
     arrays = get_arrays(record, weights, draw=draw_vgg16, fetch=fetch_file, read=read_vgg16)
     network = build_vgg16(arrays, num_windows=record.count_embeddings(num_samples))

@@ -12,8 +12,9 @@ from keras import layers, ops
 from common import paths
 from common.audio import SAMPLE_RATE_HERTZ
 from common.downloads import download_archive
-from common.encoders.contract import Encoder, EncoderRecord, register
-from common.encoders.tfhub import find_saved_model, load_saved_encoder, read_saved_variables
+from common.encoders.contract import Encoder, EncoderRecord, Weights, register
+from common.encoders.tfhub import find_saved_model, read_saved_variables
+from common.encoders.tfhub import load as load_frozen
 from common.encoders.weights import check_arrays, digest_arrays, draw_arrays, get_arrays
 from common.recipes import Step
 
@@ -136,13 +137,7 @@ def draw_vggish(seed: int = 0, *, narrower: int = 8) -> dict[str, np.ndarray]:
 
 
 def read_vggish(path: Path) -> dict[str, np.ndarray]:
-    """Read the released variables from a SavedModel's folder or a checkpoint, and check them.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If there is nothing at `path`, or it does not hold the layers of VGGish.
-    """
+    """Read the released variables from a SavedModel's folder or a checkpoint, and check them."""
     found = read_saved_variables(path, RECORD)
     sizes = zip(SCOPES[:-1], PUBLISHED_WIDTHS[:-1], strict=True)  # any narrower one will do
     widths = [len(found.get(f"vggish/{scope}/biases", range(size))) for scope, size in sizes]
@@ -153,12 +148,10 @@ def read_vggish(path: Path) -> dict[str, np.ndarray]:
 
 
 @register(RECORD)
-def load(
-    record: EncoderRecord, weights: str | Path, *, num_samples: int, trainable: bool
-) -> Encoder:
+def load(record: EncoderRecord, weights: Weights, num_samples: int, trainable: bool) -> Encoder:
     """Load VGGish: the SavedModel, or a Keras network if it is to be trained or is random."""
     if not trainable and weights != "random":
-        return load_saved_encoder(record, weights, num_samples=num_samples, trainable=False)
+        return load_frozen(record, weights, num_samples, trainable)
     ways = {"fetch": find_saved_model, "read": read_vggish}
     arrays = get_arrays(record, weights, draw=draw_vggish, **ways)
     network = build_vggish(arrays, num_examples=record.count_embeddings(num_samples))
@@ -167,13 +160,7 @@ def load(
 
 
 def fetch_vggish_pca() -> Path:
-    """Find the parameters of the post-processing in `data/pretrained`, or download them.
-
-    Raises
-    ------
-    OSError, ValueError
-        If they could not be downloaded, or are not those that were published.
-    """
+    """Find the parameters of the post-processing in `data/pretrained`, or download them."""
     file = paths.PRETRAINED_DIR / "vggish_pca_params.npz"
     return download_archive(PCA_URL, file, num_bytes=PCA_BYTES, checksum=PCA_CHECKSUM)
 
@@ -203,17 +190,13 @@ class WhitenVggish(Step):
                 f"{file} does not hold pca_eigen_vectors and pca_means ({error}): delete it to "
                 f"fetch {PCA_URL} anew"
             ) from error
-        if vectors.shape != (len(means), len(means)):
-            raise ValueError(
-                f"{file}: pca_eigen_vectors {vectors.shape} do not fit {len(means)} pca_means: "
-                f"delete it to fetch {PCA_URL} anew"
-            )
         self.__dict__.update(file=file, vectors=vectors, means=means)
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
-        if values.shape[-1] != len(self.means):
+        size = len(self.means)
+        if (values.shape[-1], *self.vectors.shape) != (size, size, size):
             raise ValueError(
-                f"{self.file} is for embeddings of {len(self.means)} numbers, these have "
+                f"{self.file} is for embeddings of {size} numbers, these have "
                 f"{values.shape[-1]}; it fits VGGish alone"
             )
         whitened = np.clip((values - self.means) @ self.vectors.T, -2, 2)
