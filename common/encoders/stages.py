@@ -6,8 +6,9 @@ import keras
 import numpy as np
 import pandas as pd
 
-from common.cross_validation import BuildModel, Start, cross_validate
+from common.cross_validation import Start, cross_validate
 from common.encoders.contract import Encoder
+from common.models import BuildModel
 from common.recipes import Features
 from common.runs import Run
 from common.training import TrainingConfig
