@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import soundfile
 
+from common.audio import load_waveform
 from common.recipes import Features, Recipe, Step
 from common.training import TrainingConfig
 
@@ -126,3 +127,16 @@ def write_recordings(
         soundfile.write(files[-1], waveform, 16_000)
         rows.append({"speaker": str(speaker), "gender": "female", "emotion": emotion})
     return make_table(rows, corpus="own").assign(path=files)
+
+
+def predict_again(run, table: pd.DataFrame, recipe: Recipe) -> np.ndarray:
+    """What the saved models of a run say of its test recordings, row for row."""
+    models, said = {}, []
+    files = table.set_index("utterance")["path"]
+    for row in run.predictions.itertuples():
+        task = row.seed, row.fold
+        if task not in models:
+            models[task] = run.load_model(seed=row.seed, fold=row.fold)
+        values = recipe(load_waveform(files[row.utterance]))[None]
+        said.append(models[task].predict(values, verbose=0)[0])
+    return np.array(said)
