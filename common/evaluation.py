@@ -73,6 +73,13 @@ def count_confusions(predictions: pd.DataFrame) -> pd.DataFrame:
     return counts.reindex(index=labels, columns=labels, fill_value=0)
 
 
+def list_groups(table: pd.DataFrame) -> list[str]:
+    """List the columns of an utterance table that tell at least two groups apart."""
+    names = ("gender", "intensity", "statement", "speaker")
+    known = {name: set(table[name].dropna()) - {"", "unknown"} for name in names if name in table}
+    return [name for name, values in known.items() if len(values) > 1]
+
+
 def score_groups(predictions: pd.DataFrame, table: pd.DataFrame, by: str) -> pd.DataFrame:
     """Score the utterances of each group, such as each speaker, gender or intensity.
 

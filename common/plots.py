@@ -24,7 +24,9 @@ from common.audio import SAMPLE_RATE_HERTZ
 from common.emotions import order_emotions
 from common.evaluation import METRIC_NAMES, count_confusions
 from common.files import write_atomically
-from common.splits import PROTOCOLS
+from common.features import Cepstra, LogMel
+from common.recipes import Recipe
+from common.splits import name_protocol, rank_protocol
 
 
 def set_style() -> None:
@@ -93,23 +95,24 @@ def plot_waveform(
     return ax
 
 
-def plot_features(values: np.ndarray, config, *, ax: Axes | None = None) -> Axes:
-    """Draw the features of one utterance, shape (frames, bands), that a `FeatureConfig` made.
+def plot_features(values: np.ndarray, recipe: Recipe, *, ax: Axes | None = None) -> Axes:
+    """Draw the features of one utterance, shape (frames, bands), that a recipe made.
 
-    The colours of MFCC leave out coefficient 0, the level, which would drown the others.
+    The colours of cepstra leave out coefficient 0, the level, which would drown the others.
     """
     ax = style.make_axes(ax, 7.5, 3)
-    if config.kind == "log_mel":
-        look = {"y_axis": "mel", "fmin": config.fmin_hertz, "fmax": config.fmax_hertz}
+    step = recipe.find(LogMel)
+    if not isinstance(step, Cepstra):
+        look = {"y_axis": "mel", "fmin": step.fmin_hertz, "fmax": step.fmax_hertz}
         look |= {"cmap": "magma"}
         ylabel, label, extend = "Frequency (Hz)", "Level (dB)", "neither"
     else:
         limit = np.abs(values[:, 1:]).max()
         look = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
         ylabel, label, extend = "Coefficient", "Value", "both"
-    time = {"x_axis": "s", "sr": SAMPLE_RATE_HERTZ, "hop_length": config.hop_length}
+    time = {"x_axis": "s", "sr": SAMPLE_RATE_HERTZ, "hop_length": step.hop_length}
     mesh = librosa.display.specshow(values.T, ax=ax, **time, **look)
-    if config.kind != "log_mel":
+    if isinstance(step, Cepstra):
         ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="Time (seconds)", ylabel=ylabel)
     ax.grid(visible=False)
@@ -167,20 +170,18 @@ def plot_history(history: pd.DataFrame, *, fold: int | None = None, axes=None) -
     return np.asarray(axes)
 
 
-def plot_confusion_matrix(
-    predictions: pd.DataFrame, *, normalise: bool = True, ax: Axes | None = None
-) -> Axes:
+def plot_confusion_matrix(predictions: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw the confusions over all folds and seeds, true emotions in rows.
 
-    Colours are shares of the row; the cells give those shares in whole per cent, or the counts
-    with `normalise=False`.
+    Each cell has the share of its row in whole per cent, which is its colour, and the count.
     """
     counts = count_confusions(predictions)
     support = counts.sum(axis=1)
     shares = 100 * counts.div(support.where(support > 0), axis=0)
-    ax = style.make_axes(ax, 0.6 * len(counts) + 2.6, 0.5 * len(counts) + 1.2)
-    cells = (shares if normalise else counts).map("{:.0f}".format)
-    look = {"vmin": 0, "vmax": 100, "cmap": "Blues", "linewidths": 0.5, "annot_kws": {"size": 10}}
+    ax = style.make_axes(ax, 0.75 * len(counts) + 2.6, 0.55 * len(counts) + 1.2)
+    percent, numbers = shares.map("{:.0f} %".format), counts.map("\n{:.0f}".format)
+    cells = (percent + numbers).where(counts > 0, "")
+    look = {"vmin": 0, "vmax": 100, "cmap": "Blues", "linewidths": 0.5, "annot_kws": {"size": 9}}
     look |= {"cbar_kws": {"label": "Share of the true emotion (%)"}}
     look |= {"xticklabels": counts.columns, "yticklabels": style.label_with_counts(support)}
     seaborn.heatmap(shares, annot=cells, fmt="", ax=ax, **look)
@@ -244,27 +245,45 @@ def plot_calibration(calibration: pd.DataFrame, *, ax: Axes | None = None) -> Ax
 
 
 def plot_attention(
-    values: np.ndarray, weights: np.ndarray, config, *, ax: Axes | None = None
+    values: np.ndarray, weights: np.ndarray, recipe: Recipe, *, ax: Axes | None = None
 ) -> Axes:
     """Draw attention over time on top of the features it weighs.
 
     Parameters
     ----------
     values
-        Shape (frames, bands), as `features.compute_features` gives.
+        Shape (frames, bands), as `recipe` gives.
     weights
         Shape (steps,): one weight per stretch of the utterance, all of equal length.
-    config
-        The FeatureConfig of `values`.
     """
-    ax = plot_features(values, config, ax=ax)
-    seconds = config.duration_seconds
+    ax = plot_features(values, recipe, ax=ax)
+    seconds = len(values) * recipe.find(LogMel).hop_seconds
     edges = np.linspace(0, seconds, len(weights) + 1)
     over = ax.twinx()
-    over.stairs(weights / weights.max(), edges, color="white", linewidth=3.5)
-    over.stairs(weights / weights.max(), edges, color=style.VERMILION, linewidth=1.8)
-    over.set(ylim=(0, 1.05), xlim=(0, seconds), yticks=[])
+    over.stairs(weights, edges, color="white", linewidth=3.5)
+    over.stairs(weights, edges, color=style.VERMILION, linewidth=1.8, label="attention")
+    over.set(ylim=(0, 1.05 * weights.max()), xlim=(0, seconds), ylabel="Attention weight")
     over.grid(visible=False)
+    over.legend(loc="upper right", frameon=True)
+    return ax
+
+
+def plot_voices(known: pd.Series, unknown: pd.Series, *, ax: Axes | None = None) -> Axes:
+    """Draw the recall of each emotion on known and on unknown voices, and their mean, the UAR.
+
+    Both are fractions by emotion, as `evaluation.report_classes` gives them.
+    """
+    known, unknown = (pd.concat([pd.Series({"UAR": row.mean()}), row]) for row in (known, unknown))
+    ax = style.make_axes(ax, 7.5, 0.34 * len(known) + 1.4)
+    places = np.arange(len(known))
+    unknown = unknown.reindex(known.index)
+    ax.hlines(places, unknown, known, color="#C8C8C8", linewidth=3)
+    ax.plot(unknown, places, "o", color=style.BLUE, markersize=8, label="voices never heard")
+    ax.plot(known, places, "s", color=style.VERMILION, markersize=7, label="voices known")
+    ax.axhline(0.5, color=style.GREY, linewidth=0.8)
+    ax.set_yticks(places, known.index)
+    ax.set(xlabel="Recall (%)", xlim=(0, 1.02))
+    style.finish_rows(ax, ncols=2)
     return ax
 
 
@@ -293,8 +312,11 @@ def plot_comparison(
     """
     if results.empty:
         raise ValueError("There are no results to draw: run an experiment notebook first.")
-    protocols = [name for name in style.PROTOCOL_STYLES if name in set(results["protocol"])]
-    names = results["notebook"] + (" · " + results["variant"]).where(results["variant"] != "", "")
+    protocols = sorted(set(results["protocol"]), key=rank_protocol)
+    detail = results["variant"].where(results["variant"] != "", results["notebook"])
+    twice = results.duplicated(["title", "protocol", "own"], keep=False)
+    names = results["title"] + (" · " + detail).where(twice, "")
+    names += np.where(results["own"], " (yours)", "")
     results = results.assign(system=names, place=results["protocol"].map(protocols.index))
     results = results.sort_values(["place", metric], ascending=[True, False])
     systems = list(dict.fromkeys(results["system"]))
@@ -303,11 +325,11 @@ def plot_comparison(
         value = reference_lines[name]
         ax.axvline(value, color=style.GREY, ls=dashes, label=f"{name} {100 * value:.1f}")
     for protocol, rows in results.groupby("protocol", sort=False):
-        colour, marker = style.PROTOCOL_STYLES[protocol]
+        colour, marker = style.find_look(protocol)
         offset = (protocols.index(protocol) - (len(protocols) - 1) / 2) * 0.75 / len(protocols)
         places, highs = rows["system"].map(systems.index) + offset, rows[f"{metric}_high"]
         ax.hlines(places, rows[f"{metric}_low"], highs, color=colour, linewidth=2)
-        title = PROTOCOLS[protocol].title
+        title = name_protocol(protocol)
         ax.plot(rows[metric], places, marker, color=colour, markersize=7, label=title)
         look = {
             "textcoords": "offset points",
@@ -329,10 +351,9 @@ def plot_comparison(
 def save_figure(figure: Figure, *, notebook: str, name: str, corpus: str) -> Path:
     """Write `<notebook>__<corpus>__<name>.png` at 150 dots per inch and return its path.
 
-    Figures of the corpus "sample" go below `data/runs/figures/`, all others below `figures/`.
+    It goes below `data/runs/figures/`, where publishing takes it from.
     """
-    folder = paths.RUNS_DIR / "figures" if corpus == "sample" else paths.FIGURES_DIR
-    path = folder / f"{notebook}__{corpus}__{name}.png"
+    path = paths.RUNS_DIR / "figures" / f"{notebook}__{corpus}__{name}.png"
     with write_atomically(path) as temporary:
         figure.savefig(temporary, dpi=150, bbox_inches="tight", metadata={"Software": None})
     return path

@@ -67,6 +67,14 @@ class Recipe:
             waveform = step(waveform)
         return waveform
 
+    def find(self, kind: type[Step]) -> Step:
+        """Give the first step of a kind; raises ValueError if there is none."""
+        found = next((step for step in self.steps if isinstance(step, kind)), None)
+        if found is None:
+            names = [type(step).__name__ for step in self.steps]
+            raise ValueError(f"the recipe has no {kind.__name__} among its steps {names}")
+        return found
+
     def describe(self, *, changed: bool = False) -> dict:
         """Write the recipe as JSON can hold it; `changed` leaves out settings at their defaults."""
         steps = [step.describe(changed=changed) for step in self.steps]

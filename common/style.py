@@ -9,6 +9,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
+from common.splits import PROTOCOLS
+
 BLUE, VERMILION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
 SKY, PURPLE, YELLOW, GREY = "#56B4E9", "#CC79A7", "#F0E442", "#8C8C8C"
 EMOTION_COLOURS = {
@@ -21,16 +23,6 @@ EMOTION_COLOURS = {
     "disgust": GREEN,
     "surprised": YELLOW,
     "bored": "#6B3E00",
-}
-# Colour and marker of each protocol, in the order of a legend; circles are unseen speakers.
-PROTOCOL_STYLES = {
-    "speaker_5fold": (BLUE, "o"),
-    "speaker_6fold": (SKY, "o"),
-    "leave_one_speaker_out": ("#332288", "o"),
-    "sentence_out": (GREEN, "D"),
-    "random_5fold": (VERMILION, "s"),
-    "random_80_10_10": (ORANGE, "s"),
-    "random_70_15_15": (PURPLE, "s"),
 }
 STYLE = {
     "figure.dpi": 100,
@@ -57,6 +49,23 @@ def make_axes(ax: Axes | None, width_inches: float, height_inches: float) -> Axe
     if ax is not None:
         return ax
     return plt.subplots(figsize=(width_inches, height_inches), layout="constrained")[1]
+
+
+def find_look(protocol: str) -> tuple[str, str]:
+    """Colour and marker of a protocol: blues and circles for voices that were never heard.
+
+    Those that are not registered share the last look.
+    """
+    unheard, others = ("o", (BLUE, SKY, "#332288", GREEN)), ("s", (VERMILION, ORANGE, PURPLE))
+    for marker, colours in (unheard, others):
+        names = [
+            name
+            for name, known in PROTOCOLS.items()
+            if known.speaker_independent == (marker == "o")
+        ]
+        if protocol in names:
+            return colours[names.index(protocol) % len(colours)], marker
+    return GREY, "D"
 
 
 def pick_colours(emotions: list[str]) -> dict[str, str]:
