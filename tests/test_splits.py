@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.splits import PROTOCOLS, Fold, check_folds, describe_folds, make_folds
+from common.splits import (
+    PROTOCOLS,
+    Fold,
+    SplitProtocol,
+    check_folds,
+    describe_folds,
+    make_folds,
+    name_protocol,
+    rank_protocol,
+)
 from tests.speech_tables import EIGHT, make_ravdess, make_speakers
 
 RAVDESS = make_ravdess()
@@ -176,7 +185,7 @@ def test_each_kind_of_leak_is_found():
     with pytest.raises(ValueError, match=r"row \[\d+\] is in train and in test"):
         check_folds(RAVDESS, [replace(first, train=moved)], "speaker_5fold")
     with pytest.raises(ValueError, match="tested twice"):
-        check_folds(RAVDESS, [first, first], "speaker_5fold")
+        check_folds(RAVDESS, [first, replace(first, number=2)], "speaker_5fold")
     shared = Fold(1, first.train[1:], first.train[:1], first.test)
     with pytest.raises(ValueError, match="speaker .* is in train and in validation"):
         check_folds(RAVDESS, [shared], "speaker_5fold")
@@ -229,3 +238,43 @@ def test_an_emotion_too_rare_for_random_parts_is_named(protocol):
     table = RAVDESS.drop(rare).reset_index(drop=True)
     with pytest.raises(ValueError, match="only . utterances of 'sad' .*use a speaker protocol"):
         make_folds(table, protocol)
+
+
+def test_protocols_rank_unknown_voices_first_and_what_nobody_registered_last(monkeypatch):
+    monkeypatch.setitem(PROTOCOLS, "mine", SplitProtocol("my folds", True))
+    ranked = sorted([*PROTOCOLS, "whatever"], key=rank_protocol)
+    assert ranked[0] == "speaker_5fold" and ranked[-1] == "whatever"
+    independent = [PROTOCOLS[name].speaker_independent for name in ranked[:-1]]
+    assert independent == sorted(independent, reverse=True)
+    assert "mine" in ranked[:4]
+    assert name_protocol("mine") == "my folds"
+    assert name_protocol("whatever") == "whatever"
+
+
+def test_passed_folds_are_checked_as_what_their_protocol_is_registered_as(monkeypatch):
+    shared = make_fold()
+    one_voice = SMALL.assign(speaker="s01")
+    with pytest.raises(ValueError, match=r"'mine' is unknown.*PROTOCOLS\['mine'\] = SplitProtocol"):
+        check_folds(SMALL, [shared], "mine")
+    monkeypatch.setitem(PROTOCOLS, "mine", SplitProtocol("my folds", False))
+    check_folds(one_voice, [shared], "mine")
+    monkeypatch.setitem(PROTOCOLS, "mine", SplitProtocol("my folds", True))
+    check_folds(SMALL, [shared], "mine")
+    with pytest.raises(ValueError, match=r"mine, fold 1: speaker \['s01'\] is in train and in"):
+        check_folds(one_voice, [shared], "mine")
+    with pytest.raises(ValueError, match="'mine' makes no folds; pass your own"):
+        make_folds(SMALL, "mine")
+
+
+@pytest.mark.parametrize(
+    "rows", [np.array([True] + [False] * 5), np.array([0, 6]), np.array([-1]), ["a", "b"]]
+)
+def test_only_row_numbers_make_a_fold(rows):
+    with pytest.raises(ValueError, match="fold 1: train must be an array of row numbers from 0 to"):
+        check_folds(SMALL, [replace(make_fold(), train=rows)], "random_5fold")
+
+
+@pytest.mark.parametrize("folds", [[], [make_fold(), make_fold(test=())]])
+def test_folds_are_there_and_have_numbers_of_their_own(folds):
+    with pytest.raises(ValueError, match="no folds, or two of one number"):
+        check_folds(SMALL, folds, "random_5fold")
