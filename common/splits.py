@@ -1,7 +1,8 @@
 """Named protocols: who trains, who validates, who is tested. Rules that decide every number."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -9,23 +10,13 @@ from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
 # Test speakers of each fold, as published.
 SPEAKER_FOLDS = {
-    ("ravdess", 5): (  # Luna-Jiménez et al., Applied Sciences 2022, 12(1):327
-        ("02", "05", "14", "15", "16"),
-        ("03", "06", "07", "13", "18"),
-        ("10", "11", "12", "19", "20"),
-        ("08", "17", "21", "23", "24"),
-        ("01", "04", "09", "22"),
-    ),
-    ("ravdess", 6): (  # EmoBox, Ma et al. 2024, arXiv:2406.07162
-        ("01", "11", "20", "21"),
-        ("04", "10", "12", "14"),
-        ("08", "09", "19", "23"),
-        ("03", "05", "07", "24"),
-        ("02", "15", "16", "18"),
-        ("06", "13", "17", "22"),
-    ),
-    ("cremad", 5): tuple(  # EMO-SUPERB
-        tuple(str(speaker) for speaker in range(first, last + 1))
+    # Luna-Jiménez et al., Applied Sciences 2022, 12(1):327
+    ("ravdess", 5): "02 05 14 15 16, 03 06 07 13 18, 10 11 12 19 20, 08 17 21 23 24, 01 04 09 22",
+    # EmoBox, Ma et al. 2024, arXiv:2406.07162
+    ("ravdess", 6): "01 11 20 21, 04 10 12 14, 08 09 19 23, 03 05 07 24, 02 15 16 18, 06 13 17 22",
+    # EMO-SUPERB
+    ("cremad", 5): ", ".join(
+        " ".join(str(speaker) for speaker in range(first, last + 1))
         for first, last in ((1037, 1054), (1001, 1018), (1073, 1091), (1055, 1072), (1019, 1036))
     ),
 }
@@ -49,43 +40,36 @@ class Fold:
 
 @dataclass(frozen=True)
 class SplitProtocol:
-    """How the test rows are chosen. `speaker_independent` decides what `check_folds` demands."""
+    """How the test rows are chosen. `speaker_independent` decides what `check_folds` demands.
+
+    `make` splits a table with a seed; None where folds are always passed.
+    """
 
     title: str
     speaker_independent: bool
-    make: Callable[[pd.DataFrame, int], list[Fold]]
+    make: Callable[[pd.DataFrame, int], list[Fold]] | None = None
 
 
 def make_folds(table: pd.DataFrame, protocol: str, *, seed: int = 0) -> list[Fold]:
-    """Split a table by a named protocol.
+    """Split an utterance table, of one corpus or several, by a key of `PROTOCOLS`.
 
-    Parameters
-    ----------
-    table
-        An utterance table of one corpus or several.
-    protocol
-        A key of `PROTOCOLS`.
-    seed
-        Chooses the random splits and the validation speakers; published test folds are fixed.
-
-    Returns
-    -------
-    list of Fold
-        Checked by `check_folds`. `validation` is empty where no speaker is left for it.
+    `seed` chooses the random splits and the validation speakers; published test folds are fixed.
+    The folds are checked by `check_folds`. Validation is empty where no speaker is left for it.
 
     Raises
     ------
     ValueError
-        If the protocol is unknown or the corpus cannot be split so.
+        If the protocol is unknown or makes no folds, or the corpus cannot be split so.
     """
-    if protocol not in PROTOCOLS:
-        raise ValueError(f"protocol={protocol!r} is unknown; choose from {sorted(PROTOCOLS)}")
+    make = _get_protocol(protocol).make
+    if make is None:
+        raise ValueError(f"protocol={protocol!r} makes no folds; pass your own as folds=")
     if not isinstance(table.index, pd.RangeIndex) or table.index.start or table.index.step != 1:
         raise ValueError(
             "the table's index is not 0, 1, 2 …, so row numbers would be wrong; "
             "call table.reset_index(drop=True) after filtering"
         )
-    folds = PROTOCOLS[protocol].make(table, seed)
+    folds = make(table, seed)
     check_folds(table, folds, protocol)
     return folds
 
@@ -93,62 +77,89 @@ def make_folds(table: pd.DataFrame, protocol: str, *, seed: int = 0) -> list[Fol
 def check_folds(table: pd.DataFrame, folds: Iterable[Fold], protocol: str) -> None:
     """Assert that nothing leaks from test rows into training or validation.
 
+    Folds of one's own are checked alike, as what their protocol is registered as.
+
     Raises
     ------
     ValueError
-        If a fold shares a row, a recording (the same bytes) or, in a speaker-independent
-        protocol, a speaker between two of its parts; if a row is tested twice; or if a
-        training part lacks an emotion that is tested.
+        If the protocol is not in `PROTOCOLS`; if there are no folds, two have one number, or a
+        part holds anything but row numbers; if a fold shares a row, a recording (the same bytes)
+        or, in a speaker-independent protocol, a speaker between two of its parts; if a row is
+        tested twice; or if a training part lacks an emotion that is tested.
     """
-    tested = np.concatenate([fold.test for fold in folds])
-    if len(np.unique(tested)) != len(tested):
-        raise ValueError(f"{protocol}: a row is tested twice; give each row to one fold")
+    folds = list(folds)
     columns = {"row": pd.Series(table.index), "recording": table["audio_hash"]}
-    if PROTOCOLS[protocol].speaker_independent:
+    if _get_protocol(protocol).speaker_independent:
         columns["speaker"] = table["speaker"]
+    if not folds or len({fold.number for fold in folds}) < len(folds):
+        raise ValueError(f"{protocol}: no folds, or two of one number; number them 1, 2, 3 …")
     for fold in folds:
         parts = {name: getattr(fold, name) for name in ("train", "validation", "test")}
+        for name, rows in parts.items():
+            kind = getattr(rows, "dtype", np.dtype(object)).kind
+            if kind not in "iu" or not np.isin(rows, np.arange(len(table))).all():
+                raise ValueError(
+                    f"{protocol}, fold {fold.number}: {name} must be an array of row numbers from "
+                    f"0 to {len(table) - 1}; np.flatnonzero turns a mask into one"
+                )
         for column, values in columns.items():
             sets = {name: set(values.iloc[rows]) for name, rows in parts.items()}
-            for one, other in (("train", "test"), ("validation", "test"), ("train", "validation")):
-                shared = sets[one] & sets[other]
-                if shared:
+            for one, other in combinations(sets, 2):
+                if shared := sets[one] & sets[other]:
                     raise ValueError(
                         f"{protocol}, fold {fold.number}: {column} {sorted(shared)[:3]} is in "
                         f"{one} and in {other}; a fold must keep them apart"
                     )
-        untrained = set(table["emotion"].iloc[fold.test]) - set(table["emotion"].iloc[fold.train])
-        if untrained:
+        trained, needed = (set(table["emotion"].iloc[rows]) for rows in (fold.train, fold.test))
+        if untrained := needed - trained:
             raise ValueError(
                 f"{protocol}, fold {fold.number}: {sorted(untrained)} are tested but not trained; "
                 "drop these emotions or choose another protocol"
             )
+    tested = np.concatenate([fold.test for fold in folds])
+    if len(np.unique(tested)) != len(tested):
+        raise ValueError(f"{protocol}: a row is tested twice; give each row to one fold")
 
 
-def describe_folds(table: pd.DataFrame, folds: Iterable[Fold]) -> pd.DataFrame:
+def rank_protocol(name: str) -> int:
+    """Place in tables and legends: unknown voices first, then known ones, unregistered last."""
+    order = sorted(PROTOCOLS, key=lambda known: not PROTOCOLS[known].speaker_independent)
+    return order.index(name) if name in PROTOCOLS else len(order)
+
+
+def name_protocol(name: str) -> str:
+    """What a person would say: the title, or the name itself where it is not registered."""
+    return PROTOCOLS[name].title if name in PROTOCOLS else name
+
+
+def _get_protocol(name: str) -> SplitProtocol:
+    if name not in PROTOCOLS:
+        raise ValueError(
+            f"protocol={name!r} is unknown; choose from {sorted(PROTOCOLS)}, or register it: "
+            f"PROTOCOLS[{name!r}] = SplitProtocol(title, speaker_independent=True or False)"
+        )
+    return PROTOCOLS[name]
+
+
+def describe_folds(table: pd.DataFrame, folds: Sequence[Fold]) -> pd.DataFrame:
     """Tabulate each fold: utterances per part, speakers of validation and test."""
-    return pd.DataFrame(
-        {
-            "fold": fold.number,
-            "train": len(fold.train),
-            "validation": len(fold.validation),
-            "test": len(fold.test),
-            "validation speakers": _name_speakers(table, fold.validation),
-            "test speakers": _name_speakers(table, fold.test),
-        }
+
+    def name_speakers(rows: np.ndarray) -> str:
+        speakers = sorted(table["speaker"].iloc[rows].unique())
+        return ", ".join(speakers) if len(speakers) <= 6 else f"{len(speakers)} speakers"
+
+    names = ("train", "validation", "test")
+    rows = [
+        {name: len(getattr(fold, name)) for name in names}
+        | {f"{name} speakers": name_speakers(getattr(fold, name)) for name in names[1:]}
         for fold in folds
-    ).set_index("fold")
+    ]
+    return pd.DataFrame(rows, index=pd.Index([fold.number for fold in folds], name="fold"))
 
 
-def _name_speakers(table: pd.DataFrame, rows: np.ndarray) -> str:
-    speakers = sorted(table["speaker"].iloc[rows].unique())
-    return ", ".join(speakers) if len(speakers) <= 6 else f"{len(speakers)} speakers"
-
-
-def _make_fold(table: pd.DataFrame, number: int, is_validation, is_test) -> Fold:
-    rows = np.arange(len(table))
-    is_train = ~(is_validation | is_test)
-    return Fold(number, rows[is_train], rows[is_validation], rows[is_test])
+def _make_fold(table: pd.DataFrame, number: int, validation, test) -> Fold:
+    train = np.setdiff1d(np.arange(len(table)), np.concatenate([validation, test]))
+    return Fold(number, train, np.sort(validation), np.sort(test))
 
 
 def _split_by_speaker(table: pd.DataFrame, test_groups, seed: int) -> list[Fold]:
@@ -163,9 +174,8 @@ def _split_by_speaker(table: pd.DataFrame, test_groups, seed: int) -> list[Fold]
         shuffled = genders.iloc[rng.permutation(len(genders))]
         others = _alternate_genders(_alternate_genders(shuffled).drop(list(group))).index
         wanted = max(1, round(VALIDATION_SHARE * len(others))) if len(others) > 3 else 0
-        is_test = table["speaker"].isin(group).to_numpy()
-        is_validation = table["speaker"].isin(others[:wanted]).to_numpy()
-        folds.append(_make_fold(table, number, is_validation, is_test))
+        parts = (np.flatnonzero(table["speaker"].isin(part)) for part in (others[:wanted], group))
+        folds.append(_make_fold(table, number, *parts))
     return folds
 
 
@@ -179,10 +189,10 @@ def _make_speaker_folds(num_folds: int) -> Callable[[pd.DataFrame, int], list[Fo
     def make(table: pd.DataFrame, seed: int) -> list[Fold]:
         speakers = sorted(table["speaker"].unique())
         corpora = table["corpus"].unique()
-        published = SPEAKER_FOLDS.get((corpora[0], num_folds)) if len(corpora) == 1 else None
-        if published and set(speakers) <= {speaker for group in published for speaker in group}:
-            groups = [tuple(set(group) & set(speakers)) for group in published]
-            return _split_by_speaker(table, [group for group in groups if group], seed)
+        text = SPEAKER_FOLDS.get((corpora[0], num_folds), "") if len(corpora) == 1 else ""
+        published = [set(speakers) & set(group.split()) for group in text.split(",")]
+        if set(speakers) == set.union(*published):
+            return _split_by_speaker(table, [group for group in published if group], seed)
         if len(speakers) < num_folds:
             raise ValueError(
                 f"{len(speakers)} speakers cannot fill {num_folds} folds; use leave_one_speaker_out"
@@ -202,14 +212,6 @@ def _leave_one_speaker_out(table: pd.DataFrame, seed: int) -> list[Fold]:
     return _split_by_speaker(table, [(speaker,) for speaker in speakers], seed)
 
 
-def _choose_rows(
-    table: pd.DataFrame, candidates: np.ndarray, share: float, seed: int
-) -> np.ndarray:
-    """Draw about `share` of the candidate rows, stratified by emotion, copies kept together."""
-    chosen = _deal_rows(table, candidates, max(2, round(1 / share)), seed)[0]
-    return np.isin(np.arange(len(table)), chosen)
-
-
 def _deal_rows(
     table: pd.DataFrame, rows: np.ndarray, num_parts: int, seed: int
 ) -> list[np.ndarray]:
@@ -225,14 +227,18 @@ def _deal_rows(
     return [rows[chosen] for _, chosen in splitter.split(part, part["emotion"], part["audio_hash"])]
 
 
-def _random_kfold(table: pd.DataFrame, seed: int) -> list[Fold]:
-    rows = np.arange(len(table))
+def _test_parts(table: pd.DataFrame, parts: Iterable[np.ndarray], seed: int) -> list[Fold]:
+    """Test on each part; validate on a tenth of the other rows, stratified by emotion."""
     folds = []
-    for number, test in enumerate(_deal_rows(table, rows, 5, seed), start=1):
-        is_test = np.isin(rows, test)
-        is_validation = _choose_rows(table, rows[~is_test], VALIDATION_SHARE, seed)
-        folds.append(_make_fold(table, number, is_validation, is_test))
+    for number, test in enumerate(parts, start=1):
+        others = np.setdiff1d(np.arange(len(table)), test)
+        validation = _deal_rows(table, others, round(1 / VALIDATION_SHARE), seed)[0]
+        folds.append(_make_fold(table, number, validation, test))
     return folds
+
+
+def _random_kfold(table: pd.DataFrame, seed: int) -> list[Fold]:
+    return _test_parts(table, _deal_rows(table, np.arange(len(table)), 5, seed), seed)
 
 
 def _make_random_split(share: float) -> Callable[[pd.DataFrame, int], list[Fold]]:
@@ -240,12 +246,10 @@ def _make_random_split(share: float) -> Callable[[pd.DataFrame, int], list[Fold]
 
     def make(table: pd.DataFrame, seed: int) -> list[Fold]:
         # Parts of 1/20, of which the first go to test and the next to validation.
-        rows = np.arange(len(table))
-        parts = _deal_rows(table, rows, 20, seed)
+        parts = _deal_rows(table, np.arange(len(table)), 20, seed)
         count = round(share * 20)
-        is_test = np.isin(rows, np.concatenate(parts[:count]))
-        is_validation = np.isin(rows, np.concatenate(parts[count : 2 * count]))
-        return [_make_fold(table, 1, is_validation, is_test)]
+        test, validation = np.concatenate(parts[:count]), np.concatenate(parts[count : 2 * count])
+        return [_make_fold(table, 1, validation, test)]
 
     return make
 
@@ -257,14 +261,8 @@ def _sentence_out(table: pd.DataFrame, seed: int) -> list[Fold]:
             f"sentence_out needs the sentence of every utterance and at least two of them; "
             f"{', '.join(table['corpus'].unique())} does not tell; use a speaker protocol"
         )
-    splitter = GroupKFold(min(5, statements.nunique()))
-    folds = []
-    splits = splitter.split(table, groups=statements)
-    for number, (rest, test) in enumerate(splits, start=1):
-        is_test = np.isin(np.arange(len(table)), test)
-        is_validation = _choose_rows(table, rest, VALIDATION_SHARE, seed)
-        folds.append(_make_fold(table, number, is_validation, is_test))
-    return folds
+    splits = GroupKFold(min(5, statements.nunique())).split(table, groups=statements)
+    return _test_parts(table, (test for _, test in splits), seed)
 
 
 PROTOCOLS = {
