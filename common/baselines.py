@@ -9,12 +9,12 @@ from sklearn.base import ClassifierMixin, clone
 
 from common import paths
 from common.backend import read_version
-from common.cross_validation import collect_run, describe_data, list_tasks
+from common.cross_validation import collect_run, describe_data
 from common.emotions import order_emotions
 from common.files import digest
 from common.predictions import tabulate_predictions
 from common.recipes import Features
-from common.runs import FoldResult, Run, name_folds, read_published_folds
+from common.runs import FoldResult, Run, list_tasks, name_folds, read_published_folds
 from common.splits import Fold
 
 

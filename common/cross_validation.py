@@ -15,6 +15,7 @@ from common.batches import Examples
 from common.emotions import order_emotions
 from common.files import describe_settings, digest
 from common.models import BuildModel, build_seeded, check_model, describe_model, save_model
+from common.optimizers import Trainee
 from common.predictions import tabulate_predictions
 from common.recipes import Features, Normaliser, fit_normaliser
 from common.runs import (
@@ -22,12 +23,13 @@ from common.runs import (
     FoldResult,
     Run,
     Task,
+    list_tasks,
     name_folds,
     read_published_folds,
     read_stored_fold,
     store_fold,
 )
-from common.splits import Fold, check_folds, make_folds
+from common.splits import Fold
 from common.training import TrainingConfig, predict, train_model
 
 
@@ -126,6 +128,7 @@ def cross_validate(
     wanted = [task for task, found in results.items() if found is None]
     if wanted:
         check_model(model, features.values.shape[1:], len(emotions))
+    trainee = Trainee(model, config) if wanted and jobs == 1 else None
     trained = Parallel(n_jobs=jobs)(
         delayed(train_fold)(
             build_model,
@@ -136,6 +139,7 @@ def cross_validate(
             seed=task[0],
             folder=folders[task],
             start=start,
+            trainee=trainee,
             tensorboard=tensorboard,
         )
         for task in wanted
@@ -156,28 +160,6 @@ def cross_validate(
         published=published if made_here else {},
         complete=complete,
     )
-
-
-def list_tasks(
-    table: pd.DataFrame,
-    protocol: str,
-    seeds: Sequence[int],
-    folds: Sequence[Fold] | None,
-    only_folds: Collection[int] | None,
-) -> tuple[dict[Task, Fold], bool]:
-    """The folds by seed and number, and whether none was left out."""
-    if folds is not None:
-        check_folds(table, folds, protocol)
-    every = {
-        (seed, fold.number): fold
-        for seed in seeds
-        for fold in (make_folds(table, protocol, seed=seed) if folds is None else folds)
-    }
-    tasks = {task: every[task] for task in every if only_folds is None or task[1] in only_folds}
-    if not tasks:
-        numbers = sorted({number for _, number in every})
-        raise ValueError(f"only_folds={only_folds} names none of the folds {numbers}")
-    return tasks, len(tasks) == len(every)
 
 
 def collect_run(
@@ -255,6 +237,7 @@ def train_fold(
     seed: int,
     folder: Path,
     start: Start | None = None,
+    trainee: Trainee | None = None,
     tensorboard: bool = False,
 ) -> FoldResult:
     """Train on one fold, predict its test rows and its validation rows, and keep both.
@@ -274,9 +257,12 @@ def train_fold(
         return Examples(normaliser.apply(features.values[rows]), targets[rows], copies)
 
     shape = features.values.shape[1:]
-    model = build_seeded(build_model, shape, len(emotions), seed=seed)
+    fresh = build_seeded(build_model, shape, len(emotions), seed=seed)
     if start is not None:
-        start.assign(model, seed, fold.number)
+        start.assign(fresh, seed, fold.number)
+    if trainee is None:
+        trainee = Trainee(build_seeded(build_model, shape, len(emotions), seed=seed), config)
+    model = trainee.restart(fresh)
     history, seconds = train_model(
         model,
         select(fold.train, with_copies=True),
@@ -299,9 +285,8 @@ def train_fold(
     )
     history = pd.DataFrame([{"seed": seed, "fold": fold.number, **row} for row in history])
     facts = {"seconds": round(seconds, 1), **describe_backend()}
-    untrained = build_seeded(build_model, shape, len(emotions), seed=seed)
-    untrained.set_weights(model.get_weights())  # the optimiser is left behind
-    save_model(untrained, normaliser.mean, normaliser.std, folder / "model.keras")
+    fresh.set_weights(model.get_weights())  # the optimiser is left behind
+    save_model(fresh, normaliser.mean, normaliser.std, folder / "model.keras")
     result = FoldResult(test, validation, history, facts, "trained")
     store_fold(folder, result)
     (folder / "state.npz").unlink(missing_ok=True)

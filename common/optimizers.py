@@ -1,9 +1,11 @@
-"""The optimiser, its learning rate over the epochs, and the loss."""
+"""The optimiser, its learning rate over the epochs, the loss, and the variables they move."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import keras
+import numpy as np
 
 SCHEDULES = ("constant", "cosine", "step", "plateau")
 
@@ -82,3 +84,56 @@ def compile_model(model: keras.Model, config) -> None:
         loss = keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing)
     optimizer.build(model.trainable_variables)
     model.compile(optimizer=optimizer, loss=loss, metrics=["accuracy"])
+
+
+class Trainee:
+    """One model object for many folds, since a backend traces every new one anew.
+
+    `restart` puts it back to where a fresh model of its kind would start: the same numbers come
+    out, to the last bit, as if each fold had a model of its own.
+    """
+
+    def __init__(self, model: keras.Model, config) -> None:
+        self.model = model
+        self.variables = list_variables(model)
+        compile_model(model, config)
+        self.optimizer_start = copy_values(model.optimizer.variables)
+
+    def restart(self, fresh: keras.Model) -> keras.Model:
+        """Give the model with the weights and generators of a fresh one, its optimiser anew."""
+        assign_values(self.variables, copy_values(list_variables(fresh)))
+        assign_values(self.model.optimizer.variables, self.optimizer_start)
+        self.model.stop_training = False
+        return self.model
+
+
+def list_variables(model: keras.Model) -> list[keras.Variable]:
+    """Weights trained and not, dropout generators included."""
+    return [*model.trainable_variables, *model.non_trainable_variables]
+
+
+def copy_values(variables: Sequence[keras.Variable]) -> list[np.ndarray]:
+    """Copies, since a backend may reuse the memory that a plain conversion shows."""
+    return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
+
+
+@contextmanager
+def averaged_weights(model: keras.Model, config) -> Iterator[None]:
+    """Put the moving averages in place of the weights for the length of a block."""
+    if config.ema_momentum is None:
+        yield
+        return
+    variables = model.trainable_variables
+    raw = copy_values(variables)
+    model.optimizer.finalize_variable_values(variables)
+    assign_values(variables, copy_values(variables))  # JAX: else they share the averages' memory
+    try:
+        yield
+    finally:
+        assign_values(variables, raw)
+
+
+def assign_values(variables: Sequence[keras.Variable], values: Sequence[np.ndarray]) -> None:
+    """Give variables their values, in order."""
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)

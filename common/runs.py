@@ -4,7 +4,7 @@ import json
 import shutil
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import pandas as pd
 from common.files import digest, hash_file, write_atomically, write_json
 from common.predictions import read_predictions
 from common.results import find_published
-from common.splits import Fold
+from common.splits import Fold, check_folds, make_folds
 
 RUN_FORMAT = 2  # raised when a default setting or the code behind a number changes
 FACTS = "facts.json"
@@ -228,3 +228,25 @@ def _check_rows(predictions: pd.DataFrame, table: pd.DataFrame, rows: np.ndarray
         raise ValueError("the predictions are not of this fold's test rows")
     if not np.isfinite(predictions.filter(regex="^p_").to_numpy()).all():
         raise ValueError("a probability is not finite")
+
+
+def list_tasks(
+    table: pd.DataFrame,
+    protocol: str,
+    seeds: Sequence[int],
+    folds: Sequence[Fold] | None,
+    only_folds: Collection[int] | None,
+) -> tuple[dict[Task, Fold], bool]:
+    """The folds by seed and number, and whether none was left out."""
+    if folds is not None:
+        check_folds(table, folds, protocol)
+    every = {
+        (seed, fold.number): fold
+        for seed in seeds
+        for fold in (make_folds(table, protocol, seed=seed) if folds is None else folds)
+    }
+    tasks = {task: every[task] for task in every if only_folds is None or task[1] in only_folds}
+    if not tasks:
+        numbers = sorted({number for _, number in every})
+        raise ValueError(f"only_folds={only_folds} names none of the folds {numbers}")
+    return tasks, len(tasks) == len(every)

@@ -8,8 +8,7 @@ import math
 import time
 import warnings
 import zipfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +19,15 @@ from tqdm.auto import tqdm
 
 from common.batches import SAMPLINGS, Examples, TrainingBatches
 from common.files import write_atomically
-from common.optimizers import SCHEDULES, compile_model, compute_learning_rate
+from common.optimizers import (
+    SCHEDULES,
+    assign_values,
+    averaged_weights,
+    compile_model,
+    compute_learning_rate,
+    copy_values,
+    list_variables,
+)
 
 
 @dataclass(frozen=True)
@@ -116,7 +123,7 @@ def train_model(
     Parameters
     ----------
     model
-        Not compiled; ends in class probabilities.
+        Ends in class probabilities; compiled here, unless it comes from a `Trainee`.
     validation
         Chooses the epoch, stops early, drives the plateau schedule. May be empty.
     seed
@@ -132,7 +139,8 @@ def train_model(
         One dict per epoch (learning rate, training loss and accuracy, validation loss, UAR
         and WA), and the time that training took, interruptions left out.
     """
-    compile_model(model, config)
+    if not model.compiled:
+        compile_model(model, config)
     batches = TrainingBatches(train, config=config, seed=seed)
     keeper = _EpochKeeper(batches, validation, config=config, path=state_path, title=title)
     first_epoch = keeper.restore(model)
@@ -145,7 +153,7 @@ def train_model(
             verbose=0,
             callbacks=[keeper, *callbacks],
         )
-    _assign_values(model.weights, keeper.best)
+    assign_values(model.weights, keeper.best)
     return keeper.history, keeper.seconds
 
 
@@ -199,7 +207,7 @@ class _EpochKeeper(keras.callbacks.Callback):
             self.path.unlink()
             return 0
         for name, variables in _group_variables(model).items():
-            _assign_values(variables, groups[name])
+            assign_values(variables, groups[name])
         return len(self.history)
 
     def is_finished(self, epoch: int) -> bool:
@@ -227,10 +235,10 @@ class _EpochKeeper(keras.callbacks.Callback):
         self.model.optimizer.learning_rate = compute_learning_rate(self.config, epoch, losses)
 
     def on_epoch_end(self, epoch: int, logs=None) -> None:
-        with _averaged_weights(self.model, self.config):
+        with averaged_weights(self.model, self.config):
             scores = self._validate()
             if self._is_better(scores):
-                self.best = _copy_values(self.model.weights)
+                self.best = copy_values(self.model.weights)
                 self.best_epoch = epoch
         self.seconds += time.perf_counter() - self.started
         self.history.append(
@@ -276,7 +284,7 @@ class _EpochKeeper(keras.callbacks.Callback):
         state = {
             f"{name}_{index}": value
             for name, variables in _group_variables(self.model).items()
-            for index, value in enumerate(_copy_values(variables))
+            for index, value in enumerate(copy_values(variables))
         }
         state |= {f"best_{index}": value for index, value in enumerate(self.best)}
         notes = {
@@ -289,32 +297,5 @@ class _EpochKeeper(keras.callbacks.Callback):
 
 
 def _group_variables(model: keras.Model) -> dict[str, list]:
-    """All variables that decide the rest of the training, dropout generators included."""
-    variables = [*model.trainable_variables, *model.non_trainable_variables]
-    return {"model": variables, "optimizer": list(model.optimizer.variables)}
-
-
-def _copy_values(variables: Sequence[keras.Variable]) -> list[np.ndarray]:
-    """Copies, since a backend may reuse the memory that a plain conversion shows."""
-    return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
-
-
-@contextmanager
-def _averaged_weights(model: keras.Model, config: TrainingConfig) -> Iterator[None]:
-    """Put the moving averages in place of the weights for the length of a block."""
-    if config.ema_momentum is None:
-        yield
-        return
-    variables = model.trainable_variables
-    raw = _copy_values(variables)
-    model.optimizer.finalize_variable_values(variables)
-    _assign_values(variables, _copy_values(variables))  # JAX: else they share the averages' memory
-    try:
-        yield
-    finally:
-        _assign_values(variables, raw)
-
-
-def _assign_values(variables: Sequence[keras.Variable], values: Sequence[np.ndarray]) -> None:
-    for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)
+    """All variables that decide the rest of the training."""
+    return {"model": list_variables(model), "optimizer": list(model.optimizer.variables)}
