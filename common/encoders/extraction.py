@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from common.augmentation import Augmentation
-from common.encoders.contract import Encoder, load_encoder
+from common.encoders.contract import ENCODERS, Encoder, load_encoder
 from common.features import Trim
 from common.recipes import Features, Recipe, Step, extract_features
 
@@ -20,6 +20,11 @@ POOLINGS = {
         [values.mean(axis=-2, keepdims=True), values.max(axis=-2, keepdims=True)], axis=-1
     ),
 }
+
+
+def _name_weights(encoder: str, weights: str, num_samples: int) -> str:
+    title = ENCODERS[encoder].title if encoder in ENCODERS else encoder
+    return f"{title} with the weights {weights}, {num_samples} samples"
 
 
 def _stay(values: np.ndarray, training: bool = False) -> None:
@@ -50,9 +55,9 @@ class Embed(Step):
         ValueError
             If it is not the one that the settings name, or could not be loaded.
         """
-        needed = "{encoder} with the weights {weights}, {num_samples} samples".format(**settings)
-        whose = "the encoder given is" if encoder else "what is published is"
+        needed, whose = _name_weights(**settings), "the encoder given is"
         if encoder is None:
+            whose = "what is published is"
             try:
                 encoder = cls._load(settings["encoder"], settings["num_samples"])
             except (OSError, ImportError) as error:
@@ -65,8 +70,8 @@ class Embed(Step):
         found.pop("step")
         if found != settings:
             raise ValueError(
-                "the model reads {}, but {} {encoder} with the weights {weights}, {num_samples} "
-                "samples; give that one, encoder=load_encoder(…)".format(needed, whose, **found)
+                f"the model reads {needed}, but {whose} {_name_weights(**found)}; load that one "
+                "and give it, encoder=load_encoder(…)"
             )
         return step
 
