@@ -12,13 +12,9 @@ from common.features import Trim
 from common.recipes import Features, Recipe, Step, extract_features
 
 POOLINGS = {
-    "mean": lambda values: values.mean(axis=-2, keepdims=True),
-    "mean + maximum": lambda values: (
-        values.mean(axis=-2, keepdims=True) + values.max(axis=-2, keepdims=True)
-    ),
-    "mean, maximum": lambda values: np.concatenate(
-        [values.mean(axis=-2, keepdims=True), values.max(axis=-2, keepdims=True)], axis=-1
-    ),
+    "mean": lambda mean, maximum: mean,
+    "mean + maximum": lambda mean, maximum: mean + maximum,
+    "mean, maximum": lambda mean, maximum: np.concatenate([mean, maximum], axis=-1),
 }
 
 
@@ -50,10 +46,7 @@ class Embed(Step):
     def from_settings(cls, settings: dict, encoder: Encoder | None) -> "Embed":
         """Take the encoder that is given, or load the published one of that name.
 
-        Raises
-        ------
-        ValueError
-            If it is not the one that the settings name, or could not be loaded.
+        Raises ValueError if it is not the one that the settings name, or could not be loaded.
         """
         needed, whose = _name_weights(**settings), "the encoder given is"
         if encoder is None:
@@ -88,10 +81,7 @@ class Embed(Step):
 class PrepareInputs(Embed):
     """A waveform (samples,) at 16 kHz -> what the encoder's Keras network reads, (frames, bands).
 
-    Raises
-    ------
-    ValueError
-        If the encoder is no Keras network, and so cannot be trained further.
+    Raises ValueError if the encoder is no Keras network, and so cannot be trained further.
     """
 
     def __post_init__(self) -> None:
@@ -128,15 +118,13 @@ class Pool(Step):
             raise ValueError(f"how={self.how!r} is unknown; choose from {list(POOLINGS)}")
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
-        return POOLINGS[self.how](values)
+        mean, maximum = (f(values, axis=-2, keepdims=True) for f in (np.mean, np.max))
+        return POOLINGS[self.how](mean, maximum)
 
 
 @dataclass(frozen=True)
 class SelectLayer(Step):
-    """Keep one embedding, of a model of `transformers` a layer: -> (1, dimensions).
-
-    Raises IndexError if there are fewer.
-    """
+    """Keep one embedding, of a model of `transformers` a layer: -> (1, dimensions)."""
 
     number: int
 
