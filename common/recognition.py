@@ -9,6 +9,9 @@ import keras
 import numpy as np
 import pandas as pd
 
+import common.encoders.extraction
+import common.features
+import common.layers  # noqa: F401 - saved models and recipes may hold anything of these three
 from common.audio import load_waveform
 from common.files import write_atomically
 from common.recipes import Recipe

@@ -159,6 +159,8 @@ def train_model(
 
 def predict(model: keras.Model, values: np.ndarray) -> np.ndarray:
     """Class probabilities, shape (rows, classes), of normalised features (rows, frames, bands)."""
+    if not len(values):  # Keras would warn
+        return np.zeros((0, model.output_shape[-1]), np.float32)
     return model.predict(values, batch_size=64, verbose=0)
 
 

@@ -37,8 +37,8 @@ from common.encoders.vggish import (
     read_vggish,
     shape_vggish,
 )
-from common.layers import AttentionPooling
 from common.files import hash_file
+from common.layers import AttentionPooling
 from common.recipes import Recipe
 from tests.speech_tables import PLAIN_CONFIG, predict_again, write_recordings
 

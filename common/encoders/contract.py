@@ -116,32 +116,24 @@ def load_encoder(
 
     Parameters
     ----------
-    name
-        A key of `ENCODERS`.
     weights
-        "published", which are put into `data/pretrained` if they are not there; the path of one's
-        own: an .npz file for BYOL-S, an .h5 file for VGG16, the folder of a SavedModel for
-        YAMNet and VGGish, the released checkpoint for a trainable VGGish, or the folder of a
-        model of `transformers`; or "random", which know nothing of speech: a small stand-in with
-        the same inputs and outputs, to try code on. That of a model of `transformers` has fewer
-        layers and dimensions, as its `record` then says.
+        "published", which are put into `data/pretrained`; the path of one's own: an .npz file for
+        BYOL-S, .h5 for VGG16, the folder of a SavedModel for YAMNet and VGGish, the checkpoint
+        for a trainable VGGish, the folder of a model of `transformers`; or "random": a small
+        stand-in with the same inputs and outputs that knows nothing, to try code on. That of a
+        model of `transformers` has fewer layers and dimensions, as its `record` then says.
     duration_seconds
-        Of each utterance the middle is kept; shorter ones are padded. All but BYOL-S take
-        somewhat more, so that whole windows fit: for 2.5 s YAMNet and VGGish take 2.895 s, VGG16
-        takes 2.56 s.
+        Of each utterance the middle is kept; shorter ones are padded. Most take somewhat more, so
+        that whole windows fit: for 2.5 s YAMNet and VGGish take 2.895 s, VGG16 takes 2.56 s.
     trainable
         Whether VGGish becomes a Keras network, to be trained further, in place of the SavedModel,
-        which is quicker to load and cannot be. BYOL-S and VGG16 are always Keras networks.
+        which is quicker to load. BYOL-S and VGG16 are always Keras networks.
 
     Raises
     ------
-    ValueError
-        If there is no such encoder, or what is read is not what was published.
-    OSError
-        If there is nothing at that path, or it could not be downloaded.
-    ImportError
-        If what reads the weights is missing: PyTorch for BYOL-S; TensorFlow and TensorFlow Hub
-        for YAMNet and VGGish; `transformers` and PyTorch for wav2vec 2.0 and its kin.
+    ValueError, OSError, ImportError
+        If there is no such encoder, or what is read is not what was published; if there is
+        nothing at that path, or it could not be downloaded; if what reads the weights is missing.
     """
     if name not in ENCODERS:
         raise ValueError(f"encoder {name!r} is unknown; choose from {sorted(ENCODERS)}")

@@ -7,19 +7,20 @@ import numpy as np
 import pandas as pd
 
 from common.augmentation import Augmentation
-from common.encoders.contract import Encoder, load_encoder
+from common.encoders.contract import ENCODERS, Encoder, load_encoder
 from common.features import Trim
 from common.recipes import Features, Recipe, Step, extract_features
 
 POOLINGS = {
-    "mean": lambda values: values.mean(axis=-2, keepdims=True),
-    "mean + maximum": lambda values: (
-        values.mean(axis=-2, keepdims=True) + values.max(axis=-2, keepdims=True)
-    ),
-    "mean, maximum": lambda values: np.concatenate(
-        [values.mean(axis=-2, keepdims=True), values.max(axis=-2, keepdims=True)], axis=-1
-    ),
+    "mean": lambda mean, maximum: mean,
+    "mean + maximum": lambda mean, maximum: mean + maximum,
+    "mean, maximum": lambda mean, maximum: np.concatenate([mean, maximum], axis=-1),
 }
+
+
+def _name_weights(encoder: str, weights: str, num_samples: int) -> str:
+    title = ENCODERS[encoder].title if encoder in ENCODERS else encoder
+    return f"{title} with the weights {weights}, {num_samples} samples"
 
 
 def _stay(values: np.ndarray, training: bool = False) -> None:
@@ -45,14 +46,11 @@ class Embed(Step):
     def from_settings(cls, settings: dict, encoder: Encoder | None) -> "Embed":
         """Take the encoder that is given, or load the published one of that name.
 
-        Raises
-        ------
-        ValueError
-            If it is not the one that the settings name, or could not be loaded.
+        Raises ValueError if it is not the one that the settings name, or could not be loaded.
         """
-        needed = "{encoder} with the weights {weights}, {num_samples} samples".format(**settings)
-        whose = "the encoder given is" if encoder else "what is published is"
+        needed, whose = _name_weights(**settings), "the encoder given is"
         if encoder is None:
+            whose = "what is published is"
             try:
                 encoder = cls._load(settings["encoder"], settings["num_samples"])
             except (OSError, ImportError) as error:
@@ -65,8 +63,8 @@ class Embed(Step):
         found.pop("step")
         if found != settings:
             raise ValueError(
-                "the model reads {}, but {} {encoder} with the weights {weights}, {num_samples} "
-                "samples; give that one, encoder=load_encoder(…)".format(needed, whose, **found)
+                f"the model reads {needed}, but {whose} {_name_weights(**found)}; load that one "
+                "and give it, encoder=load_encoder(…)"
             )
         return step
 
@@ -83,10 +81,7 @@ class Embed(Step):
 class PrepareInputs(Embed):
     """A waveform (samples,) at 16 kHz -> what the encoder's Keras network reads, (frames, bands).
 
-    Raises
-    ------
-    ValueError
-        If the encoder is no Keras network, and so cannot be trained further.
+    Raises ValueError if the encoder is no Keras network, and so cannot be trained further.
     """
 
     def __post_init__(self) -> None:
@@ -123,15 +118,13 @@ class Pool(Step):
             raise ValueError(f"how={self.how!r} is unknown; choose from {list(POOLINGS)}")
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
-        return POOLINGS[self.how](values)
+        mean, maximum = (f(values, axis=-2, keepdims=True) for f in (np.mean, np.max))
+        return POOLINGS[self.how](mean, maximum)
 
 
 @dataclass(frozen=True)
 class SelectLayer(Step):
-    """Keep one embedding, of a model of `transformers` a layer: -> (1, dimensions).
-
-    Raises IndexError if there are fewer.
-    """
+    """Keep one embedding, of a model of `transformers` a layer: -> (1, dimensions)."""
 
     number: int
 

@@ -48,8 +48,9 @@ def train_stage(
 
     Raises
     ------
-    ValueError
-        If `before` is a run of another head, or of one on normalised embeddings.
+    ValueError, FileNotFoundError
+        If `before` is a run of another head, or of one on normalised embeddings; if its trained
+        models are not at hand.
     """
 
     def assign(model: keras.Model, seed: int, fold: int) -> None:

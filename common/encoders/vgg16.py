@@ -31,17 +31,10 @@ RECORD = EncoderRecord(
 )
 PICTURE = LogMel(hop_seconds=0.01, num_bands=128)
 WINDOW_FRAMES, HOP_FRAMES = 128, 64
-FILTERS = {
-    "block1": (64, 64),
-    "block2": (128, 128),
-    "block3": (256, 256, 256),
-    "block4": (512, 512, 512),
-    "block5": (512, 512, 512),
-}
 CONVOLUTIONS = {
-    f"{block}_conv{number}": width
-    for block, widths in FILTERS.items()
-    for number, width in enumerate(widths, start=1)
+    f"block{block}_conv{number}": width
+    for block, (width, count) in enumerate(((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)), 1)
+    for number in range(1, count + 1)
 }
 
 
@@ -49,15 +42,7 @@ def make_pictures(waveforms: np.ndarray) -> np.ndarray:
     """Turn waveforms into pictures: log-mel bands, one frame per 10 ms, brightness 0 to 255.
 
     The loudest point of an utterance is white (255); black (0) is `PICTURE.range_db` below it.
-
-    Parameters
-    ----------
-    waveforms
-        Shape (batch, samples), 16 kHz; whole frames.
-
-    Returns
-    -------
-    np.ndarray, shape (batch, samples // 160, 128), float32
+    (batch, samples), whole frames, -> (batch, samples // 160, 128), float32.
     """
     bands = np.stack([PICTURE(waveform) for waveform in waveforms])[:, :-1]
     above_floor = bands - bands.max(axis=(1, 2), keepdims=True) + PICTURE.range_db
@@ -121,10 +106,7 @@ def build_vgg16(arrays: Mapping[str, np.ndarray], *, num_windows: int) -> keras.
 
 
 def draw_vgg16(seed: int = 0, *, narrower: int = 8) -> dict[str, np.ndarray]:
-    """Draw weights that know nothing, for a VGG16 with a fraction of its width, to try code on.
-
-    The embeddings have as many numbers as the published ones, of the order of 1.
-    """
+    """Draw weights that know nothing, for a VGG16 with a fraction of its width, to try code on."""
     shapes, width = {}, 3
     for name, filters in CONVOLUTIONS.items():
         filters = filters if name == "block5_conv3" else filters // narrower

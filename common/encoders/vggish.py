@@ -33,10 +33,8 @@ RECORD = EncoderRecord(
 )
 WINDOW, HOP, FFT_LENGTH, NUM_BANDS, EXAMPLE_FRAMES = 400, 160, 512, 64, 96
 BLOCKS = {
-    "conv1": ("conv1",),
-    "conv2": ("conv2",),
-    "conv3": ("conv3/conv3_1", "conv3/conv3_2"),
-    "conv4": ("conv4/conv4_1", "conv4/conv4_2"),
+    **{name: (name,) for name in ("conv1", "conv2")},
+    **{name: (f"{name}/{name}_1", f"{name}/{name}_2") for name in ("conv3", "conv4")},
 }
 DENSE = ("fc1/fc1_1", "fc1/fc1_2", "fc2")
 SCOPES = (*(scope for scopes in BLOCKS.values() for scope in scopes), *DENSE)
@@ -170,12 +168,8 @@ class WhitenVggish(Step):
     """Post-process embeddings (…, 128) as AudioSet's release does: PCA, whitening, eight bits.
 
     Gives whole numbers from 0 to 255, which stand for -2 to 2 deviations. `file` holds the
-    parameters; None takes the published ones.
-
-    Raises
-    ------
-    ValueError
-        If the file holds other arrays, or the embeddings are not VGGish's.
+    parameters; None takes the published ones. Raises ValueError if it holds something else, or
+    the embeddings are not VGGish's.
     """
 
     file: Path | None = None
@@ -214,8 +208,7 @@ class WhitenVggish(Step):
         found = step.describe()["parameters"]
         if found != settings["parameters"]:
             raise ValueError(
-                f"the model reads embeddings that were whitened with the parameters "
-                f"{settings['parameters']}, but those in {step.file} are {found}; put that file "
-                "there"
+                "the model reads embeddings that were whitened with the parameters "
+                f"{settings['parameters']}, but those in {step.file} are {found}; put them there"
             )
         return step
