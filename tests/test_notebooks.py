@@ -1,6 +1,7 @@
 """The tools that keep the notebooks alike, and every notebook on the sample corpus."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from common import paths
 from common.files import hash_file
 from common.paths import ROOT
-from tools import checking, generation, publication
+from tools import checking, generation, notebooks, publication
 from tools.execution import (
     EXECUTED_DIR,
     NO_PLAYER,
@@ -44,6 +45,8 @@ from tools.notebooks import main, parse_parameter, select_notebooks, sync_all
 
 REPOSITORY = "https://github.com/someone/some-notebooks"
 NAME = "12_example"
+# One of each family: quick, and typical of it.
+QUICK = ("01_prepare_corpora", "13_cnn_lstm")
 COLLECTION = list_collection(generation.README.read_text(encoding="utf-8"))
 PLAYER = (
     '<audio controls="controls">\n<source src="data:audio/wav;base64,+/tmp/abc=" '
@@ -264,16 +267,14 @@ def test_opening_counts_what_a_reader_sees():
 def collection(tmp_path, monkeypatch):
     """A function that checks a repository of one notebook, with Findings, which git tracks."""
     monkeypatch.setattr(generation, "format_results", lambda: "")
-    notebooks, readme = tmp_path / "notebooks", tmp_path / "README.md"
-    notebooks.mkdir()
+    folder, readme = tmp_path / "notebooks", tmp_path / "README.md"
+    folder.mkdir()
     readme.write_text(README)
     notebook = make_notebook(text="UAR 66.3 %")
     write_findings(notebook, "The UAR on unknown voices is 66.3 %.")
-    nbformat.write(notebook, notebooks / f"{NAME}.ipynb")
+    nbformat.write(notebook, folder / f"{NAME}.ipynb")
     track(tmp_path)
-    return partial(
-        checking.check_all, folder=notebooks, readme=readme, results=tmp_path / "results"
-    )
+    return partial(checking.check_all, folder=folder, readme=readme, results=tmp_path / "results")
 
 
 def track(folder):
@@ -602,6 +603,31 @@ def test_publish_copies_nothing_where_evidence_is_not_whole(tmp_path, publish, s
     assert not (tmp_path / "results").exists()
 
 
+def test_publish_command_says_what_it_did(monkeypatch, capsys):
+    monkeypatch.setattr(notebooks, "publish_notebook", lambda name: [f"new        results/{name}"])
+    monkeypatch.setattr(notebooks, "write_readme", lambda: [generation.README])
+    assert main(["publish", "90", "11"]) == 0
+    assert capsys.readouterr().out == (
+        "90_template:\n  new        results/90_template\n"
+        "11_cnn:\n  new        results/11_cnn\nwrote README.md\n"
+    )
+
+
+def test_execute_shows_own_results_and_leaves_the_readme_alone(monkeypatch, capsys):
+    table = make_results({"own": True, "uar": 0.4}, {"title": "Published", "variant": "b"})
+    monkeypatch.setattr(generation, "tabulate_results", lambda corpus, own: table)
+    monkeypatch.setattr(notebooks, "execute_all", lambda *_, **__: 0)
+    monkeypatch.delattr(notebooks, "sync_all")
+    monkeypatch.delattr(notebooks, "write_readme")
+    assert main(["execute", "11", "--in-place"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:3] for line in lines if "11_cnn" in line] == [
+        ["Published", "11_cnn", "published"],
+        ["CNN", "11_cnn", "yours"],
+    ]
+    assert lines[-1].startswith("Figures: ") and "runs/figures" in lines[-1]
+
+
 def test_publish_says_where_there_is_nothing(publish, tmp_path):
     write_evidence(tmp_path / "runs", corpus="sample")
     with pytest.raises(ValueError, match=f"{NAME}: no evidence and no figures"):
@@ -796,7 +822,33 @@ def executions(request, tmp_path_factory):
     pool.shutdown(cancel_futures=True)
 
 
-@pytest.mark.parametrize("path", COLLECTION, ids=lambda path: path.stem)
+def choose_quick(paths):
+    """Choose one notebook of each family, which its first digit names: QUICK's or the first."""
+    families = {}
+    for path in paths:
+        families.setdefault(path.name[0], []).append(path)
+    return [
+        next((path for path in family if path.stem in QUICK), family[0])
+        for family in families.values()
+    ]
+
+
+# Every one where all is checked; a fork's own notebooks are left to `make run`.
+TO_EXECUTE = (
+    COLLECTION if os.environ.get("CI") or os.environ.get("ALL") else choose_quick(COLLECTION)
+)
+
+
+def test_quick_suite_executes_one_notebook_of_each_family():
+    names = [path.stem for path in choose_quick(COLLECTION)]
+    assert [name[0] for name in names] == sorted({path.name[0] for path in COLLECTION})
+    assert set(QUICK) <= set(names)
+    assert [path.stem for path in choose_quick([Path("50_a.ipynb"), Path("51_b.ipynb")])] == [
+        "50_a"
+    ]
+
+
+@pytest.mark.parametrize("path", TO_EXECUTE, ids=lambda path: path.stem)
 def test_notebook_runs_on_the_sample_corpus(path, executions):
     notebook = nbformat.read(path, as_version=4)
     assert set(read_sample_parameters(notebook)) <= set(read_parameters(notebook))
