@@ -12,12 +12,9 @@ from common.bootstrap import compare_predictions, tabulate_scores
 from common.evaluation import list_groups, measure_calibration, report_classes, score_groups
 from common.models import compute_attention
 from common.plots import (
-    make_players,
-    plot_attention,
     plot_calibration,
     plot_class_report,
     plot_confusion_matrix,
-    plot_features,
     plot_group_scores,
     plot_history,
     plot_voices,
@@ -27,6 +24,7 @@ from common.predictions import read_predictions
 from common.recipes import Features
 from common.results import load_results
 from common.runs import Run
+from common.sound_plots import make_players, plot_attention, plot_features
 from common.splits import PROTOCOLS
 
 SYNTHETIC = (

@@ -274,8 +274,3 @@ PROTOCOLS = {
     "random_70_15_15": SplitProtocol("random 70/15/15", False, _make_random_split(0.15)),
     "sentence_out": SplitProtocol("unheard sentences", False, _sentence_out),
 }
-
-
-def rank_protocol(name: str) -> int:
-    """Place of a protocol in tables and figures: as in `PROTOCOLS`, unknown ones last."""
-    return list(PROTOCOLS).index(name) if name in PROTOCOLS else len(PROTOCOLS)
