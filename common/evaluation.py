@@ -20,6 +20,7 @@ from common.emotions import order_emotions
 
 METRIC_NAMES = {"uar": "UAR", "wa": "WA", "macro_f1": "Macro-F1"}
 METRICS = tuple(METRIC_NAMES)
+GROUPS = ("corpus", "gender", "intensity", "speaker")
 
 
 def score_predictions(predictions: pd.DataFrame) -> dict[str, float]:
@@ -71,6 +72,14 @@ def count_confusions(predictions: pd.DataFrame) -> pd.DataFrame:
     labels = list_labels(predictions)
     counts = pd.crosstab(predictions["true_label"], predictions["predicted_label"])
     return counts.reindex(index=labels, columns=labels, fill_value=0)
+
+
+def list_groups(table: pd.DataFrame) -> list[str]:
+    """Those of `GROUPS` worth comparing: columns of an utterance table with two values or more.
+
+    A value that is missing or empty counts for none.
+    """
+    return [by for by in GROUPS if by in table and len({*table[by].dropna()} - {""}) > 1]
 
 
 def score_groups(predictions: pd.DataFrame, table: pd.DataFrame, by: str) -> pd.DataFrame:
