@@ -17,20 +17,20 @@ export JUPYTER_PREFER_ENV_PATH ?= 1
 export PYDEVD_DISABLE_FILE_VALIDATION ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format lab reproduce bench notebooks sample lock clean
+.PHONY: help run test check format lab reproduce publish bench notebooks sample lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "  NOTEBOOKS  what 'make run' executes; now: $(NOTEBOOKS)"
+	@echo "  NOTEBOOKS  what 'make run' executes and 'make publish' copies; now: $(NOTEBOOKS)"
 	@echo "  CORPUS     what 'make reproduce' trains on; now: $(CORPUS)"
 	@echo "  PYTHON     the Python 3.11 to 3.13 that makes $(VENV); now: $(PYTHON)"
 
 run: $(INSTALLED) ## Execute notebooks on the sample corpus; NOTEBOOKS=all for the whole collection
 	$(RUN) -m tools.notebooks execute $(NOTEBOOKS) --corpus sample
 
-test: check ## Check style and notebooks, then run every test
-	$(RUN) -m pytest
+test: check ## Check style and notebooks, then test; with ALL=1 every notebook
+	$(if $(ALL),ALL=$(ALL)) $(RUN) -m pytest
 
 check: $(INSTALLED) ## Check style, and that the generated cells and tables are up to date
 	$(RUN) -m ruff check .
@@ -46,6 +46,10 @@ lab: $(INSTALLED) ## Open JupyterLab
 
 reproduce: $(INSTALLED) ## Run the whole collection in full: CORPUS=ravdess in place, others as copies
 	$(RUN) -m tools.notebooks execute all $(if $(filter ravdess,$(CORPUS)),--in-place,--corpus $(CORPUS))
+
+publish: $(INSTALLED) ## Copy evidence and figures of full runs to be committed; NOTEBOOKS=11 names them
+	$(if $(filter file,$(origin NOTEBOOKS)),$(error say which: make publish NOTEBOOKS="11 60"))
+	$(RUN) -m tools.notebooks publish $(NOTEBOOKS)
 
 bench: $(INSTALLED) ## Time features and YAMNet embeddings beside plain librosa
 	$(RUN) -m tools.benchmark

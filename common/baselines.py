@@ -1,21 +1,21 @@
 """scikit-learn classifiers, measured on the same folds and kept as the same evidence."""
 
-import platform
 import time
 from collections.abc import Sequence
-from importlib.metadata import version
 
-import numpy as np
 import pandas as pd
 from joblib import cpu_count
 from sklearn.base import ClassifierMixin, clone
 
 from common import paths
-from common.cross_validation import Run, describe_data, tabulate_predictions
+from common.backend import read_version
+from common.cross_validation import collect_run, describe_data
 from common.emotions import order_emotions
-from common.features import Features
 from common.files import digest
-from common.splits import make_folds
+from common.predictions import tabulate_predictions
+from common.recipes import Features
+from common.runs import FoldResult, Run, list_tasks, name_folds, read_published_folds
+from common.splits import Fold
 
 
 def cross_validate_classifier(
@@ -25,66 +25,68 @@ def cross_validate_classifier(
     *,
     protocol: str,
     seeds: Sequence[int] = (0,),
+    folds: Sequence[Fold] | None = None,
 ) -> Run:
     """Fit and test a scikit-learn classifier on every fold of a protocol, once per seed.
 
     It is fitted to the training rows as extracted, flattened to (rows, values); scaling
-    belongs into its pipeline. No epoch is chosen, so validation rows join the training.
+    belongs into its pipeline. No epoch is chosen, so validation rows join the training. A
+    published run is read back.
 
     Parameters
     ----------
     classifier
         Cloned for each fold; must have `predict_proba`.
-    table
-        Utterance table, row for row with `features`.
-    seeds
-        Each one gives other random splits.
+    table, features, protocol, seeds, folds
+        As `cross_validate` takes them.
 
     Returns
     -------
     Run
-        With an empty history.
+        Without history and models.
 
     Raises
     ------
     ValueError
         If table and features differ in length, or the corpus cannot be split so.
     """
+    settings = {"classifier": repr(classifier), "rows": "training and validation"}
     description = {
-        **describe_data(table, features, protocol=protocol),
-        "training": {"rows": "training and validation"},
+        **describe_data(table, features, protocol=protocol, folds=folds),
+        "training": settings,
         "model": repr(classifier),
+        "start": None,
     }
-    started = time.perf_counter()
+    key = digest(description)
+    tasks, complete = list_tasks(table, protocol, seeds, folds, None)
+    tasks = {task: fold.join_validation() for task, fold in tasks.items()}
+    results, _ = read_published_folds(key, table, tasks)
     emotions = order_emotions(table["emotion"])
     values = features.values.reshape(len(table), -1)
-    predictions = []
-    for seed in seeds:
-        folds = make_folds(table, protocol, seed=seed)
-        for fold in folds:
-            rows = np.concatenate([fold.train, fold.validation])
-            fitted = clone(classifier).fit(values[rows], table["emotion"].iloc[rows])
-            columns = [list(fitted.classes_).index(emotion) for emotion in emotions]
-            probabilities = fitted.predict_proba(values[fold.test])[:, columns]
-            predictions.append(tabulate_predictions(table, fold, probabilities, seed=seed))
-    key = digest(description)
-    description |= {
-        "key": key,
-        "seeds": list(seeds),
-        "num_parameters": None,
-        "seconds": round(time.perf_counter() - started, 1),
-        "backend": "scikit-learn",
-        "device": f"CPU, {cpu_count()} cores",
-        "versions": {"python": platform.python_version()}
-        | {name: version(name) for name in ("scikit-learn", "librosa", "numpy")},
-    }
-    return Run(
-        pd.concat(predictions, ignore_index=True),
-        pd.DataFrame(),
-        description,
-        paths.RUNS_DIR / key,
-        {},
-        num_folds=len(predictions),
-        num_loaded=0,
-        complete=True,
+    versions = {name: read_version(name) for name in ("scikit-learn", "librosa", "numpy")}
+    cores = cpu_count()
+    facts = {"backend": "scikit-learn", "device": f"CPU, {cores} cores", "versions": versions}
+    for (seed, number), fold in tasks.items():
+        if (seed, number) in results:
+            continue
+        started = time.perf_counter()
+        fitted = clone(classifier).fit(values[fold.train], table["emotion"].iloc[fold.train])
+        columns = [list(fitted.classes_).index(emotion) for emotion in emotions]
+        probabilities = fitted.predict_proba(values[fold.test])[:, columns]
+        predictions = tabulate_predictions(table, fold.test, probabilities, fold=number, seed=seed)
+        seconds = time.perf_counter() - started
+        results[seed, number] = FoldResult(
+            predictions, pd.DataFrame(), pd.DataFrame(), {**facts, "seconds": seconds}, "trained"
+        )
+    results = {task: results[task] for task in tasks}
+    names = name_folds(tasks)
+    return collect_run(
+        results,
+        {**description, "key": key, "folds": names, "num_parameters": None},
+        features=features,
+        training=settings,
+        folder=paths.RUNS_DIR / key,
+        models={},
+        published={},
+        complete=complete,
     )

@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 
@@ -56,3 +57,17 @@ def hash_file(path: Path) -> str:
     """SHA-256 of a file's bytes, as hexadecimal text."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def describe_settings(settings: object, *, changed: bool = False) -> dict:
+    """Give the fields of a dataclass by name; with `changed` those that are not at their default.
+
+    What names a run leaves defaults out, so that a new setting does not rename what was run
+    before there was one. A default that changes needs a new `runs.RUN_FORMAT`.
+    """
+    described = {}
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if not changed or field.default is MISSING or value != field.default:
+            described[field.name] = list(value) if isinstance(value, tuple) else value
+    return described

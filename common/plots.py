@@ -5,26 +5,22 @@ fractions in the tables and per cent on the axes. Colours and settings are in `s
 """
 
 from collections.abc import Mapping
-from html import escape
 from itertools import cycle
 from pathlib import Path
 
-import librosa.display
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn
-from IPython.display import HTML, Audio
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from common import paths, style
-from common.audio import SAMPLE_RATE_HERTZ
 from common.emotions import order_emotions
 from common.evaluation import METRIC_NAMES, count_confusions
 from common.files import write_atomically
-from common.splits import PROTOCOLS
+from common.splits import name_protocol, rank_protocol
 
 
 def set_style() -> None:
@@ -64,56 +60,6 @@ def plot_durations(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     look |= {"hue": "emotion", "hue_order": emotions, "palette": style.pick_colours(emotions)}
     seaborn.boxplot(table, x="seconds", y="emotion", order=emotions, ax=ax, **look)
     ax.set(xlabel="Duration (seconds)", ylabel="")
-    return ax
-
-
-def make_players(sounds: Mapping[str, np.ndarray]) -> HTML:
-    """Lay the players of some 16 kHz waveforms, {label: (samples,)}, side by side to display.
-
-    They share one scale, so what is louder sounds louder. Stored notebooks drop the players of
-    all corpora but the sample corpus, whose licences restrict or forbid passing recordings on.
-    """
-    peak = max(np.abs(sound).max() for sound in sounds.values()) or 1
-    boxes = []
-    for label, sound in sounds.items():
-        player = Audio(sound / peak, rate=SAMPLE_RATE_HERTZ, normalize=False)
-        boxes.append(f"<div><b>{escape(label)}</b><br>{player._repr_html_()}</div>")
-    row = '<div style="display: flex; flex-wrap: wrap; gap: 0.5em 2em">'
-    return HTML(f"{row}{''.join(boxes)}</div>")
-
-
-def plot_waveform(
-    waveform: np.ndarray, *, sample_rate_hertz: int = SAMPLE_RATE_HERTZ, ax: Axes | None = None
-) -> Axes:
-    """Draw a waveform of shape (samples,) over time."""
-    ax = style.make_axes(ax, 7.5, 2.2)
-    seconds = np.arange(len(waveform)) / sample_rate_hertz
-    ax.plot(seconds, waveform, color=style.BLUE, linewidth=0.6)
-    ax.set(xlabel="Time (seconds)", ylabel="Amplitude", xlim=(0, len(waveform) / sample_rate_hertz))
-    return ax
-
-
-def plot_features(values: np.ndarray, config, *, ax: Axes | None = None) -> Axes:
-    """Draw the features of one utterance, shape (frames, bands), that a `FeatureConfig` made.
-
-    The colours of MFCC leave out coefficient 0, the level, which would drown the others.
-    """
-    ax = style.make_axes(ax, 7.5, 3)
-    if config.kind == "log_mel":
-        look = {"y_axis": "mel", "fmin": config.fmin_hertz, "fmax": config.fmax_hertz}
-        look |= {"cmap": "magma"}
-        ylabel, label, extend = "Frequency (Hz)", "Level (dB)", "neither"
-    else:
-        limit = np.abs(values[:, 1:]).max()
-        look = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
-        ylabel, label, extend = "Coefficient", "Value", "both"
-    time = {"x_axis": "s", "sr": SAMPLE_RATE_HERTZ, "hop_length": config.hop_length}
-    mesh = librosa.display.specshow(values.T, ax=ax, **time, **look)
-    if config.kind != "log_mel":
-        ax.yaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set(xlabel="Time (seconds)", ylabel=ylabel)
-    ax.grid(visible=False)
-    ax.figure.colorbar(mesh, ax=ax, label=label, extend=extend)
     return ax
 
 
@@ -167,20 +113,18 @@ def plot_history(history: pd.DataFrame, *, fold: int | None = None, axes=None) -
     return np.asarray(axes)
 
 
-def plot_confusion_matrix(
-    predictions: pd.DataFrame, *, normalise: bool = True, ax: Axes | None = None
-) -> Axes:
+def plot_confusion_matrix(predictions: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw the confusions over all folds and seeds, true emotions in rows.
 
-    Colours are shares of the row; the cells give those shares in whole per cent, or the counts
-    with `normalise=False`.
+    Each cell has the share of its row in whole per cent, which is its colour, and the count.
     """
     counts = count_confusions(predictions)
     support = counts.sum(axis=1)
     shares = 100 * counts.div(support.where(support > 0), axis=0)
-    ax = style.make_axes(ax, 0.6 * len(counts) + 2.6, 0.5 * len(counts) + 1.2)
-    cells = (shares if normalise else counts).map("{:.0f}".format)
-    look = {"vmin": 0, "vmax": 100, "cmap": "Blues", "linewidths": 0.5, "annot_kws": {"size": 10}}
+    ax = style.make_axes(ax, 0.75 * len(counts) + 2.6, 0.55 * len(counts) + 1.2)
+    percent, numbers = shares.map("{:.0f} %".format), counts.map("\n{:.0f}".format)
+    cells = (percent + numbers).where(counts > 0, "")
+    look = {"vmin": 0, "vmax": 100, "cmap": "Blues", "linewidths": 0.5, "annot_kws": {"size": 9}}
     look |= {"cbar_kws": {"label": "Share of the true emotion (%)"}}
     look |= {"xticklabels": counts.columns, "yticklabels": style.label_with_counts(support)}
     seaborn.heatmap(shares, annot=cells, fmt="", ax=ax, **look)
@@ -243,28 +187,22 @@ def plot_calibration(calibration: pd.DataFrame, *, ax: Axes | None = None) -> Ax
     return ax
 
 
-def plot_attention(
-    values: np.ndarray, weights: np.ndarray, config, *, ax: Axes | None = None
-) -> Axes:
-    """Draw attention over time on top of the features it weighs.
+def plot_voices(known: pd.Series, unknown: pd.Series, *, ax: Axes | None = None) -> Axes:
+    """Draw the recall of each emotion on known and on unknown voices, and their mean, the UAR.
 
-    Parameters
-    ----------
-    values
-        Shape (frames, bands), as `features.compute_features` gives.
-    weights
-        Shape (steps,): one weight per stretch of the utterance, all of equal length.
-    config
-        The FeatureConfig of `values`.
+    Both are fractions by emotion, as `evaluation.report_classes` gives them.
     """
-    ax = plot_features(values, config, ax=ax)
-    seconds = config.duration_seconds
-    edges = np.linspace(0, seconds, len(weights) + 1)
-    over = ax.twinx()
-    over.stairs(weights / weights.max(), edges, color="white", linewidth=3.5)
-    over.stairs(weights / weights.max(), edges, color=style.VERMILION, linewidth=1.8)
-    over.set(ylim=(0, 1.05), xlim=(0, seconds), yticks=[])
-    over.grid(visible=False)
+    known, unknown = (pd.concat([pd.Series({"UAR": row.mean()}), row]) for row in (known, unknown))
+    ax = style.make_axes(ax, 7.5, 0.34 * len(known) + 1.4)
+    places = np.arange(len(known))
+    unknown = unknown.reindex(known.index)
+    ax.hlines(places, unknown, known, color="#C8C8C8", linewidth=3)
+    ax.plot(unknown, places, "o", color=style.BLUE, markersize=8, label="voices never heard")
+    ax.plot(known, places, "s", color=style.VERMILION, markersize=7, label="voices known")
+    ax.axhline(0.5, color=style.GREY, linewidth=0.8)
+    ax.set_yticks(places, known.index)
+    ax.set(xlabel="Recall (%)", xlim=(0, 1.02))
+    style.finish_rows(ax, ncols=2)
     return ax
 
 
@@ -280,7 +218,8 @@ def plot_comparison(
     Parameters
     ----------
     results
-        From `results.tabulate_results`; the best system on unseen speakers stands on top.
+        From `results.tabulate_results`; the best system on unseen speakers stands on top. Own
+        results that are not published are drawn hollow and named so.
     metric
         `uar`, `wa` or `macro_f1`.
     reference_lines
@@ -293,9 +232,9 @@ def plot_comparison(
     """
     if results.empty:
         raise ValueError("There are no results to draw: run an experiment notebook first.")
-    protocols = [name for name in style.PROTOCOL_STYLES if name in set(results["protocol"])]
-    names = results["notebook"] + (" · " + results["variant"]).where(results["variant"] != "", "")
-    results = results.assign(system=names, place=results["protocol"].map(protocols.index))
+    protocols = sorted(set(results["protocol"]), key=lambda name: (rank_protocol(name), name))
+    places = results["protocol"].map(protocols.index)
+    results = results.assign(system=_name_systems(results), place=places)
     results = results.sort_values(["place", metric], ascending=[True, False])
     systems = list(dict.fromkeys(results["system"]))
     ax = style.make_axes(ax, 8, (0.2 + 0.22 * len(protocols)) * len(systems) + 1.5)
@@ -303,20 +242,18 @@ def plot_comparison(
         value = reference_lines[name]
         ax.axvline(value, color=style.GREY, ls=dashes, label=f"{name} {100 * value:.1f}")
     for protocol, rows in results.groupby("protocol", sort=False):
-        colour, marker = style.PROTOCOL_STYLES[protocol]
+        colour, marker = style.find_look(protocol)
         offset = (protocols.index(protocol) - (len(protocols) - 1) / 2) * 0.75 / len(protocols)
         places, highs = rows["system"].map(systems.index) + offset, rows[f"{metric}_high"]
         ax.hlines(places, rows[f"{metric}_low"], highs, color=colour, linewidth=2)
-        title = PROTOCOLS[protocol].title
-        ax.plot(rows[metric], places, marker, color=colour, markersize=7, label=title)
-        look = {
-            "textcoords": "offset points",
-            "va": "center",
-            "fontsize": 9,
-            "bbox": style.ON_WHITE,
-        }
+        look = {"color": colour, "markersize": 7, "linestyle": ""}
+        ax.plot(rows[metric], places, marker, label=name_protocol(protocol), **look)
+        own = rows["own"].astype(bool)
+        ax.plot(rows[metric][own], places[own], marker, markerfacecolor="white", **look)
+        look = {"textcoords": "offset points", "va": "center", "bbox": style.ON_WHITE}
         for score, high, place in zip(rows[metric], highs, places, strict=True):
-            ax.annotate(f"{100 * score:.1f}", (max(score, high), place), (7, 0), **look)
+            text = f"{100 * score:.1f}"
+            ax.annotate(text, (max(score, high), place), (7, 0), fontsize=9, **look)
     for place in range(1, len(systems)):
         ax.axhline(place - 0.5, color=style.STYLE["grid.color"], linewidth=0.8)
     ax.set_yticks(range(len(systems)), systems)
@@ -326,13 +263,22 @@ def plot_comparison(
     return ax
 
 
+def _name_systems(results: pd.DataFrame) -> pd.Series:
+    """The title of each row's system; its variant or notebook too where two systems share it."""
+    keys, names = results[["notebook", "variant"]], results["title"]
+    for column in ("variant", "notebook"):
+        num_systems = names.map(keys.assign(name=names).drop_duplicates()["name"].value_counts())
+        unclear = (num_systems > 1) & (keys[column] != "")
+        names = names.where(~unclear, names + " · " + keys[column])
+    return names.where(~results["own"].astype(bool), names + " (yours)")
+
+
 def save_figure(figure: Figure, *, notebook: str, name: str, corpus: str) -> Path:
     """Write `<notebook>__<corpus>__<name>.png` at 150 dots per inch and return its path.
 
-    Figures of the corpus "sample" go below `data/runs/figures/`, all others below `figures/`.
+    It goes below `data/runs/figures/`, where publishing takes it from.
     """
-    folder = paths.RUNS_DIR / "figures" if corpus == "sample" else paths.FIGURES_DIR
-    path = folder / f"{notebook}__{corpus}__{name}.png"
+    path = paths.RUNS_DIR / "figures" / f"{notebook}__{corpus}__{name}.png"
     with write_atomically(path) as temporary:
         figure.savefig(temporary, dpi=150, bbox_inches="tight", metadata={"Software": None})
     return path

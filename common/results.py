@@ -1,4 +1,4 @@
-"""The evidence files: one CSV of test predictions and one JSON of what they amount to."""
+"""The evidence files: predictions and curves as CSV, and one JSON of what they amount to."""
 
 import json
 import re
@@ -12,42 +12,50 @@ import pandas as pd
 from common import paths
 from common.bootstrap import summarise_predictions
 from common.evaluation import METRICS, report_classes
-from common.files import write_atomically
+from common.files import hash_file, write_atomically
+from common.predictions import COLUMNS, check_predictions, read_predictions
 
-COLUMNS = ("utterance", "speaker", "fold", "seed", "true_label", "predicted_label", "correct")
 DESCRIBED = (
-    "seeds",
-    "num_parameters",
-    "features",
-    "training",
-    "model",
-    "versions",
-    "backend",
-    "device",
-    "seconds",
+    *("key", "folds", "seeds", "num_parameters", "features", "training", "model", "start"),
+    *("versions", "backend", "device", "seconds"),
 )
 NUM_DECIMALS = 6
+NAME_PART = re.compile(r"[A-Za-z0-9]+([_+.-][A-Za-z0-9]+)*")
 
 
-def save_results(run, *, notebook: str, variant: str | None = None, ablation: bool = False) -> Path:
-    """Write the evidence of a run, replacing what an earlier run of that name left.
+def save_results(
+    run,
+    *,
+    notebook: str,
+    title: str,
+    variant: str | None = None,
+    ablation: bool = False,
+    with_model: bool = False,
+) -> Path:
+    """Write the evidence of a run below `data/runs/results/`, where publishing takes it from.
 
-    `<notebook>/<corpus>__<protocol>[__<variant>].csv` holds one row per test prediction, with
-    probabilities to four decimals. The `.json` beside it holds what is computed from that CSV and
-    how the run was made. Both lie below `results/`, or below `data/runs/results/` for the sample
-    corpus, whose numbers are of synthetic speech.
+    `<notebook>/<corpus>__<protocol>[__<variant>].csv` holds one row per test prediction, and per
+    prediction of a validation row (`part`), with probabilities to four decimals; `.history.csv`
+    the curves; `.json` what is computed from them, how the run was made, and the SHA-256 of the
+    others, so that files of different runs are not taken for a pair. Nothing is written where
+    this very run is published already.
 
     Parameters
     ----------
     run
-        `cross_validation.Run`: its `predictions` and its `description` are written.
+        `runs.Run`.
     notebook
         Name of the notebook without suffix, such as "11_cnn".
+    title
+        What a person would call the system, such as "1-D CNN".
     variant
         Name of a variation within the notebook, or None.
     ablation
         Whether it is there to be compared within its notebook alone, and stays out of the tables
         of all systems.
+    with_model
+        Whether the model of the first fold of the first seed is kept beside the evidence, in half
+        precision, for cells that look inside it.
 
     Returns
     -------
@@ -62,71 +70,78 @@ def save_results(run, *, notebook: str, variant: str | None = None, ablation: bo
     OSError
         If the folder cannot be written to. Earlier files stay.
     """
+    description = run.description
     if not run.complete:
         raise ValueError(
-            f"{notebook}: the run leaves out folds of {run.description['protocol']}; "
+            f"{notebook}: the run leaves out folds of {description['protocol']}; "
             "call cross_validate without only_folds before saving results"
         )
-    description = run.description
     missing = [key for key in ("corpus", "protocol", *DESCRIBED) if key not in description]
     if missing:
         raise ValueError(f"The description of the run lacks {missing}: add them where it is made.")
     corpus, protocol = description["corpus"], description["protocol"]
     parts = [corpus, protocol] if variant is None else [corpus, protocol, variant]
     for part in (notebook, *parts):
-        if not re.fullmatch(r"[A-Za-z0-9]+([_+.-][A-Za-z0-9]+)*", part):
+        if not NAME_PART.fullmatch(part):
             raise ValueError(
                 f"{part!r} cannot be part of a file name: use letters and digits, joined by single "
                 "'_', '-', '+' or '.'."
             )
-    _check_predictions(run.predictions)
-    path = _find_folder(corpus) / notebook / ("__".join(parts) + ".json")
-
-    csv = path.with_suffix(".csv")
-    probabilities = [name for name in run.predictions if name.startswith("p_")]
-    with write_atomically(csv) as temporary:
-        run.predictions[[*COLUMNS, *probabilities]].to_csv(
-            temporary, index=False, float_format="%.4f", lineterminator="\n"
-        )
+    check_predictions(run.predictions)
+    name = f"{notebook}/{'__'.join(parts)}"
+    published = paths.RESULTS_DIR / f"{name}.json"
+    if _is_same_run(published, run):
+        return published
+    path = paths.RUNS_DIR / "results" / f"{name}.json"
+    files = {"csv": path.with_suffix(".csv"), "history": path.with_suffix(".history.csv")}
+    both = [run.predictions.assign(part="test"), run.validation.assign(part="validation")]
+    rows = pd.concat([part for part in both if len(part)], ignore_index=True)
+    probabilities = [column for column in rows if column.startswith("p_")]
+    _write_csv(files["csv"], rows[[*COLUMNS, "part", *probabilities]], decimals=4)
+    _write_csv(files["history"], run.history, decimals=NUM_DECIMALS)
+    if with_model and run.first_model is not None:
+        files["model"] = path.with_suffix(".keras")
+        run.export_model(files["model"])
     content = {
         "notebook": notebook,
+        "title": title,
         "variant": variant,
         "corpus": corpus,
         "protocol": protocol,
         "ablation": ablation,
-        **_compute_evidence(read_predictions(csv)),
+        **compute_evidence(read_predictions(files["csv"])),
         **{key: description[key] for key in DESCRIBED},
+        "model_of": "{}/{}".format(*run.first_model) if "model" in files else None,
         "commit": _read_commit(),
+        "files": {kind: hash_file(file) for kind, file in files.items()},
     }
-    text = json.dumps(_simplify(content), indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(simplify(content), indent=2, ensure_ascii=False, allow_nan=False)
     with write_atomically(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
     return path
 
 
-def read_predictions(csv: str | Path) -> pd.DataFrame:
-    """Read a predictions table as it was: names as text ("01" stays "01"), `correct` as bool.
+def _is_same_run(published: Path, run) -> bool:
+    """Whether published evidence has this run's key and, to what a CSV keeps, its predictions."""
+    if not published.is_file():
+        return False
+    content = json.loads(published.read_text(encoding="utf-8"))
+    if content.get("key") != run.description["key"] or content["seeds"] != run.description["seeds"]:
+        return False
+    theirs, ours = read_predictions(published.with_suffix(".csv")), run.predictions
+    keys = ["seed", "fold", "utterance"]
+    theirs, ours = (rows.sort_values(keys, ignore_index=True) for rows in (theirs, ours))
+    columns = theirs.filter(like="p_").columns
+    return (
+        len(theirs) == len(ours)
+        and theirs[[*COLUMNS]].equals(ours[[*COLUMNS]].astype(theirs[[*COLUMNS]].dtypes))
+        and np.allclose(theirs[columns], ours[columns], atol=1e-4)
+    )
 
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it is not a predictions table.
-    """
-    csv = Path(csv)
-    if not csv.is_file():
-        raise FileNotFoundError(f"No predictions at {csv}: run the notebook that writes them.")
-    text = dict.fromkeys(("utterance", "speaker", "true_label", "predicted_label"), str)
-    numbers = {"fold": "int64", "seed": "int64", "correct": bool}
-    try:
-        predictions = pd.read_csv(csv, dtype=text | numbers, keep_default_na=False)
-        _check_predictions(predictions)
-    except ValueError as error:
-        raise ValueError(
-            f"{csv} is not a predictions table ({error}): run its notebook again."
-        ) from error
-    return predictions
+
+def _write_csv(path: Path, rows: pd.DataFrame, *, decimals: int) -> None:
+    with write_atomically(path) as temporary:
+        rows.to_csv(temporary, index=False, float_format=f"%.{decimals}f", lineterminator="\n")
 
 
 def load_results(
@@ -135,6 +150,7 @@ def load_results(
     protocol: str | None = None,
     notebook: str | None = None,
     ablations: bool = False,
+    own: bool = True,
 ) -> list[dict]:
     """Load the JSON files that match, each with the path of its CSV under the key `csv`.
 
@@ -145,6 +161,8 @@ def load_results(
         `corpus="sample"`, so that synthetic speech never slips among people's.
     ablations
         Whether results that were saved as ablations come too.
+    own
+        Whether results come that were made here and are not the published ones (key `own`).
 
     Returns
     -------
@@ -154,50 +172,82 @@ def load_results(
     Raises
     ------
     ValueError
-        If a file is not JSON.
+        If a file is not JSON, or the CSV beside it is of another run.
     """
-    results = []
-    for path in _find_folder(corpus).glob("*/*.json"):
+    published = _read_folder(paths.RESULTS_DIR)
+    results = {name: {**content, "own": False} for name, content in published.items()}
+    if own:
+        for name, content in _read_folder(paths.RUNS_DIR / "results").items():
+            if content["files"]["csv"] != results.get(name, {}).get("files", {}).get("csv"):
+                results[f"{name} own"] = {**content, "own": True}
+    wanted = {"corpus": corpus, "protocol": protocol, "notebook": notebook}
+    kept = [
+        result
+        for result in results.values()
+        if (ablations or not result.get("ablation"))
+        and (corpus == "sample" or result["corpus"] != "sample")
+        and all(value is None or result[key] == value for key, value in wanted.items())
+    ]
+    keys = ("notebook", "corpus", "protocol", "variant")
+    return sorted(kept, key=lambda result: [result[key] or "" for key in keys])
+
+
+def find_published(key: str) -> list[dict]:
+    """Find published evidence of the run with this key, as `load_results` gives it."""
+    contents = _read_folder(paths.RESULTS_DIR, containing=key).values()
+    return [content for content in contents if content.get("key") == key]
+
+
+def _read_folder(folder: Path, *, containing: str = "") -> dict[str, dict]:
+    """Read evidence by `<notebook>/<name>`, if its text has `containing`; see that it is whole."""
+    results = {}
+    for path in sorted(folder.glob("*/*.json")):
+        text = path.read_text(encoding="utf-8")
+        if containing not in text:
+            continue
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(text)
         except json.JSONDecodeError as error:
             raise ValueError(f"{path} is not JSON ({error}): run its notebook again.") from error
-        wanted = {"corpus": corpus, "protocol": protocol, "notebook": notebook}
-        if content.get("ablation") and not ablations:
-            continue
-        if all(value is None or content[key] == value for key, value in wanted.items()):
-            results.append({**content, "csv": path.with_suffix(".csv")})
-    keys = ("notebook", "corpus", "protocol", "variant")
-    return sorted(results, key=lambda result: [result[key] or "" for key in keys])
+        csv = path.with_suffix(".csv")
+        kept = content.get("files", {}).get("csv")
+        if kept is not None and (not csv.is_file() or hash_file(csv) != kept):
+            raise ValueError(
+                f"{csv} is not the one that {path.name} was computed from: check both out again, "
+                "or delete both and run their notebook"
+            )
+        results[f"{path.parent.name}/{path.stem}"] = {**content, "csv": csv}
+    return results
 
 
-def tabulate_results(*, corpus: str) -> pd.DataFrame:
+def tabulate_results(*, corpus: str, own: bool = True) -> pd.DataFrame:
     """Tabulate the results on one corpus but ablations, a row per notebook, variant and protocol.
 
     Returns
     -------
     pandas.DataFrame
-        `notebook`, `variant` ("" for none), `protocol`; for each of `uar`, `wa` and `macro_f1`
-        the mean under its own name and `<metric>_std`, `<metric>_low`, `<metric>_high`;
-        `num_parameters` (missing where a model is no network), `num_seeds`, and `minutes` of
-        training. Empty without results.
+        `notebook`, `variant` ("" for none), `title`, `own`, `protocol`; for each of `uar`, `wa`
+        and `macro_f1` the mean under its own name and `<metric>_std`, `<metric>_low`,
+        `<metric>_high`; `num_parameters` (missing where a model is no network), `num_seeds`,
+        `minutes` of training and `backend`. Empty without results.
     """
-    columns = ["notebook", "variant", "protocol"]
+    columns = ["notebook", "variant", "title", "own", "protocol"]
     columns += [metric + suffix for metric in METRICS for suffix in ("", "_std", "_low", "_high")]
     rows = []
-    for result in load_results(corpus=corpus):
-        row = {"notebook": result["notebook"], "variant": result["variant"] or ""}
-        row |= {"protocol": result["protocol"], "num_parameters": result["num_parameters"]}
-        row |= {"num_seeds": len(result["seeds"]), "minutes": result["seconds"] / 60}
+    for result in load_results(corpus=corpus, own=own):
+        row = {"variant": result["variant"] or "", "num_seeds": len(result["seeds"])}
+        row |= {"minutes": result["seconds"] / 60}
+        for name in ("notebook", "title", "own", "protocol", "num_parameters", "backend"):
+            row[name] = result[name]
         for metric, values in result["metrics"].items():
             row[metric] = values["mean"]
             row |= {f"{metric}_{name}": values[name] for name in ("std", "low", "high")}
         rows.append(row)
-    table = pd.DataFrame(rows, columns=[*columns, "num_parameters", "num_seeds", "minutes"])
-    return table.astype({"num_parameters": "Int64"})
+    columns += ["num_parameters", "num_seeds", "minutes", "backend"]
+    return pd.DataFrame(rows, columns=columns).astype({"num_parameters": "Int64"})
 
 
-def _compute_evidence(predictions: pd.DataFrame) -> dict:
+def compute_evidence(predictions: pd.DataFrame) -> dict:
     """The part of the JSON that follows from the CSV alone, to `NUM_DECIMALS`."""
     evidence = {
         "num_utterances": predictions["utterance"].nunique(),
@@ -205,33 +255,7 @@ def _compute_evidence(predictions: pd.DataFrame) -> dict:
         "metrics": summarise_predictions(predictions),
         "per_class": report_classes(predictions).to_dict(orient="index"),
     }
-    return _simplify(evidence, decimals=NUM_DECIMALS)
-
-
-def _find_folder(corpus: str | None) -> Path:
-    return paths.RUNS_DIR / "results" if corpus == "sample" else paths.RESULTS_DIR
-
-
-def _check_predictions(predictions: pd.DataFrame) -> None:
-    """Raise ValueError where columns are missing or contradict each other."""
-    missing = [name for name in COLUMNS if name not in predictions]
-    probabilities = predictions.filter(regex="^p_")
-    if missing or probabilities.empty:
-        raise ValueError(f"the predictions table lacks {missing or 'probabilities or rows'}")
-    hits = predictions["true_label"] == predictions["predicted_label"]
-    if (hits != predictions["correct"]).any():
-        row = predictions[hits != predictions["correct"]].iloc[0]
-        raise ValueError(f"{row['utterance']!r}: 'correct' contradicts the two labels")
-    position = probabilities.columns.get_indexer("p_" + predictions["predicted_label"])
-    if (position < 0).any():
-        unknown = predictions["predicted_label"][position < 0].iloc[0]
-        raise ValueError(f"predicted label {unknown!r} has no column 'p_{unknown}'")
-    values = probabilities.to_numpy(dtype=float)
-    chosen = values[np.arange(len(values)), position]
-    doubtful = ~(chosen >= values.max(axis=1) - 1e-4)
-    if doubtful.any():
-        utterance = predictions["utterance"][doubtful].iloc[0]
-        raise ValueError(f"{utterance!r}: the predicted label is not the most probable one")
+    return simplify(evidence, decimals=NUM_DECIMALS)
 
 
 def _read_commit() -> str | None:
@@ -243,14 +267,14 @@ def _read_commit() -> str | None:
         return None
 
 
-def _simplify(value, *, decimals: int | None = None):
+def simplify(value, *, decimals: int | None = None):
     """Turn a nested description into what JSON holds; NaN and infinity become None."""
     if is_dataclass(value) and not isinstance(value, type):
         value = asdict(value)
     if isinstance(value, dict):
-        return {str(key): _simplify(item, decimals=decimals) for key, item in value.items()}
+        return {str(key): simplify(item, decimals=decimals) for key, item in value.items()}
     if isinstance(value, list | tuple | np.ndarray):
-        return [_simplify(item, decimals=decimals) for item in value]
+        return [simplify(item, decimals=decimals) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float):

@@ -9,6 +9,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
+from common.splits import PROTOCOLS
+
 BLUE, VERMILION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
 SKY, PURPLE, YELLOW, GREY = "#56B4E9", "#CC79A7", "#F0E442", "#8C8C8C"
 EMOTION_COLOURS = {
@@ -22,15 +24,10 @@ EMOTION_COLOURS = {
     "surprised": YELLOW,
     "bored": "#6B3E00",
 }
-# Colour and marker of each protocol, in the order of a legend; circles are unseen speakers.
-PROTOCOL_STYLES = {
-    "speaker_5fold": (BLUE, "o"),
-    "speaker_6fold": (SKY, "o"),
-    "leave_one_speaker_out": ("#332288", "o"),
-    "sentence_out": (GREEN, "D"),
-    "random_5fold": (VERMILION, "s"),
-    "random_80_10_10": (ORANGE, "s"),
-    "random_70_15_15": (PURPLE, "s"),
+# Colours of protocols, and markers when the colours are used up: unknown voices, then known ones.
+PROTOCOL_LOOKS = {
+    True: ((BLUE, SKY, "#332288"), "o^v<>"),
+    False: ((VERMILION, ORANGE, PURPLE, GREEN), "sDP*d"),
 }
 STYLE = {
     "figure.dpi": 100,
@@ -57,6 +54,17 @@ def make_axes(ax: Axes | None, width_inches: float, height_inches: float) -> Axe
     if ax is not None:
         return ax
     return plt.subplots(figsize=(width_inches, height_inches), layout="constrained")[1]
+
+
+def find_look(protocol: str) -> tuple[str, str]:
+    """Colour and marker of a protocol; grey crosses for one that is not registered."""
+    if protocol not in PROTOCOLS:
+        return GREY, "X"
+    kind = PROTOCOLS[protocol].speaker_independent
+    alike = [name for name in PROTOCOLS if PROTOCOLS[name].speaker_independent == kind]
+    colours, markers = PROTOCOL_LOOKS[kind]
+    turn, place = divmod(alike.index(protocol), len(colours))
+    return colours[place], markers[turn % len(markers)]
 
 
 def pick_colours(emotions: list[str]) -> dict[str, str]:

@@ -6,8 +6,9 @@ This module knows arrays and a Keras model; `common.cross_validation` knows tabl
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import warnings
+import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +19,15 @@ from tqdm.auto import tqdm
 
 from common.batches import SAMPLINGS, Examples, TrainingBatches
 from common.files import write_atomically
-
-SCHEDULES = ("constant", "cosine", "step", "plateau")
+from common.optimizers import (
+    SCHEDULES,
+    assign_values,
+    averaged_weights,
+    compile_model,
+    compute_learning_rate,
+    copy_values,
+    list_variables,
+)
 
 
 @dataclass(frozen=True)
@@ -115,7 +123,7 @@ def train_model(
     Parameters
     ----------
     model
-        Not compiled; ends in class probabilities.
+        Ends in class probabilities; compiled here, unless it comes from a `Trainee`.
     validation
         Chooses the epoch, stops early, drives the plateau schedule. May be empty.
     seed
@@ -131,7 +139,8 @@ def train_model(
         One dict per epoch (learning rate, training loss and accuracy, validation loss, UAR
         and WA), and the time that training took, interruptions left out.
     """
-    _compile_model(model, config)
+    if not model.compiled:
+        compile_model(model, config)
     batches = TrainingBatches(train, config=config, seed=seed)
     keeper = _EpochKeeper(batches, validation, config=config, path=state_path, title=title)
     first_epoch = keeper.restore(model)
@@ -144,32 +153,15 @@ def train_model(
             verbose=0,
             callbacks=[keeper, *callbacks],
         )
-    _assign_values(model.weights, keeper.best)
+    assign_values(model.weights, keeper.best)
     return keeper.history, keeper.seconds
 
 
 def predict(model: keras.Model, values: np.ndarray) -> np.ndarray:
     """Class probabilities, shape (rows, classes), of normalised features (rows, frames, bands)."""
+    if not len(values):  # Keras would warn
+        return np.zeros((0, model.output_shape[-1]), np.float32)
     return model.predict(values, batch_size=64, verbose=0)
-
-
-def compute_learning_rate(config: TrainingConfig, epoch: int, losses: Sequence[float]) -> float:
-    """Learning rate of an epoch (from 0), given the validation losses of those before it."""
-    if epoch < config.warmup_epochs:
-        return config.learning_rate * (epoch + 1) / (config.warmup_epochs + 1)
-    if config.schedule == "cosine":
-        progress = (epoch - config.warmup_epochs) / max(1, config.epochs - config.warmup_epochs)
-        return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
-    if config.schedule == "step":
-        return config.learning_rate * config.step_factor ** (epoch // config.step_epochs)
-    if config.schedule == "plateau":
-        best, waited, factor = math.inf, 0, 1.0
-        for loss in losses:
-            best, waited = (loss, 0) if loss < best else (best, waited + 1)
-            if waited >= config.plateau_patience:
-                factor, waited = factor * config.step_factor, 0
-        return config.learning_rate * factor
-    return config.learning_rate
 
 
 class _EpochKeeper(keras.callbacks.Callback):
@@ -193,17 +185,31 @@ class _EpochKeeper(keras.callbacks.Callback):
         self.seconds = 0.0
 
     def restore(self, model: keras.Model) -> int:
-        """Load the state of an interrupted fold, if there is one; give the epoch to go on with."""
+        """Load the state of an interrupted fold, if there is one; give the epoch to go on with.
+
+        A state that is damaged or of another model is thrown away, with a warning.
+        """
         if not self.path.exists():
             return 0
-        with np.load(self.path, allow_pickle=False) as state:
-            for name, variables in _group_variables(model).items():
-                for index, variable in enumerate(variables):
-                    variable.assign(state[f"{name}_{index}"])
-            self.best = [state[f"best_{index}"] for index in range(len(model.weights))]
-            notes = json.loads(str(state["notes"]))
-        self.history, self.best_epoch = notes["history"], notes["best_epoch"]
-        self.seconds = notes["seconds"]
+        try:
+            with np.load(self.path, allow_pickle=False) as state:
+                groups = {
+                    name: [state[f"{name}_{index}"] for index in range(len(variables))]
+                    for name, variables in _group_variables(model).items()
+                }
+                best = [state[f"best_{index}"] for index in range(len(model.weights))]
+                notes = json.loads(str(state["notes"]))
+            shapes = [[variable.shape for variable in g] for g in _group_variables(model).values()]
+            if shapes != [[value.shape for value in values] for values in groups.values()]:
+                raise ValueError("it is of another model")
+            self.history, self.best_epoch = notes["history"], notes["best_epoch"]
+            self.seconds, self.best = notes["seconds"], best
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            warnings.warn(f"{self.path}: damaged ({error}); begun anew", stacklevel=2)
+            self.path.unlink()
+            return 0
+        for name, variables in _group_variables(model).items():
+            assign_values(variables, groups[name])
         return len(self.history)
 
     def is_finished(self, epoch: int) -> bool:
@@ -231,10 +237,10 @@ class _EpochKeeper(keras.callbacks.Callback):
         self.model.optimizer.learning_rate = compute_learning_rate(self.config, epoch, losses)
 
     def on_epoch_end(self, epoch: int, logs=None) -> None:
-        with _averaged_weights(self.model, self.config):
+        with averaged_weights(self.model, self.config):
             scores = self._validate()
             if self._is_better(scores):
-                self.best = _copy_values(self.model.weights)
+                self.best = copy_values(self.model.weights)
                 self.best_epoch = epoch
         self.seconds += time.perf_counter() - self.started
         self.history.append(
@@ -280,7 +286,7 @@ class _EpochKeeper(keras.callbacks.Callback):
         state = {
             f"{name}_{index}": value
             for name, variables in _group_variables(self.model).items()
-            for index, value in enumerate(_copy_values(variables))
+            for index, value in enumerate(copy_values(variables))
         }
         state |= {f"best_{index}": value for index, value in enumerate(self.best)}
         notes = {
@@ -292,83 +298,6 @@ class _EpochKeeper(keras.callbacks.Callback):
             np.savez(temporary, notes=json.dumps(notes), **state)
 
 
-@keras.saving.register_keras_serializable(package="ser")
-class LayerwiseAdamW(keras.optimizers.AdamW):
-    """AdamW that multiplies the steps of some layers, chosen by how their names start."""
-
-    def __init__(self, factors: Sequence[tuple[str, float]] = (), **kwargs) -> None:
-        super().__init__(**kwargs)
-        self.factors = factors
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "factors": self.factors}
-
-    def build(self, variables: Sequence[keras.Variable]) -> None:
-        super().build(variables)
-        self.steps = [
-            math.prod(factor for start, factor in self.factors if variable.path.startswith(start))
-            for variable in variables
-        ]
-
-    def update_step(self, gradient, variable, learning_rate) -> None:
-        factor = self.steps[self._get_variable_index(variable)]
-        super().update_step(gradient, variable, learning_rate * factor)
-
-
-def _compile_model(model: keras.Model, config: TrainingConfig) -> None:
-    for start, _ in config.learning_rate_factors:
-        if not any(variable.path.startswith(start) for variable in model.trainable_variables):
-            raise ValueError(
-                f"learning_rate_factors: no trainable layer's name starts with {start!r}; "
-                f"there are {sorted({v.path.partition('/')[0] for v in model.trainable_variables})}"
-            )
-    optimizer = LayerwiseAdamW(
-        factors=config.learning_rate_factors,
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
-        clipnorm=None,
-        global_clipnorm=config.clip_norm,
-        use_ema=config.ema_momentum is not None,
-        ema_momentum=config.ema_momentum or 0.99,
-    )
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    if config.focal_gamma:
-        loss = keras.losses.CategoricalFocalCrossentropy(
-            alpha=1.0, gamma=config.focal_gamma, label_smoothing=config.label_smoothing
-        )
-    else:
-        loss = keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing)
-    optimizer.build(model.trainable_variables)
-    model.compile(optimizer=optimizer, loss=loss, metrics=["accuracy"])
-
-
 def _group_variables(model: keras.Model) -> dict[str, list]:
-    """All variables that decide the rest of the training, dropout generators included."""
-    variables = [*model.trainable_variables, *model.non_trainable_variables]
-    return {"model": variables, "optimizer": list(model.optimizer.variables)}
-
-
-def _copy_values(variables: Sequence[keras.Variable]) -> list[np.ndarray]:
-    """Copies, since a backend may reuse the memory that a plain conversion shows."""
-    return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
-
-
-@contextmanager
-def _averaged_weights(model: keras.Model, config: TrainingConfig) -> Iterator[None]:
-    """Put the moving averages in place of the weights for the length of a block."""
-    if config.ema_momentum is None:
-        yield
-        return
-    variables = model.trainable_variables
-    raw = _copy_values(variables)
-    model.optimizer.finalize_variable_values(variables)
-    _assign_values(variables, _copy_values(variables))  # JAX: else they share the averages' memory
-    try:
-        yield
-    finally:
-        _assign_values(variables, raw)
-
-
-def _assign_values(variables: Sequence[keras.Variable], values: Sequence[np.ndarray]) -> None:
-    for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)
+    """All variables that decide the rest of the training."""
+    return {"model": list_variables(model), "optimizer": list(model.optimizer.variables)}

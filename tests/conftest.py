@@ -1,11 +1,14 @@
 """What every test stands on: quiet libraries and a data folder of its own."""
 
 import os
+import random
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import settings
 
@@ -25,6 +28,25 @@ settings.load_profile("repository")
 
 def pytest_unconfigure() -> None:
     shutil.rmtree(TEST_DATA_DIR, ignore_errors=True)
+
+
+def _seed() -> None:
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - Keras shuffles with it
+    if "keras" in sys.modules:
+        sys.modules["keras"].utils.set_random_seed(0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def seed_shared_fixtures() -> None:
+    """Let what a module's tests share not depend on the tests before."""
+    _seed()
+
+
+@pytest.fixture(autouse=True)
+def seed_everything(seed_shared_fixtures) -> None:
+    """Keras draws initial weights and the order of rows from global generators."""
+    _seed()
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Corpora made up for tests, of as many speakers as asked for: tables, features, recordings."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import numpy as np
 import pandas as pd
 import soundfile
 
-from common.features import Features
+from common.audio import load_waveform
+from common.recipes import Features, Recipe, Step
 from common.training import TrainingConfig
 
 # What a small head learns from a few recordings in some seconds.
@@ -21,6 +23,18 @@ PLAIN_CONFIG = TrainingConfig(
     num_frequency_masks=0,
     max_shift=0,
 )
+
+
+@dataclass(frozen=True)
+class Toy(Step):
+    """Stands in the recipe of features that were drawn."""
+
+    by: str
+    strength: float
+    num_copies: int
+    seed: int
+
+
 EIGHT = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 
 
@@ -83,6 +97,7 @@ def make_features(
     num_copies: int = 1,
     shape: tuple[int, int] = (12, 6),
     seed: int = 0,
+    normalise: bool = True,
 ) -> Features:
     """Noise of shape (rows, *shape) plus a pattern for each value of the column `by`."""
     rng = np.random.default_rng(seed)
@@ -90,7 +105,7 @@ def make_features(
     pattern = np.stack([patterns[value] for value in table[by]])[:, None, None, :]
     noise = rng.normal(size=(len(table), 1 + num_copies, *shape))
     stacked = (strength * pattern + noise).astype(np.float32)
-    recipe = {"toy": [by, strength, num_copies, seed]}
+    recipe = Recipe((Toy(by, strength, num_copies, seed),), normalise=normalise)
     return Features(stacked[:, 0], stacked[:, 1:], recipe)
 
 
@@ -112,3 +127,16 @@ def write_recordings(
         soundfile.write(files[-1], waveform, 16_000)
         rows.append({"speaker": str(speaker), "gender": "female", "emotion": emotion})
     return make_table(rows, corpus="own").assign(path=files)
+
+
+def predict_again(run, table: pd.DataFrame, recipe: Recipe) -> np.ndarray:
+    """What the saved models of a run say of its test recordings, row for row."""
+    models, said = {}, []
+    files = table.set_index("utterance")["path"]
+    for row in run.predictions.itertuples():
+        task = row.seed, row.fold
+        if task not in models:
+            models[task] = run.load_model(seed=row.seed, fold=row.fold)
+        values = recipe(load_waveform(files[row.utterance]))[None]
+        said.append(models[task].predict(values, verbose=0)[0])
+    return np.array(said)

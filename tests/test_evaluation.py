@@ -452,7 +452,7 @@ def test_groups_worth_showing_have_two_values(predictions):
     table = make_table(predictions)
     assert list_groups(table) == ["gender", "intensity", "speaker"]
     assert list_groups(table.assign(gender="male", intensity="")) == ["speaker"]
-    half = table["gender"].where(table["gender"] == "male", "")
+    half = table["gender"].where(table["gender"] == "male", "unknown")
     assert list_groups(table.assign(gender=half, corpus="one")) == ["intensity", "speaker"]
     blank = table.assign(intensity=np.nan, speaker="01", corpus=["one", "two"] * (len(table) // 2))
     assert list_groups(blank.drop(columns="gender")) == ["corpus"]

@@ -89,7 +89,7 @@ def test_layer_weights_find_the_layer_that_tells():
     layer = LayerWeighting(name="layer_weights")
     model = keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid")(layer(inputs)))
     model.compile(keras.optimizers.Adam(0.05), "binary_crossentropy")
-    model.fit(values, targets, epochs=10, verbose=0)
+    model.fit(values, targets, epochs=25, verbose=0)
     weights = ops.convert_to_numpy(layer.compute_weights())[:, 0]
     assert weights.argmax() == 4 and weights[4] > 0.5
 

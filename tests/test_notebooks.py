@@ -1,19 +1,25 @@
 """The tools that keep the notebooks alike, and every notebook on the sample corpus."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from common import paths
+from common.files import hash_file
 from common.paths import ROOT
-from tools import checking, generation
+from tools import checking, generation, notebooks, publication
 from tools.execution import (
     EXECUTED_DIR,
     NO_PLAYER,
@@ -22,11 +28,13 @@ from tools.execution import (
     remove_sounds,
     strip_progress,
 )
+from tools.findings import check_findings
 from tools.generation import (
     BOOTSTRAP,
+    MARKER,
     WIDGET_VIEW,
     find_cell,
-    list_notebooks,
+    list_collection,
     read_parameters,
     read_repository,
     read_sample_parameters,
@@ -37,6 +45,9 @@ from tools.notebooks import main, parse_parameter, select_notebooks, sync_all
 
 REPOSITORY = "https://github.com/someone/some-notebooks"
 NAME = "12_example"
+# One of each family: quick, and typical of it.
+QUICK = ("01_prepare_corpora", "13_cnn_lstm")
+COLLECTION = list_collection(generation.README.read_text(encoding="utf-8"))
 PLAYER = (
     '<audio controls="controls">\n<source src="data:audio/wav;base64,+/tmp/abc=" '
     'type="audio/wav" />\nYour browser does not support the audio element.\n</audio>'
@@ -54,7 +65,7 @@ def make_notebook(
     notebook = new_notebook(
         cells=[
             new_markdown_cell("# Example\n\nDoes it hold?"),
-            new_code_cell(parameters, metadata={"tags": ["parameters"]}),
+            new_code_cell(f'notebook = "{NAME}"\n{parameters}', metadata={"tags": ["parameters"]}),
             new_code_cell(source, outputs=[new_output("stream", name="stdout", text=text)]),
         ],
         metadata={"ser": {"sample_parameters": {"epochs": 1}}},
@@ -88,6 +99,16 @@ def show(output_type, **content):
     return change(outputs=[new_output(output_type, **content)])
 
 
+def rename(notebook, name):
+    """Write another name into a notebook's parameters."""
+    notebook.cells[3].source = notebook.cells[3].source.replace(NAME, name)
+
+
+def write_findings(notebook, text):
+    """Add Findings to a notebook."""
+    notebook.cells.append(new_markdown_cell(f"## Findings\n\n{text}"))
+
+
 def test_a_notebook_as_it_should_be_has_no_defect(tmp_path):
     assert check(make_notebook(), tmp_path) == []
 
@@ -107,6 +128,12 @@ def test_a_notebook_as_it_should_be_has_no_defect(tmp_path):
             "keep only name = literal",
         ),
         (lambda nb: nb.cells[3].update(source="epochs = 2"), "does not set 'corpus'"),
+        (
+            lambda nb: rename(nb, "11_cnn"),
+            "parameter 'notebook' is '11_cnn': write notebook = '12_",
+        ),
+        (lambda nb: nb.cells[3].update(source='corpus = "a"\nepochs = 1'), "is missing"),
+        (lambda nb: write_findings(nb, "The UAR is 66.3 %."), "Findings say 66.3, which no output"),
         (lambda nb: nb.metadata.pop("ser"), "ser.sample_parameters"),
         (
             lambda nb: nb.metadata.update(ser={"sample_parameters": {"epoch": 1}}),
@@ -117,6 +144,10 @@ def test_a_notebook_as_it_should_be_has_no_defect(tmp_path):
         (change(execution_count=9), "not executed"),
         (change(outputs=[]), "not executed"),
         (change(source="\n".join(["x = 1"] * 46)), "over 45 lines"),
+        (
+            lambda nb: nb.cells[3].update(source=nb.cells[3].source + "\nepochs = 1" * 15),
+            "21 lines are seen before the first idea, at most 20",
+        ),
         (change(source="import warnings\nwarnings.filterwarnings('ignore')"), "hides warnings"),
         (change(source='warnings.simplefilter(action="ignore")'), "hides warnings"),
         (change(source="%run 11_cnn.ipynb"), "another notebook"),
@@ -166,7 +197,7 @@ def test_sync_inserts_the_cells_once_and_keeps_outputs():
     notebook = make_notebook()
     assert [cell.metadata.get("tags") for cell in notebook.cells[1:4]] == [
         ["badge"],
-        ["bootstrap"],
+        ["setup"],
         ["parameters"],
     ]
     assert f"someone/some-notebooks/blob/main/notebooks/{NAME}.ipynb" in notebook.cells[1].source
@@ -180,46 +211,427 @@ def test_sync_inserts_the_cells_once_and_keeps_outputs():
     assert moved.cells[4] == notebook.cells[4]
 
 
-def test_sync_and_check_agree_on_a_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(generation, "describe_results", lambda corpus: generation.pd.DataFrame())
-    path, readme = tmp_path / f"{NAME}.ipynb", tmp_path / "README.md"
+def test_sync_keeps_the_imports_below_the_marker():
     notebook = make_notebook()
-    nbformat.write(notebook, path)
-    readme.write_text(README)
+    (setup,) = (cell for cell in notebook.cells if "setup" in cell.metadata.get("tags", []))
+    assert setup.source.startswith("# @title Set-up\n") and setup.source.endswith(f"\n{MARKER}")
+    assert setup.metadata.cellView == "form" and setup.metadata.jupyter.source_hidden is True
+    setup.source = setup.source.replace('"2"', '"3"') + "\nimport keras\n\nkeras.version()"
+    setup.metadata.pop("cellView")
+    sync_notebook(notebook, name=NAME, repository=REPOSITORY)
+    assert setup.source == (
+        f"{BOOTSTRAP.format(repository=REPOSITORY)}\n\n{MARKER}\nimport keras\n\nkeras.version()"
+    )
+    assert setup.metadata.cellView == "form"
+    setup.source = setup.source.replace(f"{MARKER}\n", "")
+    sync_notebook(notebook, name=NAME, repository="https://github.com/a/b")
+    assert setup.source.endswith(f"2)\n\n{MARKER}\nimport keras\n\nkeras.version()")
+    assert setup.source.count("import os") == 1
 
-    defects = checking.check_all(folder=tmp_path, readme=readme)
+
+def test_sync_turns_bootstrap_and_import_cells_into_one():
+    sources = [
+        "import os\nREPOSITORY = 'of yore'",
+        "import keras",
+        "from common import x\n\nset_style()",
+    ]
+    sources += ['corpus = "ravdess"', "import late", "print(corpus)"]
+    tags = [["bootstrap"], None, None, ["parameters"], None, None]
+    cells = [new_markdown_cell("# Example\n\nDoes it hold?")]
+    for number, (source, tag) in enumerate(zip(sources, tags, strict=True), start=1):
+        metadata = {"tags": tag} if tag else {}
+        cells.append(new_code_cell(source, execution_count=number, metadata=metadata))
+    cells[-1].outputs = [new_output("stream", name="stdout", text="ravdess")]
+    notebook = sync_notebook(new_notebook(cells=cells), name=NAME, repository=REPOSITORY)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.metadata.get("tags") for cell in code] == [["setup"], ["parameters"], None, None]
+    assert code[0].source.endswith(
+        f"\n\n{MARKER}\nimport keras\n\nfrom common import x\n\nset_style()"
+    )
+    assert "of yore" not in code[0].source
+    assert [cell.execution_count for cell in code] == [1, 2, 3, 4]
+    assert code[-1].outputs[0].text == "ravdess"
+    again = sync_notebook(deepcopy(notebook), name=NAME, repository=REPOSITORY)
+    assert again == notebook
+
+
+def test_opening_counts_what_a_reader_sees():
+    notebook = make_notebook(parameters='corpus = "ravdess"\n\nepochs = 50  # in all')
+    notebook.cells[0].source += "\n\n| | |\n|---|---|\n| corpus | RAVDESS |"
+    assert checking.count_opening_lines(notebook) == 7
+    notebook.cells[2].metadata.clear()
+    assert checking.count_opening_lines(notebook) > 20
+
+
+@pytest.fixture
+def collection(tmp_path, monkeypatch):
+    """A function that checks a repository of one notebook, with Findings, which git tracks."""
+    monkeypatch.setattr(generation, "format_results", lambda: "")
+    folder, readme = tmp_path / "notebooks", tmp_path / "README.md"
+    folder.mkdir()
+    readme.write_text(README)
+    notebook = make_notebook(text="UAR 66.3 %")
+    write_findings(notebook, "The UAR on unknown voices is 66.3 %.")
+    nbformat.write(notebook, folder / f"{NAME}.ipynb")
+    track(tmp_path)
+    return partial(checking.check_all, folder=folder, readme=readme, results=tmp_path / "results")
+
+
+def track(folder):
+    """Let git track every file of a folder."""
+    for command in (["init", "--quiet"], ["add", "--all"]):
+        subprocess.run(["git", "-C", folder, *command], check=True)
+
+
+def fork(folder, *, name="91_mine", parameter=None):
+    """Copy the example as the README says: rename, change a cell, run all in Jupyter, save."""
+    notebook = nbformat.read(folder / f"notebooks/{NAME}.ipynb", as_version=4)
+    rename(notebook, parameter or name)
+    notebook.cells[4].source = "def build_model(input_shape, num_classes): ..."
+    bar = new_output("display_data", data={WIDGET_VIEW: {"model_id": "1"}, "text/plain": "bar"})
+    line = new_output("stream", name="stderr", text="100%|████| 8/8 [00:01<00:00, 4.0it/s]")
+    notebook.cells[4].outputs += [bar, line]
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.execution_count += 7
+    notebook.metadata.kernelspec.display_name = "Python 3 (ipykernel)"
+    notebook.metadata.widgets = {"application/vnd.jupyter.widget-state+json": {}}
+    path = folder / f"notebooks/{name}.ipynb"
+    nbformat.write(notebook, path)
+    return path
+
+
+def test_sync_and_check_agree_on_a_folder(tmp_path, collection):
+    path, readme = tmp_path / f"notebooks/{NAME}.ipynb", tmp_path / "README.md"
+    defects, notes = collection()
     assert [defect.split(":")[0] for defect in defects] == [path.name, "README.md"]
-    assert sync_all(folder=tmp_path, readme=readme) == [path, readme]
-    assert checking.check_all(folder=tmp_path, readme=readme) == []
-    assert sync_all(folder=tmp_path, readme=readme) == []
+    assert sync_all(folder=path.parent, readme=readme) == [path, readme]
+    assert notes == []
+    assert collection() == ([], [])
+    assert sync_all(folder=path.parent, readme=readme) == []
     text = readme.read_text()
     assert f"| [`{NAME}`](notebooks/{NAME}.ipynb) | Example | Does it hold? |" in text
     assert f"git clone {read_repository()}" in text
 
 
-def test_readme_without_markers_is_named():
+def test_a_fork_leaves_check_green_and_its_copied_findings_are_noted(tmp_path, collection):
+    readme = tmp_path / "README.md"
+    sync_all(folder=tmp_path / "notebooks", readme=readme)
+    path = fork(tmp_path)
+    copied = f"91_mine.ipynb: Findings are those of {NAME}.ipynb: write what yours shows"
+    defects, (note,) = collection()
+    assert defects == []
+    assert note.startswith(copied)
+
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[-1].source = "## Findings\n\nThe UAR is 70.1 %."
+    nbformat.write(notebook, path)
+    defects, (note,) = collection()
+    assert defects == [] and note.startswith("91_mine.ipynb: Findings say 70.1, which no output")
+    write_evidence(tmp_path, name="91_mine").write_text('{"metrics": {"uar": {"mean": 0.70143}}}')
+    shutil.move(tmp_path / "results/91_mine", paths.RUNS_DIR / "results/91_mine")
+    assert collection() == ([], [])
+    shutil.rmtree(paths.RUNS_DIR / "results/91_mine")
+    before = readme.read_text()
+    sync_all(folder=path.parent, readme=readme)
+    assert readme.read_text() == before
+
+
+def test_a_fork_filed_under_another_name_is_a_defect(tmp_path, collection):
+    sync_all(folder=tmp_path / "notebooks", readme=tmp_path / "README.md")
+    fork(tmp_path, name="05_mine", parameter=NAME)
+    defects, (note,) = collection()
+    assert defects == [
+        f"05_mine.ipynb: parameter 'notebook' is '{NAME}': write notebook = '05_mine', "
+        "or rename the file"
+    ]
+    assert note.startswith(f"05_mine.ipynb: Findings are those of {NAME}.ipynb")
+
+
+@pytest.mark.parametrize("join", ["git", "evidence"])
+def test_a_fork_that_joins_the_collection_is_checked_like_the_others(tmp_path, collection, join):
+    sync_all(folder=tmp_path / "notebooks", readme=tmp_path / "README.md")
+    fork(tmp_path)
+    if join == "git":
+        track(tmp_path)
+    else:
+        (tmp_path / "results/91_mine").mkdir(parents=True)
+        (tmp_path / "results/91_mine/ravdess__speaker_5fold.json").write_text("{}")
+    defects, notes = collection()
+    assert notes == []
+    for words in ("Findings are those of", "not executed top to bottom", "README.md: generated"):
+        assert any(words in defect for defect in defects), words
+
+
+def test_a_notebook_that_the_readme_lists_belongs_without_git(tmp_path):
+    for name in ("11_cnn", "12_lstm", "13_other"):
+        (tmp_path / f"{name}.ipynb").touch()
+    (tmp_path / "results/13_other").mkdir(parents=True)
+    (tmp_path / "results/13_other/a.json").touch()
+    text = "| [`11_cnn`](notebooks/11_cnn.ipynb) |"
+    found = generation.list_collection(text, folder=tmp_path, results=tmp_path / "results")
+    assert [path.stem for path in found] == ["11_cnn", "13_other"]
+
+
+def find_in_findings(text, *, outputs=(), evidence=()):
+    """List what is wrong with these Findings under a cell with these outputs."""
+    cells = [new_markdown_cell("# Example\n\nDoes it hold? 99.9"), new_code_cell("1")]
+    cells[1].outputs = list(outputs)
+    cells += [new_markdown_cell(f"## Findings\n\n{text}\n\n## Fork\n\nIn 88.8 steps.")]
+    return list(check_findings(new_notebook(cells=cells), evidence))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The UAR is 66.3 %, or 66 %, or two thirds.",
+        "The interval (95 % interval 54.41 to 1,062,920) is wide.",
+        "It has 1,063 thousand weights, that is 1.1 million.",
+        "A 2-D network on 5-fold splits of wav2vec 2.0, VGG16 and `log_mel(64.5)`.",
+        "Others say so (Ma et al. 2024; [a paper](https://example.org/12.7)).",
+        "It loses 51.1 points.",
+        "",
+    ],
+)
+def test_findings_that_the_outputs_show_pass(text):
+    table = "<style>td {width: 71.7px}</style><table><tr><td>66.32</td><td>54.41</td></tr></table>"
+    outputs = [
+        new_output("display_data", data={"text/html": table, "text/plain": "<Figure 640x480>"}),
+        new_output("stream", name="stdout", text="1,062,920 weights\n−51.06 points"),
+    ]
+    assert find_in_findings(text, outputs=outputs) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("The UAR is 66.4 %.", "66.4"),
+        ("The UAR is 66.33 %.", "66.33"),
+        ("From 54.4-55.4 to 67 %.", "55.4, 67"),
+        ("**71.7** by width, 99.9, 88.8, 640 and 12.7.", "71.7, 99.9, 88.8, 640, 12.7"),
+        ("It has 1.2 million weights.", "1.2 million"),
+        ("An 18-point loss.", "18"),
+    ],
+)
+def test_findings_that_nothing_shows_are_named(text, numbers):
+    html = "<style>td {width: 71.7px}</style><b style='left: 12.7px'>66.32</b> 54.41"
+    outputs = [
+        new_output("display_data", data={"text/html": html, "text/plain": "<Figure 640x480>"}),
+        new_output("stream", name="stdout", text="1,062,920 weights"),
+        new_output("stream", name="stderr", text="67"),
+    ]
+    (defect,) = find_in_findings(text, outputs=outputs)
+    assert defect.startswith(f"Findings say {numbers}, which no output")
+
+
+def test_findings_may_say_what_the_evidence_holds(tmp_path):
+    path = tmp_path / "evidence.json"
+    uar = {"mean": 0.617188, "std": 0.047297, "low": 0.556334, "high": None}
+    angry = {"precision": 0.663866, "f1": 0.734884, "support": 384}
+    content = {"metrics": {"uar": uar}, "per_class": {"angry": angry}, "num_utterances": 1440}
+    path.write_text(json.dumps(content | {"num_parameters": None, "seconds": 2774.5}))
+    said = "The UAR is 61.7 ± 4.7 % (from 55.6), the F1 73 % on 384 of 1,440."
+    assert find_in_findings(said, evidence=[path]) == []
+    (defect,) = find_in_findings(f"{said} It took 2774.5 s, not 0.617.", evidence=[path])
+    assert defect.startswith("Findings say 2774.5, 0.617, which no output")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("One. Two! Three?\n\n- four\n- five\n\nSix. Seven.", "7 sentences, at most 6"),
+        (f"Here {'are ' * 35}words.", "has 37 words, at most 35"),
+        (" and ".join(["66.3"] * 15) + ".", "15 decimals, at most 14"),
+        ("That is below the 66 % that we aimed at.", "speak of aims ('we aimed')"),
+        ("Our aim was 66 %.", "speak of aims ('Our aim')"),
+        ("It passes the mark of 66 %.", "speak of aims ('the mark of')"),
+    ],
+)
+def test_findings_can_be_read_aloud(text, words):
+    outputs = [new_output("stream", name="stdout", text="66.3")]
+    (defect,) = find_in_findings(text, outputs=outputs)
+    assert words in defect
+
+
+def test_findings_of_six_sentences_pass():
+    text = (
+        "Ma et al. say 1. Two, e.g. here, of 35.5 %. Three.\n\n- four\n- five\n\n### More\n\nSix."
+    )
+    assert (
+        find_in_findings(text, outputs=[new_output("stream", name="stdout", text="1 35.5")]) == []
+    )
+
+
+@pytest.mark.parametrize("path", COLLECTION, ids=lambda path: path.stem)
+def test_findings_of_the_collection_follow_from_its_evidence(path):
+    notebook = nbformat.read(path, as_version=4)
+    evidence = (paths.RESULTS_DIR / path.stem).glob("*.json")
+    assert list(check_findings(notebook, evidence)) == []
+
+
+def test_readme_without_markers_is_named(monkeypatch):
+    monkeypatch.setattr(generation, "format_results", lambda: "")
     with pytest.raises(ValueError, match="index:begin"):
         sync_readme(README.replace("index", "other"), repository=REPOSITORY)
 
 
+def make_results(*changes):
+    """Make a table as `tabulate_results` gives it, a row for each set of changes."""
+    row = {"notebook": "11_cnn", "variant": "", "title": "CNN", "own": False, "uar": 0.61234}
+    row |= {"protocol": "speaker_5fold", "uar_std": 0.0201, "uar_low": 0.5712, "uar_high": 0.65}
+    row |= {"wa": 0.7, "num_seeds": 3, "num_parameters": 123456, "minutes": 12.34}
+    row |= {"backend": "tensorflow"}
+    return pd.DataFrame([row | change for change in changes]).astype({"num_parameters": "Int64"})
+
+
 def test_results_of_a_corpus_become_text(monkeypatch):
-    row = {"notebook": "11_cnn", "variant": "", "protocol": "speaker_5fold", "uar": 0.61234}
-    row |= {"uar_std": 0.0201, "uar_low": 0.5712, "uar_high": 0.65, "wa": 0.7, "num_seeds": 3}
-    row |= {"num_parameters": 123456, "minutes": 12.34}
-    single = {"variant": "svm", "protocol": "random_80_10_10", "uar_std": np.nan}
-    table = generation.pd.DataFrame(
-        [row | single | {"num_parameters": None}, row, row | {"variant": "2d", "uar": 0.5}]
-    ).astype({"num_parameters": "Int64"})
-    monkeypatch.setattr(generation, "tabulate_results", lambda corpus: table)
-    first, second, third = generation.describe_results("ravdess").to_numpy().tolist()
-    assert third[0] == "11_cnn (svm)"
-    assert third[2:5] == ["0.612 [0.571, 0.650]", "0.700", ""]
-    assert first[:2] == ["11_cnn", "speaker_5fold"]
-    assert first[2:] == ["0.612 ± 0.020 [0.571, 0.650]", "0.700", "123,456", "3", "12.3"]
-    assert second[0] == "11_cnn (2d)"
-    monkeypatch.setattr(generation, "tabulate_results", lambda corpus: table.iloc[:0])
+    single = {"variant": "svm", "title": "SVM", "protocol": "random_80_10_10", "uar_std": np.nan}
+    foreign = {"variant": "x", "protocol": "my_protocol", "title": "Mine", "num_parameters": None}
+    table = make_results(
+        foreign, single | {"num_parameters": None}, {}, {"variant": "b", "uar": 0.5}
+    )
+    monkeypatch.setattr(generation, "tabulate_results", lambda corpus, own: table)
+    results = generation.describe_results("ravdess")
+    assert list(results) == [
+        *("system", "notebook", "protocol", "UAR ± std [95 % interval]"),
+        *("WA", "weights", "seeds", "minutes"),
+    ]
+    first, second, third, last = results.to_numpy().tolist()
+    assert first[:3] == ["CNN", "11_cnn", "speaker_5fold"]
+    assert first[3:] == ["0.612 ± 0.020 [0.571, 0.650]", "0.700", "123,456", "3", "12.3"]
+    assert second[3].startswith("0.500")
+    assert third[0] == "SVM"
+    assert third[3:6] == ["0.612 [0.571, 0.650]", "0.700", ""]
+    assert last[:3] == ["Mine", "11_cnn", "my_protocol"]
+    written = generation.format_results()
+    assert "| CNN | [`11_cnn`](notebooks/11_cnn.ipynb) | speaker_5fold |" in written
+    monkeypatch.setattr(generation, "tabulate_results", lambda corpus, own: table.iloc[:0])
     assert generation.describe_results("ravdess").empty
     assert "No results yet" in generation.format_results()
+
+
+def test_backend_is_a_column_where_results_have_several(monkeypatch):
+    table = make_results({}, {"variant": "jax", "backend": "jax", "uar": 0.5})
+    monkeypatch.setattr(generation, "tabulate_results", lambda corpus, own: table)
+    assert generation.describe_results("ravdess")["backend"].tolist() == ["tensorflow", "jax"]
+
+
+def test_own_results_take_the_place_of_published_ones_of_the_same_name(monkeypatch):
+    table = make_results({"own": True, "uar": 0.4}, {}, {"protocol": "random_5fold"})
+    monkeypatch.setattr(
+        generation, "tabulate_results", lambda corpus, own: table if own else table[1:]
+    )
+    results = generation.describe_results("ravdess", own=True)
+    assert results["run"].tolist() == ["yours", "published"]
+    assert results["UAR ± std [95 % interval]"].str[:5].tolist() == ["0.400", "0.612"]
+    assert "yours" not in generation.format_results()
+    assert "0.400" not in generation.format_results()
+
+
+def write_evidence(runs, *, name=NAME, corpus="ravdess", kinds=("csv", "history"), size=10):
+    """Write evidence of a run as `save_results` does; give the JSON's path."""
+    path = runs / "results" / name / f"{corpus}__speaker_5fold.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    hashes = {}
+    for kind in kinds:
+        file = path.with_suffix(publication.SUFFIXES[kind])
+        file.write_bytes(kind.encode() * size)
+        hashes[kind] = hash_file(file)
+    path.write_text(json.dumps({"notebook": name, "corpus": corpus, "files": hashes}))
+    return path
+
+
+@pytest.fixture
+def publish(tmp_path):
+    """A function that publishes the example's runs from one folder below tmp_path to others."""
+    folders = {"runs": tmp_path / "runs", "results": tmp_path / "results"}
+    (tmp_path / "runs/figures").mkdir(parents=True)
+    return partial(publication.publish_notebook, NAME, **folders, figures=tmp_path / "figures")
+
+
+def test_publish_copies_evidence_and_figures_and_removes_nothing(tmp_path, publish):
+    runs, results = tmp_path / "runs", tmp_path / "results" / NAME
+    evidence = write_evidence(runs, kinds=("csv", "history", "model"))
+    write_evidence(runs, corpus="sample")
+    write_evidence(runs, name="11_cnn")
+    for figure in (f"{NAME}__ravdess__a", f"{NAME}__sample__a", "11_cnn__ravdess__a"):
+        (runs / f"figures/{figure}.png").write_bytes(b"picture")
+    results.mkdir(parents=True)
+    (results / "ravdess__other.json").write_text("{}")
+    (results / "ravdess__speaker_5fold.csv").write_text("before")
+
+    assert publish() == [
+        f"replaced   results/{NAME}/ravdess__speaker_5fold.csv",
+        f"new        results/{NAME}/ravdess__speaker_5fold.history.csv",
+        f"new        results/{NAME}/ravdess__speaker_5fold.keras",
+        f"new        results/{NAME}/ravdess__speaker_5fold.json",
+        f"new        figures/{NAME}__ravdess__a.png",
+    ]
+    assert sorted(path.name for path in results.iterdir()) == [
+        "ravdess__other.json",
+        *(f"ravdess__speaker_5fold{end}" for end in (".csv", ".history.csv", ".json", ".keras")),
+    ]
+    for path in evidence.parent.glob("ravdess*"):
+        assert path.read_bytes() == (results / path.name).read_bytes()
+    assert [path.name for path in (tmp_path / "figures").iterdir()] == [f"{NAME}__ravdess__a.png"]
+    assert len(list(tmp_path.iterdir())) == 3
+    assert {line.split()[0] for line in publish()} == {"unchanged"}
+
+
+def test_publish_leaves_out_a_large_model(tmp_path, publish):
+    write_evidence(tmp_path / "runs", kinds=("csv", "model"), size=700_000)
+    assert publish()[1] == (
+        f"left out   results/{NAME}/ravdess__speaker_5fold.keras: 3.5 MB, at most 3 MB"
+    )
+    assert not list(tmp_path.glob("results/**/*.keras"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda path: path.with_suffix(".csv").write_text("other"), "is not the file that"),
+        (lambda path: path.with_suffix(".history.csv").unlink(), "which is missing"),
+        (lambda path: path.write_text("{}"), "does not name the hash of its CSV"),
+        (lambda path: path.write_text("{"), "is not JSON"),
+    ],
+)
+def test_publish_copies_nothing_where_evidence_is_not_whole(tmp_path, publish, spoil, words):
+    write_evidence(tmp_path / "runs", corpus="emodb")
+    spoil(write_evidence(tmp_path / "runs"))
+    with pytest.raises(ValueError, match=words):
+        publish()
+    assert not (tmp_path / "results").exists()
+
+
+def test_publish_command_says_what_it_did(monkeypatch, capsys):
+    monkeypatch.setattr(notebooks, "publish_notebook", lambda name: [f"new        results/{name}"])
+    monkeypatch.setattr(notebooks, "write_readme", lambda: [generation.README])
+    assert main(["publish", "90", "11"]) == 0
+    assert capsys.readouterr().out == (
+        "90_template:\n  new        results/90_template\n"
+        "11_cnn:\n  new        results/11_cnn\nwrote README.md\n"
+    )
+
+
+def test_execute_shows_own_results_and_leaves_the_readme_alone(monkeypatch, capsys):
+    table = make_results({"own": True, "uar": 0.4}, {"title": "Published", "variant": "b"})
+    monkeypatch.setattr(generation, "tabulate_results", lambda corpus, own: table)
+    monkeypatch.setattr(notebooks, "execute_all", lambda *_, **__: 0)
+    monkeypatch.delattr(notebooks, "sync_all")
+    monkeypatch.delattr(notebooks, "write_readme")
+    assert main(["execute", "11", "--in-place"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:3] for line in lines if "11_cnn" in line] == [
+        ["Published", "11_cnn", "published"],
+        ["CNN", "11_cnn", "yours"],
+    ]
+    assert lines[-1].startswith("Figures: ") and "runs/figures" in lines[-1]
+
+
+def test_publish_says_where_there_is_nothing(publish, tmp_path):
+    write_evidence(tmp_path / "runs", corpus="sample")
+    with pytest.raises(ValueError, match=f"{NAME}: no evidence and no figures"):
+        publish()
 
 
 def test_repository_must_be_given(tmp_path):
@@ -251,7 +663,46 @@ def test_bootstrap_finds_a_clone_in_the_working_directory(beside_clone):
 def test_bootstrap_explains_when_there_is_no_repository(tmp_path):
     done = run_bootstrap(tmp_path)
     assert done.returncode == 1
-    assert f"no repository at or above {tmp_path}: git clone {REPOSITORY}" in done.stderr
+    assert f"no repository at {tmp_path}: git clone {REPOSITORY}" in done.stderr
+
+
+def test_bootstrap_tells_colab_of_the_placeholder(tmp_path):
+    code = "import sys\nsys.modules['google.colab'] = sys\n"
+    code += BOOTSTRAP.format(repository="https://github.com/OWNER/notebooks")
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert "OWNER is a placeholder: write your copy's address above" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bootstrap_fetches_and_installs_on_colab(tmp_path):
+    programs, folder = tmp_path / "bin", tmp_path / "content"
+    folder.mkdir()
+    programs.mkdir()
+    git = programs / "git"
+    git.write_text(f'#!/bin/sh\necho git "$@" >> {tmp_path}/log\nln -s {ROOT} "$5"\n')
+    git.chmod(0o755)
+    code = (
+        "import subprocess, sys\nsys.modules['google.colab'] = sys\n"
+        "run = subprocess.run\n"
+        "def record(command, **options):\n"
+        "    if '-r' in command:\n"
+        "        print(*command[1:], options)\n"
+        "    else:\n"
+        "        run(command, **options)\n"
+        "subprocess.run = record\n"
+    )
+    code += BOOTSTRAP.format(repository=REPOSITORY) + "\nimport common.paths"
+    environment = {"PATH": f"{programs}:/usr/bin:/bin"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    clone = folder / REPOSITORY.rpartition("/")[2]
+    assert (tmp_path / "log").read_text() == f"git clone --depth 1 {REPOSITORY} {clone}\n"
+    needed = clone / "requirements-colab.txt"
+    assert done.stdout == f"-m pip install -q -r {needed} {{'check': True}}\n"
 
 
 def test_bootstrap_is_short():
@@ -371,7 +822,33 @@ def executions(request, tmp_path_factory):
     pool.shutdown(cancel_futures=True)
 
 
-@pytest.mark.parametrize("path", list_notebooks(), ids=lambda path: path.stem)
+def choose_quick(paths):
+    """Choose one notebook of each family, which its first digit names: QUICK's or the first."""
+    families = {}
+    for path in paths:
+        families.setdefault(path.name[0], []).append(path)
+    return [
+        next((path for path in family if path.stem in QUICK), family[0])
+        for family in families.values()
+    ]
+
+
+# Every one where all is checked; a fork's own notebooks are left to `make run`.
+TO_EXECUTE = (
+    COLLECTION if os.environ.get("CI") or os.environ.get("ALL") else choose_quick(COLLECTION)
+)
+
+
+def test_quick_suite_executes_one_notebook_of_each_family():
+    names = [path.stem for path in choose_quick(COLLECTION)]
+    assert [name[0] for name in names] == sorted({path.name[0] for path in COLLECTION})
+    assert set(QUICK) <= set(names)
+    assert [path.stem for path in choose_quick([Path("50_a.ipynb"), Path("51_b.ipynb")])] == [
+        "50_a"
+    ]
+
+
+@pytest.mark.parametrize("path", TO_EXECUTE, ids=lambda path: path.stem)
 def test_notebook_runs_on_the_sample_corpus(path, executions):
     notebook = nbformat.read(path, as_version=4)
     assert set(read_sample_parameters(notebook)) <= set(read_parameters(notebook))

@@ -20,13 +20,15 @@ from tqdm.auto import tqdm
 
 from common import paths
 from common.corpora import load_corpus
-from common.encoders.extraction import extract_embeddings, load_encoder
-from common.features import FeatureConfig, extract_features
+from common.encoders import load_encoder
+from common.encoders.extraction import extract_embeddings
+from common.features import FitLength, LogMel, Trim
+from common.recipes import Recipe, extract_features
 
 RATE_HERTZ = 48_000
 MEAN_SECONDS, SPREAD_SECONDS = 3.7, 0.35
 NUM_ACTORS = 24
-CONFIG = FeatureConfig()
+RECIPE = Recipe((Trim(), FitLength(), LogMel()))
 
 
 def list_names(num_files: int) -> list[str]:
@@ -65,17 +67,18 @@ def write_recordings(folder: Path, num_files: int) -> float:
 
 def compute_with_librosa(path: str) -> np.ndarray:
     """Compute the same features as the librosa manual would; shape (bands, frames)."""
+    trim, fit, log_mel = RECIPE.steps
     waveform, rate = librosa.load(path, sr=16_000)
-    waveform, _ = librosa.effects.trim(waveform, top_db=CONFIG.trim_top_db)
-    waveform = librosa.util.fix_length(waveform, size=CONFIG.num_samples)
+    waveform, _ = librosa.effects.trim(waveform, top_db=trim.top_db)
+    waveform = librosa.util.fix_length(waveform, size=round(fit.seconds * rate))
     mel = librosa.feature.melspectrogram(
         y=waveform,
         sr=rate,
-        n_fft=CONFIG.fft_length,
-        hop_length=CONFIG.hop_length,
-        n_mels=CONFIG.num_bands,
-        fmin=CONFIG.fmin_hertz,
-        fmax=CONFIG.fmax_hertz,
+        n_fft=log_mel.fft_length,
+        hop_length=log_mel.hop_length,
+        n_mels=log_mel.num_bands,
+        fmin=log_mel.fmin_hertz,
+        fmax=log_mel.fmax_hertz,
     )
     return librosa.power_to_db(mel)
 
@@ -104,8 +107,8 @@ def main() -> None:
             tables = []
             scan = measure_seconds(lambda: tables.append(load_corpus("ravdess", folder=corpus)))
             [table] = tables
-            cold = measure_seconds(lambda: extract_features(table, CONFIG, jobs=-1))
-            cached = measure_seconds(lambda: extract_features(table, CONFIG, jobs=-1))
+            cold = measure_seconds(lambda: extract_features(table, RECIPE, jobs=-1))
+            cached = measure_seconds(lambda: extract_features(table, RECIPE, jobs=-1))
             try:
                 encoder = load_encoder("yamnet")
             except (OSError, ImportError) as error:

@@ -1,18 +1,20 @@
 """What must hold for every notebook in the repository, and the remedy where it does not."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode
 
-from common.paths import NOTEBOOKS_DIR
+from common.paths import NOTEBOOKS_DIR, RESULTS_DIR, RUNS_DIR
+from tools.findings import check_findings, read_findings
 from tools.generation import (
     README,
     WIDGET_VIEW,
     find_cell,
+    list_collection,
     list_notebooks,
     read_parameters,
     read_question,
@@ -24,6 +26,7 @@ from tools.generation import (
 
 MAX_BYTES = 600_000
 MAX_CELL_LINES = 45
+MAX_OPENING_LINES = 20
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:home|root|work|tmp|Users)\b|\b[A-Za-z]:[\\/]+Users\b")
 FORBIDDEN_CODE = {
     r"(?:filterwarnings|simplefilter)\(\s*(?:action\s*=\s*)?['\"]ignore": "hides warnings: remove "
@@ -33,8 +36,8 @@ FORBIDDEN_CODE = {
 }
 
 
-def check_notebook(path: Path, *, repository: str) -> list[str]:
-    """List what is wrong with a committed notebook, each entry with its remedy."""
+def check_notebook(path: Path, *, repository: str, results: Path = RESULTS_DIR) -> list[str]:
+    """List what is wrong with a notebook of the collection, each entry with its remedy."""
     try:
         notebook = nbformat.read(path, as_version=4)
         nbformat.validate(notebook)
@@ -44,6 +47,8 @@ def check_notebook(path: Path, *, repository: str) -> list[str]:
     synced = sync_notebook(deepcopy(notebook), name=path.stem, repository=repository)
     if synced != notebook:
         defects.append("generated cells or kernelspec are out of date: run sync")
+    defects += check_name(notebook, name=path.stem)
+    defects += check_findings(notebook, (results / path.stem).glob("*.json"))
     corpus = None
     for read in (read_question, read_parameters, read_sample_parameters):
         try:
@@ -51,6 +56,12 @@ def check_notebook(path: Path, *, repository: str) -> list[str]:
             corpus = found["corpus"] if read is read_parameters else corpus
         except (ValueError, SyntaxError) as error:
             defects.append(str(error))
+    num_lines = count_opening_lines(notebook)
+    if num_lines > MAX_OPENING_LINES:
+        defects.append(
+            f"{num_lines} lines are seen before the first idea, at most {MAX_OPENING_LINES}: "
+            "shorten the first cells or the parameters"
+        )
     if path.stat().st_size > MAX_BYTES:
         size = path.stat().st_size // 1000
         defects.append(f"{size} KB, at most {MAX_BYTES // 1000}: show fewer or smaller pictures")
@@ -70,10 +81,26 @@ def check_notebook(path: Path, *, repository: str) -> list[str]:
     return list(dict.fromkeys(defects))
 
 
+def count_opening_lines(notebook: NotebookNode) -> int:
+    """Count the lines that a reader sees down to the parameters' end.
+
+    Blank lines, collapsed cells and the rules of Markdown tables are not seen.
+    """
+    end = find_cell(notebook, "parameters")
+    opening = notebook.cells[: 0 if end is None else end + 1]
+    return sum(
+        bool(re.search(r"[^\s|:-]", line))
+        for cell in opening
+        if not cell.metadata.get("jupyter", {}).get("source_hidden")
+        for line in cell.source.splitlines()
+    )
+
+
 def _check_cell(cell: NotebookNode) -> Iterator[str]:
     seen = [cell.source]
     if cell.cell_type == "code":
-        if len(cell.source.splitlines()) > MAX_CELL_LINES:
+        collapsed = cell.metadata.get("jupyter", {}).get("source_hidden")
+        if len(cell.source.splitlines()) > MAX_CELL_LINES and not collapsed:
             yield f"has over {MAX_CELL_LINES} lines: split it"
         for pattern, defect in FORBIDDEN_CODE.items():
             if re.search(pattern, cell.source):
@@ -104,18 +131,84 @@ def _holds_sound(cell: NotebookNode) -> bool:
     )
 
 
-def check_all(*, folder: Path = NOTEBOOKS_DIR, readme: Path = README) -> list[str]:
-    """List what is wrong with all notebooks and the README, as "file: defect: remedy"."""
-    repository = read_repository()
-    defects = [
-        f"{path.name}: {defect}"
-        for path in list_notebooks(folder)
-        for defect in check_notebook(path, repository=repository)
-    ]
+def check_name(notebook: NotebookNode, *, name: str) -> list[str]:
+    """List what is wrong with the parameter `notebook`, under which results are filed."""
     try:
-        text = readme.read_text(encoding="utf-8")
-        if sync_readme(text, repository=repository, folder=folder) != text:
+        parameters = read_parameters(notebook)
+    except (ValueError, SyntaxError):
+        return []  # said elsewhere
+    if parameters.get("notebook") == name:
+        return []
+    found = repr(parameters["notebook"]) if "notebook" in parameters else "missing"
+    return [f"parameter 'notebook' is {found}: write notebook = {name!r}, or rename the file"]
+
+
+def check_own(path: Path, *, folders: Iterable[Path]) -> tuple[list[str], list[str]]:
+    """List defects and notes of a notebook that is a reader's own and not of the collection.
+
+    It may be half done, and show whatever Jupyter leaves in it. Only what would give wrong
+    numbers, or mix them with those of another notebook, is a defect.
+    """
+    try:
+        notebook = nbformat.read(path, as_version=4)
+        nbformat.validate(notebook)
+    except Exception as error:
+        return [f"not a valid notebook ({error}): write it again"], []
+    defects = check_name(notebook, name=path.stem)
+    notes = []
+    try:
+        read_parameters(notebook)
+    except (ValueError, SyntaxError) as error:
+        defects.append(str(error))
+    for number, cell in enumerate(notebook.cells, start=1):
+        for pattern, note in FORBIDDEN_CODE.items():
+            if cell.cell_type == "code" and re.search(pattern, cell.source):
+                notes.append(f"cell {number} {note}")
+    evidence = [file for folder in folders for file in (folder / path.stem).glob("*.json")]
+    return defects, [*notes, *check_findings(notebook, evidence)]
+
+
+def check_all(
+    *, folder: Path = NOTEBOOKS_DIR, readme: Path = README, results: Path = RESULTS_DIR
+) -> tuple[list[str], list[str]]:
+    """List what is wrong with all notebooks and the README, as "file: defect: remedy".
+
+    Returns
+    -------
+    defects : list of str
+        What must be mended.
+    notes : list of str
+        What should be before a reader's own notebook joins the collection (`list_collection`).
+    """
+    repository = read_repository()
+    text = readme.read_text(encoding="utf-8")
+    collection = list_collection(text, folder=folder, results=results)
+    defects, notes = [], []
+    authors = {}
+    for path in sorted(list_notebooks(folder), key=lambda path: path not in collection):
+        if path in collection:
+            found, hints = check_notebook(path, repository=repository, results=results), []
+        else:
+            found, hints = check_own(path, folders=(results, RUNS_DIR / "results"))
+        findings = _read_words(path)
+        author = authors.setdefault(findings, path.name)
+        if findings and author != path.name:
+            copied = f"Findings are those of {author}: write what yours shows, or take them out"
+            hints = [hint for hint in hints if not hint.startswith("Findings")]
+            (found if path in collection else hints).append(copied)
+        defects += [f"{path.name}: {defect}" for defect in found]
+        notes += [f"{path.name}: {hint}" for hint in hints]
+    try:
+        if sync_readme(text, repository=repository, folder=folder, results=results) != text:
             defects.append(f"{readme.name}: generated sections are out of date: run sync")
     except ValueError as error:
         defects.append(f"{readme.name}: {error}")
-    return defects
+    return defects, notes
+
+
+def _read_words(path: Path) -> str:
+    """Give the Findings of a notebook with single spaces; "" where it has none."""
+    try:
+        return " ".join(read_findings(nbformat.read(path, as_version=4)).split())
+    except Exception:
+        return ""  # not a notebook, which is said elsewhere

@@ -1,12 +1,14 @@
-"""What is generated: two cells of every notebook and four sections of the README.
+"""What is generated: badge and set-up cell of every notebook, and four sections of the README.
 
 The repository's address is read from `[project.urls]` in pyproject.toml and nowhere else.
 """
 
 import ast
 import re
+import subprocess
 import tomllib
 from collections.abc import Iterable
+from copy import deepcopy
 from pathlib import Path
 
 import nbformat
@@ -14,9 +16,9 @@ import pandas as pd
 from nbformat import NotebookNode
 
 from common.corpora import CORPORA
-from common.paths import NOTEBOOKS_DIR, ROOT
+from common.paths import NOTEBOOKS_DIR, RESULTS_DIR, ROOT
 from common.results import tabulate_results
-from common.splits import PROTOCOLS
+from common.splits import rank_protocol
 
 README = ROOT / "README.md"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
@@ -25,7 +27,9 @@ BADGE = (
     "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
     "(https://colab.research.google.com/github/{owner_and_name}/blob/main/notebooks/{notebook}.ipynb)"
 )
+MARKER = "# Imports"
 BOOTSTRAP = """\
+# @title Set-up
 # Find the repository from any working directory; on Colab, fetch it first.
 import os
 import subprocess
@@ -36,20 +40,19 @@ REPOSITORY = "{repository}"
 here, clone = Path.cwd(), Path.cwd() / REPOSITORY.rpartition("/")[2]
 folders = [here, *here.parents, clone]
 root = next((folder for folder in folders if (folder / "common/paths.py").is_file()), None)
-if root is None and "google.colab" in sys.modules:
-    root = clone
-    subprocess.run(["git", "clone", "--depth", "1", REPOSITORY, root], check=True)
-    needed = root / "requirements-colab.txt"
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-r", needed], check=True)
 if root is None:
-    raise FileNotFoundError(f"no repository at or above {{here}}: git clone {{REPOSITORY}}")
-if str(root) not in sys.path:
-    sys.path.insert(0, str(root))
-
+    assert "google.colab" in sys.modules, f"no repository at {{here}}: git clone {{REPOSITORY}}"
+    assert "/OWNER/" not in REPOSITORY, "OWNER is a placeholder: write your copy's address above"
+    root, needed = clone, clone / "requirements-colab.txt"
+    subprocess.run(["git", "clone", "--depth", "1", REPOSITORY, root], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-r", needed], check=True)
+sys.path.insert(0, str(root))
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 if hasattr(sys.stderr, "watch_fd_thread"):  # TensorFlow's C++ log goes to Jupyter's own terminal
     os.dup2(sys.stderr.fileno(), 2)"""
+# Jupyter and Colab each have their own word for a cell whose code is folded away.
+COLLAPSED = {"cellView": "form", "jupyter": {"source_hidden": True}}
 
 
 def read_repository(pyproject: Path = ROOT / "pyproject.toml") -> str:
@@ -63,6 +66,35 @@ def read_repository(pyproject: Path = ROOT / "pyproject.toml") -> str:
 def list_notebooks(folder: Path = NOTEBOOKS_DIR) -> list[Path]:
     """List the notebooks of a folder in the order of their numbers."""
     return sorted(path for path in folder.glob("*.ipynb") if not path.name.startswith("."))
+
+
+def list_collection(
+    text: str, *, folder: Path = NOTEBOOKS_DIR, results: Path = RESULTS_DIR
+) -> list[Path]:
+    """List the notebooks that belong to the collection; the others are a reader's own.
+
+    A notebook belongs if git tracks it, its evidence is published, or the README links to it.
+
+    Parameters
+    ----------
+    text : str
+        The README's.
+    folder, results : pathlib.Path, optional
+        Where notebooks lie, and the folders of published evidence.
+    """
+    command = ["git", "-C", str(folder), "ls-files", "-z", "--", "*.ipynb"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        tracked = done.stdout.split("\0")
+    except FileNotFoundError:  # no git
+        tracked = []
+    return [
+        path
+        for path in list_notebooks(folder)
+        if path.name in tracked
+        or any((results / path.stem).glob("*.json"))
+        or f"](notebooks/{path.name})" in text
+    ]
 
 
 def find_cell(notebook: NotebookNode, tag: str) -> int | None:
@@ -127,28 +159,83 @@ def require_parameters(notebook: NotebookNode, names: Iterable[str]) -> None:
 
 
 def sync_notebook(notebook: NotebookNode, *, name: str, repository: str) -> NotebookNode:
-    """Write the badge, the bootstrap cell and the kernel's name into a notebook, in place."""
+    """Write the badge, the set-up cell and the kernel's name into a notebook, in place.
+
+    The set-up cell is generated down to the line "# Imports"; the imports below it are kept. An
+    older notebook's bootstrap cell and the import cells after it become one set-up cell.
+    """
     owner_and_name = "/".join(repository.split("/")[-2:])
-    generated = {
-        "badge": nbformat.v4.new_markdown_cell(
-            BADGE.format(owner_and_name=owner_and_name, notebook=name)
-        ),
-        "bootstrap": nbformat.v4.new_code_cell(BOOTSTRAP.format(repository=repository)),
-    }
     kinds = [cell.cell_type for cell in notebook.cells]
     first_code = kinds.index("code") if "code" in kinds else len(kinds)
-    for offset, (tag, cell) in enumerate(generated.items()):
-        position = find_cell(notebook, tag)
+    badge = BADGE.format(owner_and_name=owner_and_name, notebook=name)
+    position = find_cell(notebook, "badge")
+    if position is None:
+        cell = nbformat.v4.new_markdown_cell(badge, metadata={"tags": ["badge"]})
+        notebook.cells.insert(first_code, cell)
+        first_code += 1
+    else:
+        notebook.cells[position].source = badge
+    position = find_cell(notebook, "setup")
+    if position is None:
+        position = find_cell(notebook, "bootstrap")
         if position is None:
-            cell.metadata["tags"] = [tag]
-            notebook.cells.insert(first_code + offset, cell)
-        else:
-            notebook.cells[position].source = cell.source
+            position = first_code
+            notebook.cells.insert(position, nbformat.v4.new_code_cell())
+        _merge_imports(notebook, position)
+    setup = notebook.cells[position]
+    imports = _read_imports(setup.source)
+    setup.source = f"{BOOTSTRAP.format(repository=repository)}\n\n{MARKER}\n{imports}".rstrip()
+    setup.metadata = {**setup.metadata, **deepcopy(COLLAPSED), "tags": ["setup"]}
     notebook.metadata["kernelspec"] = dict(KERNELSPEC)
     return notebook
 
 
-def sync_readme(text: str, *, repository: str, folder: Path = NOTEBOOKS_DIR) -> str:
+def _merge_imports(notebook: NotebookNode, position: int) -> None:
+    """Move the import cells after a bootstrap cell into it; its own code is generated anew.
+
+    Where the notebook was executed in order, it counts as executed in order afterwards.
+    """
+    code = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
+    in_order = [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    imports = []
+    while position + 1 < len(notebook.cells) and _holds_imports(notebook.cells[position + 1]):
+        imports.append(notebook.cells.pop(position + 1).source)
+    notebook.cells[position].source = f"{MARKER}\n" + "\n\n".join(imports)
+    if in_order:
+        code = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
+        for count, cell in enumerate(code, start=1):
+            cell.execution_count = count
+
+
+def _holds_imports(cell: NotebookNode) -> bool:
+    """Tell whether an untagged cell holds imports and calls without a result, and shows nothing."""
+    if cell.cell_type != "code" or cell.metadata.get("tags") or cell.outputs:
+        return False
+    try:
+        body = ast.parse(cell.source).body
+    except SyntaxError:
+        return False
+    kinds = [isinstance(statement, ast.Import | ast.ImportFrom) for statement in body]
+    return any(kinds) and all(
+        imported or isinstance(statement, ast.Expr)
+        for imported, statement in zip(kinds, body, strict=True)
+    )
+
+
+def _read_imports(source: str) -> str:
+    """Give what stands below the marker line; without one, every line that is not generated."""
+    lines = source.splitlines()
+    if MARKER in lines:
+        return "\n".join(lines[lines.index(MARKER) + 1 :]).strip("\n")
+    generated = BOOTSTRAP.format(repository="").splitlines()
+    kept = [line for line in lines if not line or line not in generated]
+    kept = [line for line in kept if not line.startswith('REPOSITORY = "')]
+    return "\n".join(kept).strip("\n")
+
+
+def sync_readme(
+    text: str, *, repository: str, folder: Path = NOTEBOOKS_DIR, results: Path = RESULTS_DIR
+) -> str:
     """Replace what stands between `<!-- start:begin -->` and `<!-- start:end -->`, and so on.
 
     The sections are `start`, `results`, `index` and `corpora`.
@@ -161,7 +248,7 @@ def sync_readme(text: str, *, repository: str, folder: Path = NOTEBOOKS_DIR) -> 
     sections = {
         "start": format_start(repository),
         "results": format_results(),
-        "index": format_index(folder),
+        "index": format_index(list_collection(text, folder=folder, results=results)),
         "corpora": format_corpora(),
     }
     for name, content in sections.items():
@@ -180,10 +267,10 @@ def format_start(repository: str) -> str:
     return f"```bash\ngit clone {repository} && cd {name}\nmake run\n```"
 
 
-def format_index(folder: Path = NOTEBOOKS_DIR) -> str:
+def format_index(notebooks: list[Path]) -> str:
     """Format the README's index of notebooks."""
     rows = []
-    for path in list_notebooks(folder):
+    for path in notebooks:
         try:
             title, question = read_question(nbformat.read(path, as_version=4))
         except ValueError as error:
@@ -211,23 +298,42 @@ def format_corpora() -> str:
 
 
 def format_results() -> str:
-    """Format the README's results: one table per corpus that has any."""
+    """Format the README's published results: one table per corpus that has any."""
     sections = []
     for corpus in CORPORA:
         results = describe_results(corpus) if corpus != "sample" else pd.DataFrame()
         if not results.empty:
-            sections.append(f"**{CORPORA[corpus].title}**\n\n{format_table(results)}")
-    return "\n\n".join(sections) or "No results yet: `make reproduce CORPUS=ravdess` writes them."
+            links = [f"[`{name}`](notebooks/{name}.ipynb)" for name in results["notebook"]]
+            table = format_table(results.assign(notebook=links))
+            sections.append(f"**{CORPORA[corpus].title}**\n\n{table}")
+    return "\n\n".join(sections) or "No results yet: `make reproduce CORPUS=ravdess` makes them."
 
 
-def describe_results(corpus: str) -> pd.DataFrame:
-    """Tabulate the results on a corpus as text: speaker protocols first, the best on top."""
-    results = tabulate_results(corpus=corpus)
-    results = results.assign(rank=results["protocol"].map(list(PROTOCOLS).index))
+def describe_results(corpus: str, *, own: bool = False) -> pd.DataFrame:
+    """Tabulate the results on a corpus as text: speaker protocols first, the best on top.
+
+    Parameters
+    ----------
+    corpus : str
+    own : bool, optional
+        Whether results that were made here take the place of published ones of the same name; a
+        column `run` tells them apart. Without it, published results alone.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Empty without results. The column `backend` is there where results have several.
+    """
+    results = tabulate_results(corpus=corpus, own=own)
+    names = ["notebook", "variant", "protocol"]
+    results = results.sort_values("own", kind="stable").drop_duplicates(names, keep="last")
+    results = results.assign(rank=results["protocol"].map(rank_protocol))
     results = results.sort_values(["rank", "uar"], ascending=[True, False], kind="stable")
     rows = [
         {
-            "notebook": f"{row.notebook} ({row.variant})" if row.variant else row.notebook,
+            "system": row.title,
+            "notebook": row.notebook,
+            **({"run": "yours" if row.own else "published"} if own else {}),
             "protocol": row.protocol,
             "UAR ± std [95 % interval]": f"{row.uar:.3f} "
             + ("" if pd.isna(row.uar_std) else f"± {row.uar_std:.3f} ")
@@ -236,6 +342,7 @@ def describe_results(corpus: str) -> pd.DataFrame:
             "weights": "" if pd.isna(row.num_parameters) else f"{row.num_parameters:,}",
             "seeds": f"{row.num_seeds}",
             "minutes": f"{row.minutes:.1f}",
+            **({"backend": row.backend} if len(set(results["backend"])) > 1 else {}),
         }
         for row in results.itertuples()
     ]

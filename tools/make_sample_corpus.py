@@ -25,7 +25,6 @@ espeak-ng and of the FLAC encoder, two runs write the same bytes.
 """
 
 import argparse
-import hashlib
 import shutil
 import subprocess
 import sys
@@ -40,7 +39,7 @@ import soundfile
 from scipy.signal import resample_poly
 from tqdm import tqdm
 
-from common.files import write_atomically
+from common.files import hash_file, write_atomically
 from common.paths import INDEX_DIR, SAMPLE_DIR
 
 ESPEAK_VERSION = "1.51"  # of the committed files; another version gives slightly other sounds
@@ -280,10 +279,9 @@ def make_corpus(folder: Path, index: Path) -> pd.DataFrame:
             soundfile.write(
                 temporary, waveform, SAMPLE_RATE_HERTZ, subtype="PCM_16", compression_level=1.0
             )
-        content = (folder / name).read_bytes()
+        facts = (hash_file(folder / name), (folder / name).stat().st_size, SAMPLE_RATE_HERTZ, 1)
         seconds = round(len(waveform) / SAMPLE_RATE_HERTZ, 4)
-        digest = hashlib.sha256(content).hexdigest()
-        rows.append((name, digest, len(content), SAMPLE_RATE_HERTZ, 1, len(waveform), seconds))
+        rows.append((name, *facts, len(waveform), seconds))
     columns = ["path", "sha256", "bytes", "sample_rate", "channels", "frames", "seconds"]
     table = pd.DataFrame(rows, columns=columns)
     with write_atomically(index) as temporary:

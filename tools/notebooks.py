@@ -4,6 +4,7 @@ python -m tools.notebooks sync                    rewrite generated cells and RE
 python -m tools.notebooks check                   list what is wrong, with the remedy
 python -m tools.notebooks execute 01 11 60        run copies on the sample corpus
 python -m tools.notebooks execute all --in-place  the full run whose outputs are committed
+python -m tools.notebooks publish 11 60           commit-ready evidence and figures of full runs
 """
 
 import argparse
@@ -15,7 +16,7 @@ from pathlib import Path
 import nbformat
 
 from common.files import write_atomically
-from common.paths import FIGURES_DIR, NOTEBOOKS_DIR, RUNS_DIR
+from common.paths import NOTEBOOKS_DIR, RUNS_DIR
 from tools.checking import check_all
 from tools.execution import EXECUTED_DIR, execute_all, shorten
 from tools.generation import (
@@ -27,6 +28,7 @@ from tools.generation import (
     sync_notebook,
     sync_readme,
 )
+from tools.publication import publish_notebook
 
 
 def select_notebooks(names: list[str], *, folder: Path = NOTEBOOKS_DIR) -> list[Path]:
@@ -72,13 +74,18 @@ def sync_all(*, folder: Path = NOTEBOOKS_DIR, readme: Path = README) -> list[Pat
             with write_atomically(path) as temporary:
                 nbformat.write(synced, temporary)
             changed.append(path)
+    return changed + write_readme(folder=folder, readme=readme)
+
+
+def write_readme(*, folder: Path = NOTEBOOKS_DIR, readme: Path = README) -> list[Path]:
+    """Rewrite the README's generated sections; give the README if it changed."""
     text = readme.read_text(encoding="utf-8")
-    synced = sync_readme(text, repository=repository, folder=folder)
-    if synced != text:
-        with write_atomically(readme) as temporary:
-            temporary.write_text(synced, encoding="utf-8")
-        changed.append(readme)
-    return changed
+    synced = sync_readme(text, repository=read_repository(), folder=folder)
+    if synced == text:
+        return []
+    with write_atomically(readme) as temporary:
+        temporary.write_text(synced, encoding="utf-8")
+    return [readme]
 
 
 def execute(options: argparse.Namespace) -> int:
@@ -91,19 +98,26 @@ def execute(options: argparse.Namespace) -> int:
     notebooks = [nbformat.read(path, as_version=4) for path in paths]
     corpora = {corpus} if corpus else {read_parameters(nb)["corpus"] for nb in notebooks}
     for name in sorted(corpora):
-        results = describe_results(name)
+        results = describe_results(name, own=True)
         table = "none yet" if results.empty else results.to_string(index=False)
         print(f"\nResults on {name}:\n{table}")
-    figures = RUNS_DIR / "figures" if corpus == "sample" else FIGURES_DIR
-    print(f"\nExecuted notebooks and pages: {shorten(EXECUTED_DIR)}\nFigures: {shorten(figures)}")
+    print(f"\nExecuted notebooks and pages: {shorten(EXECUTED_DIR)}")
+    print(f"Figures: {shorten(RUNS_DIR / 'figures')}")
     if corpus == "sample":
         print(
             "The sample corpus is synthetic speech: its numbers show that the chain works and say "
             "nothing about people."
         )
-    if options.in_place:
-        sync_all()
     return 1 if num_failures else 0
+
+
+def publish(names: list[str]) -> list[Path]:
+    """Publish the evidence and figures of notebooks, and write the README's tables anew."""
+    for path in select_notebooks(names):
+        print(f"{path.stem}:")
+        for line in publish_notebook(path.stem):
+            print(f"  {line}")
+    return write_readme()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -123,6 +137,8 @@ def main(arguments: list[str] | None = None) -> int:
     run.add_argument(
         "--in-place", action="store_true", help="keep a run with the committed parameters"
     )
+    publishing = commands.add_parser("publish", help="copy evidence and figures of full runs")
+    publishing.add_argument("names", nargs="+", help="names or numbers, or all")
     options = parser.parse_args(arguments)
     if options.command == "execute":
         if options.in_place and (options.corpus == "sample" or options.parameters):
@@ -134,10 +150,16 @@ def main(arguments: list[str] | None = None) -> int:
         except ValueError as error:
             parser.error(str(error))
     if options.command == "check":
-        defects = check_all()
+        defects, notes = check_all()
         print(*(defects or ["The notebooks and the README are in order."]), sep="\n")
+        if notes:
+            print("\nBefore your own notebooks join the collection:", *notes, sep="\n")
         return 1 if defects else 0
-    for path in sync_all():
+    try:
+        changed = publish(options.names) if options.command == "publish" else sync_all()
+    except ValueError as error:
+        parser.error(str(error))
+    for path in changed:
         print(f"wrote {shorten(path)}")
     return 0
 

@@ -9,12 +9,28 @@ import librosa
 import numpy as np
 from keras import layers, ops
 
-from common import paths
 from common.audio import SAMPLE_RATE_HERTZ
-from common.downloads import download_archive
-from common.encoders.records import EncoderRecord
+from common.encoders.contract import Encoder, EncoderRecord, Weights, register
+from common.encoders.weights import check_arrays, digest_arrays, draw_arrays, fetch_file, get_arrays
 from common.files import write_atomically
 
+RECORD = EncoderRecord(
+    name="byol_s",
+    title="BYOL-S",
+    num_dimensions=512,
+    hop_seconds=0.08,
+    trainable=True,
+    url="https://raw.githubusercontent.com/Neclow/SERAB/"
+    "8023cb75dc6f32a6f211bfbc83efe9491c41d8b7/SERAB/checkpoints/"
+    "default512_BYOLAs64x96-2107281850-e100-bs256-lr0003-rs42.pth",
+    num_bytes=2_409_434,
+    checksum="sha256:449f5d0dc6b6fa8433d5e43769097520d3bc0fdae88977a7ac29e2e72ca51b52",
+    file_name="byol_s_default512.npz",
+    homepage="https://github.com/Neclow/SERAB",
+    licence="MIT (SERAB); BYOL-A, whose design it follows, is for evaluation only (NTT)",
+    citation="Scheidwasser-Clow, Kegler, Beckmann and Cernak, SERAB: A multi-lingual "
+    "benchmark for speech emotion recognition, ICASSP 2022, arXiv:2110.03414",
+)
 NORM_PARTS = {"gamma": "weight", "beta": "bias", "mean": "running_mean", "var": "running_var"}
 BYOL_S_SHAPES = {
     **{f"conv{number}_kernel": (3, 3, 1 if number == 1 else 64, 64) for number in (1, 2, 3)},
@@ -95,37 +111,15 @@ def build_byol_s(arrays: Mapping[str, np.ndarray], *, dropout: float = 0.3) -> k
     return model
 
 
-def draw_byol_s(seed: int = 0) -> dict[str, np.ndarray]:
-    """Draw weights for BYOL-S that know nothing, of the size that keeps the signal's level."""
-    rng = np.random.default_rng(seed)
-    arrays = {}
-    for name, shape in BYOL_S_SHAPES.items():
-        if name.endswith("kernel"):
-            scale = np.sqrt(2 / np.prod(shape[:-1]))
-            arrays[name] = (scale * rng.standard_normal(shape)).astype(np.float32)
-        else:
-            arrays[name] = np.full(shape, name.endswith(("gamma", "var")), dtype=np.float32)
-    return arrays
-
-
 def read_byol_s(file: Path) -> dict[str, np.ndarray]:
     """Read the arrays of BYOL-S from an .npz file; refuse one that holds anything else."""
     remedy = "give the path of a file with the weights of BYOL-S, or delete it to fetch them anew"
-    if not file.is_file():
-        raise FileNotFoundError(f"No weights at {file}: give another path, or 'published'")
     try:
         with np.load(file, allow_pickle=False) as content:
             arrays = {name: content[name].astype(np.float32) for name in content.files}
     except (ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise ValueError(f"{file} is not an .npz file ({error}): {remedy}") from error
-    shapes = {name: array.shape for name, array in arrays.items()}
-    for name in sorted(BYOL_S_SHAPES.keys() | shapes.keys()):
-        if shapes.get(name) != BYOL_S_SHAPES.get(name):
-            found, expected = shapes.get(name, "missing"), BYOL_S_SHAPES.get(name, "no such array")
-            raise ValueError(f"{file}: {name} is {found}, expected {expected}; {remedy}")
-    bad = [name for name, array in arrays.items() if not np.isfinite(array).all()]
-    if bad:
-        raise ValueError(f"{file}: {bad[0]} holds values that are not finite; {remedy}")
+    check_arrays(file, arrays, BYOL_S_SHAPES, remedy=remedy)
     return arrays
 
 
@@ -152,30 +146,28 @@ def convert_byol_s(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def fetch_byol_s(record: EncoderRecord) -> Path:
     """Find the weights in `data/pretrained`; download and convert them if they are missing."""
-    file = paths.PRETRAINED_DIR / record.file_name
-    if file.exists():
-        return file
-    remedy = (
-        f"or put {record.file_name} there yourself (see {record.homepage}), or give its path to "
-        "load_encoder"
-    )
-    checkpoint = file.with_name(Path(record.url).name)
-    try:
-        download_archive(
-            record.url, checkpoint, num_bytes=record.num_bytes, checksum=record.checksum
-        )
-    except OSError as error:
-        raise OSError(
-            f"{file}: {record.title} is not here yet. {error} Otherwise {remedy}."
-        ) from error
+    if record.path.exists():
+        return record.path
+    checkpoint = fetch_file(record, record.path.with_name(Path(record.url).name))
     try:
         import torch
     except ImportError as error:
         raise ImportError(
-            f"{checkpoint} is PyTorch's format: pip install -r requirements-torch.txt, {remedy}."
+            f"{checkpoint} is PyTorch's format: pip install -r requirements-torch.txt, or put "
+            f"{record.path.name} there yourself (see {record.homepage}), or give its path to "
+            "load_encoder."
         ) from error
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     arrays = convert_byol_s({name: tensor.numpy() for name, tensor in state.items()})
-    with write_atomically(file) as temporary:
+    with write_atomically(record.path) as temporary:
         np.savez(temporary, **arrays)
-    return file
+    return record.path
+
+
+@register(RECORD)
+def load(record: EncoderRecord, weights: Weights, num_samples: int, trainable: bool) -> Encoder:
+    """Load BYOL-S, a Keras network either way."""
+    ways = {"fetch": fetch_byol_s, "read": read_byol_s}
+    arrays = get_arrays(record, weights, draw=lambda: draw_arrays(BYOL_S_SHAPES), **ways)
+    front_end, network = ByolFrontEnd(name="front_end"), build_byol_s(arrays)
+    return Encoder(record, front_end, network, num_samples, digest_arrays(arrays))

@@ -1,295 +1,171 @@
-"""Pretrained encoders behind one contract: a waveform at 16 kHz -> embeddings per frame."""
+"""The steps that put an encoder into a recipe, and the embeddings of whole tables."""
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from keras import ops
 
-from common.audio import fix_length, trim_silence
 from common.augmentation import Augmentation
-from common.encoders.byol_s import (
-    ByolFrontEnd,
-    build_byol_s,
-    draw_byol_s,
-    fetch_byol_s,
-    read_byol_s,
-)
-from common.encoders.records import ENCODERS, EncoderRecord
-from common.encoders.tfhub import digest_saved_model, find_saved_model, load_saved_model
-from common.encoders.transformers import draw_transformer, load_transformer, make_layer_network
-from common.encoders.vgg16 import build_vgg16, draw_vgg16, fetch_vgg16, make_pictures, read_vgg16
-from common.encoders.vggish import (
-    VggishFrontEnd,
-    build_vggish,
-    draw_projection,
-    draw_vggish,
-    read_vggish,
-)
-from common.features import Features, extract_rows
+from common.encoders.contract import ENCODERS, Encoder, load_encoder
+from common.features import Trim
+from common.recipes import Features, Recipe, Step, extract_features
 
-TRIM_TOP_DB = 30.0  # silence at both ends is cut off first, as by default in `common.features`
 POOLINGS = {
-    "mean": lambda values: values.mean(axis=-2, keepdims=True),
-    "mean + maximum": lambda values: (
-        values.mean(axis=-2, keepdims=True) + values.max(axis=-2, keepdims=True)
-    ),
-    "mean, maximum": lambda values: np.concatenate(
-        [values.mean(axis=-2, keepdims=True), values.max(axis=-2, keepdims=True)], axis=-1
-    ),
+    "mean": lambda mean, maximum: mean,
+    "mean + maximum": lambda mean, maximum: mean + maximum,
+    "mean, maximum": lambda mean, maximum: np.concatenate([mean, maximum], axis=-1),
 }
 
 
+def _name_weights(encoder: str, weights: str, num_samples: int) -> str:
+    title = ENCODERS[encoder].title if encoder in ENCODERS else encoder
+    return f"{title} with the weights {weights}, {num_samples} samples"
+
+
+def _stay(values: np.ndarray, training: bool = False) -> None:
+    raise RuntimeError("an encoder does not travel to another process: call load_encoder there")
+
+
 @dataclass(frozen=True)
-class Encoder:
-    """An encoder with its weights.
+class Embed(Step):
+    """A waveform (samples,) at 16 kHz -> embeddings (embeddings, dimensions), float32."""
 
-    `front_end` turns waveforms (batch, samples) into what `network` reads, (batch, frames,
-    bands); `network` gives (batch, embeddings, dimensions). It is a Keras model, or the function
-    of a SavedModel or of a model of `transformers`, which reads waveforms: then there is no front
-    end. Waveforms are cut or padded to `num_samples`. `digest` names the weights.
+    encoder: Encoder
+
+    def __call__(self, waveform: np.ndarray) -> np.ndarray:
+        return self.encoder.embed(waveform)
+
+    def describe(self, *, changed: bool = False) -> dict:
+        """Name the encoder, its weights and the length to which it cuts."""
+        encoder = self.encoder
+        facts = {"weights": encoder.digest, "num_samples": encoder.num_samples}
+        return {"step": type(self).__name__, "encoder": encoder.record.name, **facts}
+
+    @classmethod
+    def from_settings(cls, settings: dict, encoder: Encoder | None) -> "Embed":
+        """Take the encoder that is given, or load the published one of that name.
+
+        Raises ValueError if it is not the one that the settings name, or could not be loaded.
+        """
+        needed, whose = _name_weights(**settings), "the encoder given is"
+        if encoder is None:
+            whose = "what is published is"
+            try:
+                encoder = cls._load(settings["encoder"], settings["num_samples"])
+            except (OSError, ImportError) as error:
+                raise ValueError(
+                    f"the model reads {needed}, which could not be loaded ({error}): give it, "
+                    "encoder=load_encoder(…)"
+                ) from error
+        step = cls(encoder)
+        found = step.describe()
+        found.pop("step")
+        if found != settings:
+            raise ValueError(
+                f"the model reads {needed}, but {whose} {_name_weights(**found)}; load that one "
+                "and give it, encoder=load_encoder(…)"
+            )
+        return step
+
+    @staticmethod
+    def _load(name: str, num_samples: int) -> Encoder:
+        return load_encoder(name, duration_seconds=num_samples / 16_000)
+
+    def __getstate__(self) -> dict:
+        """Leave out the network, which may not be pickled: workers only describe the step."""
+        return {"encoder": replace(self.encoder, front_end=_stay, network=_stay)}
+
+
+@dataclass(frozen=True)
+class PrepareInputs(Embed):
+    """A waveform (samples,) at 16 kHz -> what the encoder's Keras network reads, (frames, bands).
+
+    Raises ValueError if the encoder is no Keras network, and so cannot be trained further.
     """
 
-    record: EncoderRecord
-    front_end: Callable | None
-    network: Callable
-    num_samples: int
-    digest: str
+    def __post_init__(self) -> None:
+        title = self.encoder.record.title
+        if not self.encoder.record.trainable:
+            raise ValueError(f"{title} cannot be trained further; extract_embeddings")
+        if self.encoder.front_end is None:
+            raise ValueError(
+                f"{title} is loaded as a SavedModel, which is not trained further; "
+                "load a Keras network: load_encoder(…, trainable=True)"
+            )
 
-    def prepare(self, waveform: np.ndarray) -> np.ndarray:
-        """Give what the network reads, without its batch axis, of a waveform (samples,)."""
-        waveform = fix_length(waveform, self.num_samples).astype(np.float32)
-        if self.front_end is None:
-            return waveform
-        return ops.convert_to_numpy(self.front_end(waveform[None]))[0]
+    def __call__(self, waveform: np.ndarray) -> np.ndarray:
+        return self.encoder.prepare(waveform)
 
-    def embed(self, waveform: np.ndarray) -> np.ndarray:
-        """Give the embeddings, shape (embeddings, dimensions), of a waveform (samples,)."""
-        values = self.network(self.prepare(waveform)[None], training=False)
-        return ops.convert_to_numpy(values)[0]
+    @staticmethod
+    def _load(name: str, num_samples: int) -> Encoder:
+        return load_encoder(name, duration_seconds=num_samples / 16_000, trainable=True)
 
 
-def load_encoder(
-    name: str,
-    *,
-    weights: str | Path = "published",
-    duration_seconds: float = 2.5,
-    trainable: bool = False,
-) -> Encoder:
-    """Load an encoder; its weights are fetched the first time.
+@dataclass(frozen=True)
+class Pool(Step):
+    """Sum up embeddings over time: (embeddings, dimensions) -> (1, dimensions).
 
-    Parameters
-    ----------
-    name
-        A key of `ENCODERS`.
-    weights
-        "published", which are put into `data/pretrained` if they are not there; the path of one's
-        own: an .npz file for BYOL-S, an .h5 file for VGG16, the folder of a SavedModel for
-        YAMNet and VGGish, the released checkpoint for a trainable VGGish, or the folder of a
-        model of `transformers`; or "random", which know nothing of speech: a small stand-in with
-        the same inputs and outputs, to try code on. That of a model of `transformers` has fewer
-        layers and dimensions, as its `record` then says.
-    duration_seconds
-        Of each utterance the middle is kept; shorter ones are padded. All but BYOL-S take
-        somewhat more, so that whole windows fit: for 2.5 s YAMNet and VGGish take 2.895 s, VGG16
-        takes 2.56 s.
-    trainable
-        Whether VGGish becomes a Keras network, to be trained further, in place of the SavedModel,
-        which is quicker to load and cannot be. BYOL-S and VGG16 are always Keras networks.
-
-    Raises
-    ------
-    ValueError
-        If there is no such encoder, or what is read is not what was published.
-    OSError
-        If there is nothing at that path, or it could not be downloaded.
-    ImportError
-        If what reads the weights is missing: PyTorch for BYOL-S; TensorFlow and TensorFlow Hub
-        for YAMNet and VGGish; `transformers` and PyTorch for wav2vec 2.0, HuBERT, WavLM and
-        Whisper.
+    `how` is "mean"; "mean + maximum", the two added, which is the clip embedding of BYOL-A and
+    BYOL-S (Niizumi et al., IJCNN 2021); or "mean, maximum", the two side by side, which are twice
+    as many dimensions.
     """
-    if name not in ENCODERS:
-        raise ValueError(f"encoder {name!r} is unknown; choose from {sorted(ENCODERS)}")
-    record = ENCODERS[name]
-    num_samples = record.count_samples(duration_seconds)
-    if name == "byol_s":
-        arrays = _get_arrays(record, weights, draw_byol_s, fetch_byol_s, read_byol_s)
-        front_end, network = ByolFrontEnd(name="front_end"), build_byol_s(arrays)
-        return Encoder(record, front_end, network, num_samples, _digest_arrays(arrays))
-    if name == "vgg16":
-        arrays = _get_arrays(record, weights, draw_vgg16, fetch_vgg16, read_vgg16)
-        network = build_vgg16(arrays, num_windows=record.count_embeddings(num_samples))
-        return Encoder(record, make_pictures, network, num_samples, _digest_arrays(arrays))
-    if name == "vggish" and (trainable or weights == "random"):
-        arrays = _get_arrays(record, weights, draw_vggish, find_saved_model, read_vggish)
-        network = build_vggish(arrays, num_examples=record.count_embeddings(num_samples))
-        front_end = VggishFrontEnd(name="front_end")
-        return Encoder(record, front_end, network, num_samples, _digest_arrays(arrays))
-    if trainable:
-        raise ValueError(
-            f"{record.title} cannot be trained further; choose vggish, vgg16 or byol_s"
-        )
-    if record.model_type is not None:
-        if weights == "random":
-            compute_states, digest, record = draw_transformer(record)
-        else:
-            compute_states, digest = load_transformer(record, weights)
-        network = make_layer_network(compute_states, record)
-        return Encoder(record, None, network, num_samples, digest)
-    if weights == "random":
-        return Encoder(record, None, draw_projection(record), num_samples, "random")
-    folder = find_saved_model(record, weights)
-    network = load_saved_model(folder, record)
-    return Encoder(record, None, network, num_samples, digest_saved_model(folder))
+
+    how: str = "mean + maximum"
+
+    def __post_init__(self) -> None:
+        if self.how not in POOLINGS:
+            raise ValueError(f"how={self.how!r} is unknown; choose from {list(POOLINGS)}")
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        mean, maximum = (f(values, axis=-2, keepdims=True) for f in (np.mean, np.max))
+        return POOLINGS[self.how](mean, maximum)
 
 
-def _get_arrays(
-    record: EncoderRecord, weights: str | Path, draw: Callable, fetch: Callable, read: Callable
-) -> dict[str, np.ndarray]:
-    """Draw the weights, or read the published ones or one's own."""
-    if weights == "random":
-        return draw()
-    return read(fetch(record) if weights == "published" else Path(weights))
+@dataclass(frozen=True)
+class SelectLayer(Step):
+    """Keep one embedding, of a model of `transformers` a layer: -> (1, dimensions)."""
 
+    number: int
 
-def _digest_arrays(arrays: Mapping[str, np.ndarray]) -> str:
-    digest = hashlib.sha256()
-    for key in sorted(arrays):
-        digest.update(key.encode() + arrays[key].tobytes())
-    return digest.hexdigest()[:16]
-
-
-def embed_recording(waveform: np.ndarray, encoder: Encoder) -> np.ndarray:
-    """Trim silence and embed, as `extract_embeddings` does with every recording.
-
-    Parameters
-    ----------
-    waveform
-        Shape (samples,), 16 kHz.
-
-    Returns
-    -------
-    np.ndarray, shape (embeddings, dimensions), float32
-        What a model reads that was trained on such embeddings.
-    """
-    return encoder.embed(trim_silence(waveform, top_db=TRIM_TOP_DB))
-
-
-def prepare_recording(waveform: np.ndarray, encoder: Encoder) -> np.ndarray:
-    """Trim silence and give what the encoder's network reads, as `extract_inputs` does.
-
-    Parameters
-    ----------
-    waveform
-        Shape (samples,), 16 kHz.
-
-    Returns
-    -------
-    np.ndarray, shape (frames, bands), float32
-        What a network reads that was trained further on such inputs.
-
-    Raises
-    ------
-    ValueError
-        If the encoder is no Keras network, and so cannot be trained further.
-    """
-    if encoder.record.model_type is not None:
-        raise ValueError(f"{encoder.record.title} cannot be trained further; extract_embeddings")
-    if encoder.front_end is None:
-        raise ValueError(
-            f"{encoder.record.title} is loaded as a SavedModel, which is not trained further; "
-            "load a Keras network: load_encoder(…, trainable=True)"
-        )
-    return encoder.prepare(trim_silence(waveform, top_db=TRIM_TOP_DB))
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        return values[[self.number]]
 
 
 def extract_embeddings(
-    table: pd.DataFrame, encoder: Encoder, *, augmentations: Sequence[Augmentation] = ()
+    table: pd.DataFrame,
+    encoder: Encoder,
+    *,
+    augmentations: Sequence[Augmentation] = (),
+    normalise: bool = True,
 ) -> Features:
-    """Embed the utterances of a table, or read their embeddings from the cache.
+    """Trim silence and embed the utterances of a table, or read the embeddings from the cache.
+
+    Parameters
+    ----------
+    normalise
+        Whether training normalises them; False for a head that `train_stage` goes on with.
 
     Returns
     -------
     Features
         `values` has shape (utterances, embeddings, dimensions); of a model of `transformers` the
-        embeddings are its layers.
+        embeddings are its layers. `recipe` does the same with a single waveform.
     """
-    compute = partial(embed_recording, encoder=encoder)
-    recipe = {"encoder": encoder.record.title, **_describe_encoder(encoder)}
-    return extract_rows(table, compute, recipe, augmentations=augmentations)
+    recipe = Recipe((Trim(), Embed(encoder)), normalise=normalise)
+    return extract_features(table, recipe, augmentations=augmentations)
 
 
 def extract_inputs(
     table: pd.DataFrame, encoder: Encoder, *, augmentations: Sequence[Augmentation] = ()
 ) -> Features:
-    """Compute what the encoder's network reads, to train that network further.
+    """Trim silence and give what the encoder's Keras network reads, to train it further.
 
     Returns
     -------
     Features
         `values` has shape (utterances, frames, bands), as the front end gives them: training
         normalises nothing. The weights that training starts from are named too.
-
-    Raises
-    ------
-    ValueError
-        If the encoder is no Keras network, and so cannot be trained further.
     """
-    compute = partial(prepare_recording, encoder=encoder)
-    recipe = {"inputs_of": encoder.record.title, **_describe_encoder(encoder)}
-    features = extract_rows(table, compute, recipe, augmentations=augmentations)
-    return replace(features, normalise=False)
-
-
-def _describe_encoder(encoder: Encoder) -> dict:
-    sizes = {"num_samples": encoder.num_samples, "trim_top_db": TRIM_TOP_DB}
-    return {"weights": encoder.digest, **sizes}
-
-
-def pool_embeddings(features: Features, how: str = "mean + maximum") -> Features:
-    """Sum up the embeddings of each utterance over time.
-
-    Parameters
-    ----------
-    how
-        "mean"; "mean + maximum", the two added, which is the clip embedding of BYOL-A and BYOL-S
-        (Niizumi et al., IJCNN 2021); or "mean, maximum", the two side by side.
-
-    Returns
-    -------
-    Features
-        `values` has shape (utterances, 1, dimensions), `copies` (utterances, copies, 1,
-        dimensions); twice the dimensions where two are side by side.
-
-    Raises
-    ------
-    ValueError
-        If there is no such pooling.
-    """
-    if how not in POOLINGS:
-        raise ValueError(f"how={how!r} is unknown; choose from {list(POOLINGS)}")
-    pool = POOLINGS[how]
-    description = {**features.description, "pooled": how}
-    return Features(pool(features.values), pool(features.copies), description)
-
-
-def select_embedding(features: Features, number: int) -> Features:
-    """Keep one embedding of each utterance, which is one layer of a model of `transformers`.
-
-    Returns
-    -------
-    Features
-        `values` has shape (utterances, 1, dimensions), `copies` (utterances, copies, 1,
-        dimensions).
-
-    Raises
-    ------
-    IndexError
-        If there are fewer.
-    """
-    description = {**features.description, "embedding": number}
-    return Features(features.values[:, [number]], features.copies[:, :, [number]], description)
+    recipe = Recipe((Trim(), PrepareInputs(encoder)), normalise=False)
+    return extract_features(table, recipe, augmentations=augmentations)

@@ -1,16 +1,16 @@
 """Train an encoder's network further in stages, each fold from where that fold ended before."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import keras
 import numpy as np
 import pandas as pd
 
-from common.cross_validation import BuildModel, Run, cross_validate
-from common.encoders.extraction import Encoder
-from common.features import Features
-from common.splits import make_folds
+from common.cross_validation import Start, cross_validate
+from common.encoders.contract import Encoder
+from common.models import BuildModel
+from common.recipes import Features
+from common.runs import Run
 from common.training import TrainingConfig
 
 AddHead = Callable[[keras.KerasTensor, int], keras.KerasTensor]
@@ -42,32 +42,37 @@ def train_stage(
     unfrozen
         How the names of the layers start that are trained; a string or several.
     before
-        The stage before, or the run of a head on the frozen encoder's embeddings as they are
-        (`Features.normalise` False), which `add_head` calls by the same name. None starts with
-        the encoder's own weights and a new head.
+        The stage before, or the run of a head on what `extract_embeddings` gives with
+        `normalise=False`, which `add_head` calls by the same name. None starts with the
+        encoder's own weights and a new head.
 
     Raises
     ------
-    ValueError
-        If `before` is a run of another head, or of one on normalised embeddings.
+    ValueError, FileNotFoundError
+        If `before` is a run of another head, or of one on normalised embeddings; if its trained
+        models are not at hand.
     """
-    start = "released" if before is None else before.folder.name
-    data = replace(inputs, description={**inputs.description, "start": start, "stage": unfrozen})
-    settings = {"protocol": protocol, "config": config, "seeds": [seed]}
-    for fold in make_folds(table, protocol, seed=seed):
-        learnt = None if before is None else before.load_model(seed=seed, fold=fold.number)
-        build_model = make_stage(add_head, encoder, unfrozen, learnt)
-        cross_validate(build_model, table, data, **settings, only_folds=[fold.number])
-    return cross_validate(build_model, table, data, **settings)  # loads the folds just trained
+
+    def assign(model: keras.Model, seed: int, fold: int) -> None:
+        if before is not None:
+            copy_weights(before.load_model(seed=seed, fold=fold), model)
+
+    starts = [unfrozen] if isinstance(unfrozen, str) else list(unfrozen)
+    key = None if before is None else before.description["key"]
+    start = Start({"weights": encoder.digest, "run": key, "unfrozen": starts}, assign)
+    return cross_validate(
+        make_stage(add_head, encoder, unfrozen),
+        table,
+        inputs,
+        protocol=protocol,
+        config=config,
+        seeds=[seed],
+        start=start,
+    )
 
 
-def make_stage(
-    add_head: AddHead,
-    encoder: Encoder,
-    unfrozen: str | Sequence[str],
-    learnt: keras.Model | None = None,
-) -> BuildModel:
-    """Make the `build_model` of a stage for a fold in which `learnt` was trained before."""
+def make_stage(add_head: AddHead, encoder: Encoder, unfrozen: str | Sequence[str]) -> BuildModel:
+    """Make the `build_model` that puts a head onto the network and freezes the other layers."""
     starts = unfrozen if isinstance(unfrozen, str) else tuple(unfrozen)
 
     def build_model(input_shape: tuple[int, ...], num_classes: int) -> keras.Model:
@@ -77,15 +82,12 @@ def make_stage(
             layer.trainable = not layer.weights or layer.name.startswith(starts)
         values = keras.Input(input_shape, name=encoder.network.input.name)
         outputs = add_head(network(values), num_classes)
-        model = keras.Model(values, outputs, name=f"{network.name}_transfer")
-        if learnt is not None:
-            _copy_weights(learnt, model)
-        return model
+        return keras.Model(values, outputs, name=f"{network.name}_transfer")
 
     return build_model
 
 
-def _copy_weights(learnt: keras.Model, model: keras.Model) -> None:
+def copy_weights(learnt: keras.Model, model: keras.Model) -> None:
     """Copy what a saved model learnt into a stage, or into that part of it which is the head."""
     inner = learnt.layers[-1]
     if inner.name == model.name:
@@ -96,7 +98,7 @@ def _copy_weights(learnt: keras.Model, model: keras.Model) -> None:
     if np.any(normalise.input_mean) or np.any(np.asarray(normalise.input_variance) != 1):
         raise ValueError(
             f"the run before normalised the embeddings of {inner.name}, which a stage does not: "
-            "train the head on replace(embeddings, normalise=False)"
+            "train the head on extract_embeddings(…, normalise=False)"
         )
     names = [layer.name for layer in model.layers]
     if inner.name not in names:

@@ -1,4 +1,4 @@
-"""Encoders that are published as SavedModels: find or fetch one, load it, check its contract."""
+"""YAMNet, and whatever is published as a SavedModel: fetch it, load it, check its contract."""
 
 import hashlib
 import os
@@ -10,33 +10,44 @@ from types import ModuleType
 import numpy as np
 
 from common import paths
-from common.encoders.records import EncoderRecord
+from common.encoders.contract import Encoder, EncoderRecord, Weights, register
+from common.encoders.weights import Arrays, check_outputs, explain_absence
+from common.features import LogMel
+
+YAMNET = EncoderRecord(
+    name="yamnet",
+    title="YAMNet",
+    num_dimensions=1024,
+    hop_seconds=0.48,
+    window_seconds=0.975,
+    url="https://tfhub.dev/google/yamnet/1",
+    homepage="https://www.kaggle.com/models/google/yamnet",
+    licence="Apache License 2.0",
+    citation="Plakal and Ellis, YAMNet, TensorFlow Model Garden, research/audioset/yamnet, "
+    "2020; trained on AudioSet (Gemmeke et al., ICASSP 2017)",
+)
 
 
-def find_saved_model(record: EncoderRecord, weights: str | Path = "published") -> Path:
+@register(YAMNET)
+def load(record: EncoderRecord, weights: Weights, num_samples: int, trainable: bool) -> Encoder:
+    """Load a SavedModel, which is not trained further, or a random stand-in for it."""
+    if weights == "random":
+        return Encoder(record, None, draw_projection(record), num_samples, "random")
+    folder = find_saved_model(record, weights)
+    network = load_saved_model(folder, record)
+    return Encoder(record, None, network, num_samples, digest_saved_model(folder))
+
+
+def find_saved_model(record: EncoderRecord, weights: Weights = "published") -> Path:
     """Give the folder of a SavedModel, which TensorFlow Hub fetches where it is missing.
 
     `data/pretrained/<name>` is looked at first. What is downloaded is kept below
     `data/pretrained/tfhub`, or in the folder that the environment variable `TFHUB_CACHE_DIR`
     names; TensorFlow Hub puts a download there when it is complete.
-
-    Parameters
-    ----------
-    weights
-        "published", or the path of a SavedModel's folder.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the folder holds no SavedModel.
-    OSError
-        If it could not be downloaded: how to get it otherwise.
-    ImportError
-        If TensorFlow or TensorFlow Hub cannot be imported.
     """
-    folder = paths.PRETRAINED_DIR / record.file_name if weights == "published" else Path(weights)
+    folder = record.path if weights == "published" else Path(weights)
     if weights == "published" and not folder.exists():
-        folder = _fetch_saved_model(record, folder)
+        folder = _fetch_saved_model(record)
     if not (folder / "saved_model.pb").is_file():
         raise FileNotFoundError(
             f"No SavedModel at {folder} (saved_model.pb is not in it): give the folder of "
@@ -45,43 +56,26 @@ def find_saved_model(record: EncoderRecord, weights: str | Path = "published") -
     return folder
 
 
-def _fetch_saved_model(record: EncoderRecord, folder: Path) -> Path:
-    remedy = (
-        f"put the SavedModel (see {record.homepage}) into {folder}, or give its path to "
-        "load_encoder"
-    )
-    tensorflow = import_tensorflow(record)
+def _fetch_saved_model(record: EncoderRecord) -> Path:
+    tensorflow, what = import_tensorflow(record), "the SavedModel there"
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
             import tensorflow_hub
     except ImportError as error:
-        raise ImportError(
-            f"{record.title} is not here yet, and tensorflow-hub cannot be imported ({error}): "
-            f"pip install tensorflow-hub 'setuptools<82'. Otherwise {remedy}."
-        ) from error
+        remedy = f"{error}; pip install tensorflow-hub 'setuptools<82'"
+        raise ImportError(explain_absence(record, remedy, what)) from error
     os.environ.setdefault("TFHUB_CACHE_DIR", str(paths.PRETRAINED_DIR / "tfhub"))
     try:
         return Path(tensorflow_hub.resolve(record.url))
     except (OSError, ValueError, RuntimeError, tensorflow.errors.OpError) as error:
-        raise OSError(
-            f"{record.url}: {record.title} could not be fetched ({error}). Check the network and "
-            f"call again. Otherwise {remedy}."
-        ) from error
+        raise OSError(explain_absence(record, error, what)) from error
 
 
 def load_saved_model(folder: Path, record: EncoderRecord) -> Callable[..., np.ndarray]:
     """Load a SavedModel and see that it keeps the contract of the published one.
 
-    Returns
-    -------
-    Callable
-        Waveforms (batch, samples) -> embeddings (batch, embeddings, dimensions), float32.
-
-    Raises
-    ------
-    ValueError
-        If it cannot be read, or gives something else for a second of sound.
+    Gives a function: waveforms (batch, samples) -> embeddings (batch, embeddings, dimensions).
     """
     tensorflow = import_tensorflow(record)
     remedy = f"give the folder of {record.title}'s SavedModel, or delete it to fetch it anew"
@@ -96,20 +90,30 @@ def load_saved_model(folder: Path, record: EncoderRecord) -> Callable[..., np.nd
             given = given[1]
         return given.numpy()
 
-    rate = record.sample_rate_hertz
-    sound = 0.1 * np.sin(2 * np.pi * 440 * np.arange(record.count_samples(2.0)) / rate)
-    expected = (record.count_embeddings(len(sound)), record.num_dimensions)
-    try:
-        found = embed_waveform(sound).shape
-    except Exception as error:  # not callable, other inputs, no second output, missing files
-        raise ValueError(
-            f"{folder}: a waveform (samples,) gives no embeddings {expected} ({error}): {remedy}"
-        ) from error
-    if found != expected:
-        raise ValueError(f"{folder}: embeddings {found}, expected {expected}: {remedy}")
+    num_samples = record.count_samples(2.0)
+    expected = (record.count_embeddings(num_samples), record.num_dimensions)
+    check_outputs(embed_waveform, num_samples, expected, source=folder, remedy=remedy)
 
     def embed(waveforms: np.ndarray, training: bool = False) -> np.ndarray:
         return np.stack([embed_waveform(waveform) for waveform in waveforms])
+
+    return embed
+
+
+def draw_projection(record: EncoderRecord, seed: int = 0) -> Callable[..., np.ndarray]:
+    """Make a stand-in for a SavedModel: same inputs and outputs, random numbers, to try code on.
+
+    It projects the mean and the deviation over time of each window's log-mel bands.
+    """
+    matrix = np.random.default_rng(seed).normal(0, 0.005, (128, record.num_dimensions))
+    window = round(record.window_seconds * record.sample_rate_hertz)
+    hop = round(record.hop_seconds * record.sample_rate_hertz)
+
+    def embed(waveforms: np.ndarray, training: bool = False) -> np.ndarray:
+        pieces = np.lib.stride_tricks.sliding_window_view(waveforms, window, axis=1)[:, ::hop]
+        bands = np.stack([LogMel(num_bands=64)(piece) for piece in pieces.reshape(-1, window)])
+        statistics = np.concatenate([bands.mean(axis=1), bands.std(axis=1)], axis=-1)
+        return np.tanh(statistics @ matrix).reshape(*pieces.shape[:2], -1)
 
     return embed
 
@@ -123,37 +127,25 @@ def digest_saved_model(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def read_saved_variables(path: Path, record: EncoderRecord) -> dict[str, np.ndarray]:
-    """Read the variables of a SavedModel's folder, or of a checkpoint file, by name.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If there is no such file, or it cannot be read.
-    """
+def read_saved_variables(path: Path, record: EncoderRecord) -> Arrays:
+    """Read the variables of a SavedModel's folder, or of a checkpoint file, by name."""
     tensorflow = import_tensorflow(record)
-    remedy = f"give the folder of {record.title}'s SavedModel or the path of its checkpoint"
-    if not path.exists() and not list(path.parent.glob(f"{path.name}.index")):
-        raise FileNotFoundError(f"No weights at {path}: {remedy}, or 'published'")
     try:
         if not path.is_dir():
             reader = tensorflow.train.load_checkpoint(str(path))
             return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
         model = tensorflow.saved_model.load(str(path))
     except Exception as error:  # whatever a damaged file makes TensorFlow raise
-        raise ValueError(f"{path} cannot be read ({error}): {remedy}") from error
+        raise ValueError(
+            f"{path} cannot be read ({error}): give the folder of {record.title}'s SavedModel or "
+            "the path of its checkpoint"
+        ) from error
     variables = getattr(model, "_variables", None) or getattr(model, "variables", ())
     return {variable.name.removesuffix(":0"): variable.numpy() for variable in variables}
 
 
 def import_tensorflow(record: EncoderRecord) -> ModuleType:
-    """Import TensorFlow, which reads SavedModels whatever the backend of Keras is.
-
-    Raises
-    ------
-    ImportError
-        If it is missing.
-    """
+    """Import TensorFlow, which reads SavedModels whatever the backend of Keras is."""
     try:
         import tensorflow
     except ImportError as error:

@@ -15,18 +15,64 @@ import numpy as np
 
 from common import paths
 from common.audio import fix_length
-from common.encoders.records import EncoderRecord
+from common.encoders.contract import Encoder, EncoderRecord, Weights, register
+from common.encoders.weights import check_outputs, explain_absence
+
+SPEECH = {"num_layers": 13, "num_dimensions": 2 * 768, "hop_seconds": 0.02, "window_seconds": 0.025}
+RECORDS = (
+    EncoderRecord(
+        name="wav2vec2",
+        title="wav2vec 2.0",
+        url="https://huggingface.co/facebook/wav2vec2-base",
+        homepage="https://github.com/facebookresearch/fairseq/tree/main/examples/wav2vec",
+        licence="Apache License 2.0",
+        citation="Baevski, Zhou, Mohamed and Auli, wav2vec 2.0: A framework for self-supervised "
+        "learning of speech representations, NeurIPS 2020, arXiv:2006.11477",
+        **SPEECH,
+    ),
+    EncoderRecord(
+        name="hubert",
+        title="HuBERT",
+        url="https://huggingface.co/facebook/hubert-base-ls960",
+        homepage="https://github.com/facebookresearch/fairseq/tree/main/examples/hubert",
+        licence="Apache License 2.0",
+        citation="Hsu, Bolte, Tsai, Lakhotia, Salakhutdinov and Mohamed, HuBERT: Self-supervised "
+        "speech representation learning by masked prediction of hidden units, IEEE/ACM "
+        "Transactions on Audio, Speech, and Language Processing 29, 2021, arXiv:2106.07447",
+        **SPEECH,
+    ),
+    EncoderRecord(
+        name="wavlm",
+        title="WavLM",
+        url="https://huggingface.co/microsoft/wavlm-base",
+        homepage="https://github.com/microsoft/unilm/tree/master/wavlm",
+        licence="CC BY-SA 3.0 (that of Microsoft's UniSpeech, to which its page refers)",
+        citation="Chen et al., WavLM: Large-scale self-supervised pre-training for full stack "
+        "speech processing, IEEE Journal of Selected Topics in Signal Processing 16(6), 2022, "
+        "arXiv:2110.13900",
+        **SPEECH,
+    ),
+    EncoderRecord(
+        name="whisper",
+        title="Whisper",
+        num_layers=7,
+        num_dimensions=2 * 512,
+        hop_seconds=0.02,
+        url="https://huggingface.co/openai/whisper-base",
+        homepage="https://github.com/openai/whisper",
+        licence="MIT (OpenAI); Apache License 2.0 on Hugging Face",
+        citation="Radford, Kim, Xu, Brockman, McLeavey and Sutskever, Robust speech recognition "
+        "via large-scale weak supervision, ICML 2023, arXiv:2212.04356",
+    ),
+)
 
 ComputeStates = Callable[[np.ndarray], np.ndarray]
 CACHE_VARIABLES = {"HF_HOME", "HF_HUB_CACHE"}
 UNUSED = "masked_spec_embed"  # what pretraining put in the place of masked frames
-SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 SMALL_WAVE = {
-    **SMALL,
-    "intermediate_size": 64,
-    "conv_dim": [16] * 7,
-    "num_conv_pos_embeddings": 16,
-    "num_conv_pos_embedding_groups": 4,
+    **{"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2},
+    **{"num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4},
+    **{"intermediate_size": 64, "conv_dim": [16] * 7},
 }
 SMALL_WHISPER = {
     **{"d_model": 32, "encoder_layers": 2, "decoder_layers": 1},
@@ -37,38 +83,36 @@ SMALL_WHISPER = {
 }
 
 
-def load_transformer(
-    record: EncoderRecord, weights: str | Path = "published"
-) -> tuple[ComputeStates, str]:
-    """Load a speech model, frozen, and see that it keeps the contract of the published one.
+@register(*RECORDS)
+def load(record: EncoderRecord, weights: Weights, num_samples: int, trainable: bool) -> Encoder:
+    """Load a speech model, frozen: one embedding per layer.
+
+    It is the mean and the deviation, over all frames of an utterance, of the numbers that the
+    layer has per frame; the input of the first layer counts as one.
+    """
+    if weights == "random":
+        compute_states, digest, record = draw_transformer(record)
+    else:
+        compute_states, digest = load_transformer(record, weights)
+    network = make_layer_network(compute_states, record)
+    return Encoder(record, None, network, num_samples, digest)
+
+
+def load_transformer(record: EncoderRecord, weights: Weights) -> tuple[ComputeStates, str]:
+    """Load a speech model and see that it keeps the contract of the published one.
 
     `data/pretrained/<name>` is looked at first. What is downloaded is kept below
     `data/pretrained/huggingface`, or where the environment variable `HF_HUB_CACHE` or `HF_HOME`
-    says; a file is put there when it is complete.
-
-    Parameters
-    ----------
-    weights
-        "published", or the folder of a model: `config.json`, `preprocessor_config.json` and
-        its weights, as `save_pretrained` writes them.
+    says; a file is put there when it is complete. A folder of one's own holds `config.json`,
+    `preprocessor_config.json` and the weights, as `save_pretrained` writes them.
 
     Returns
     -------
     compute_states, digest
         Waveform (samples,) -> hidden states (layers, frames, width), float32; the weights' name.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the folder holds no model.
-    OSError
-        If it could not be downloaded: how to get it otherwise.
-    ValueError
-        If the folder cannot be read, or holds another model.
-    ImportError
-        If `transformers` or PyTorch cannot be imported.
     """
-    folder = paths.PRETRAINED_DIR / record.file_name if weights == "published" else Path(weights)
+    remedy = f"give the folder of {record.title} (see {record.url}), or delete it and fetch it anew"
+    folder = record.path if weights == "published" else Path(weights)
     fetch = weights == "published" and not folder.exists()
     if not fetch and not (folder / "config.json").is_file():
         raise FileNotFoundError(
@@ -90,47 +134,33 @@ def load_transformer(
             extractor = transformers.AutoFeatureExtractor.from_pretrained(source, **settings)
     except Exception as error:  # what a broken connection or a damaged file raises has no one base
         if fetch:
-            raise OSError(
-                f"{record.url}: {record.title} could not be fetched ({error}). Check the network "
-                "and call again. Otherwise put the files of the model (config.json, "
-                f"preprocessor_config.json, weights) into {folder}, or give the path of another "
-                "folder to load_encoder."
-            ) from error
-        raise ValueError(f"{folder} cannot be read ({error}): {_remedy(record)}") from error
+            what = "config.json, preprocessor_config.json and the weights into that folder"
+            raise OSError(explain_absence(record, error, what)) from error
+        raise ValueError(f"{folder} cannot be read ({error}): {remedy}") from error
     kind, missing = model.config.model_type, [k for k in facts["missing_keys"] if UNUSED not in k]
-    if kind != record.model_type:
-        raise ValueError(f"{source} is a {kind!r}, not {record.model_type!r}: {_remedy(record)}")
+    if kind != record.name:
+        raise ValueError(f"{source} is a {kind!r}, not {record.name!r}: {remedy}")
     if missing:
-        raise ValueError(f"{source} lacks weights such as {sorted(missing)[0]}: {_remedy(record)}")
+        raise ValueError(f"{source} lacks weights such as {sorted(missing)[0]}: {remedy}")
     compute_states, digest = freeze_transformer(model, extractor, record)
-    check_states(compute_states, record, source)
+    rate = record.sample_rate_hertz
+    expected = (record.num_layers, record.count_embeddings(rate), record.num_dimensions // 2)
+    check_outputs(compute_states, rate, expected, source=source, remedy=remedy)
     return compute_states, digest
 
 
 def draw_transformer(record: EncoderRecord) -> tuple[ComputeStates, str, EncoderRecord]:
-    """Draw a small model of the same kind that knows nothing, to try code on.
-
-    Returns
-    -------
-    compute_states, digest, record
-        As `load_transformer`, and the record with the layers and dimensions that it has.
-    """
+    """Draw a small model of the same kind that knows nothing; its record has its sizes."""
     transformers, torch = import_transformers(record)
+    small, extractor = SMALL_WAVE, transformers.Wav2Vec2FeatureExtractor
+    if record.name == "whisper":
+        small, extractor = SMALL_WHISPER, transformers.WhisperFeatureExtractor
     with torch.random.fork_rng(devices=[]), _quiet_logs():
         torch.manual_seed(0)
-        if record.model_type == "whisper":
-            config = transformers.AutoConfig.for_model("whisper", **SMALL_WHISPER)
-            extractor = transformers.WhisperFeatureExtractor()
-        else:
-            config = transformers.AutoConfig.for_model(record.model_type, **SMALL_WAVE)
-            extractor = transformers.Wav2Vec2FeatureExtractor()
+        config = transformers.AutoConfig.for_model(record.name, **small)
         model = transformers.AutoModel.from_config(config)
-    record = replace(
-        record,
-        num_layers=SMALL["num_hidden_layers"] + 1,
-        num_dimensions=2 * SMALL["hidden_size"],
-    )
-    return *freeze_transformer(model, extractor, record), record
+    record = replace(record, num_layers=3, num_dimensions=64)
+    return *freeze_transformer(model, extractor(), record), record
 
 
 def freeze_transformer(model, extractor, record: EncoderRecord) -> tuple[ComputeStates, str]:
@@ -141,7 +171,7 @@ def freeze_transformer(model, extractor, record: EncoderRecord) -> tuple[Compute
     are left out. The states are the input of the first layer and the output of each.
     """
     _, torch = import_transformers(record)
-    if record.model_type == "whisper":
+    if record.name == "whisper":
         model = model.get_encoder()
     model = model.float().eval()
     hop = round(record.hop_seconds * record.sample_rate_hertz)
@@ -170,22 +200,6 @@ def digest_weights(arrays: Mapping[str, np.ndarray], *, normalised: bool) -> str
     return hashlib.sha256(f"{digests} {normalised}".encode()).hexdigest()[:16]
 
 
-def check_states(compute_states: ComputeStates, record: EncoderRecord, source: str) -> None:
-    """Raise ValueError unless a second of sound gives the layers, frames and width expected."""
-    rate = record.sample_rate_hertz
-    sound = (0.1 * np.sin(2 * np.pi * 440 * np.arange(rate) / rate)).astype(np.float32)
-    expected = (record.num_layers, record.count_embeddings(rate), record.num_dimensions // 2)
-    try:
-        found = compute_states(sound).shape
-    except Exception as error:  # whatever a model of another make raises
-        raise ValueError(
-            f"{source}: a waveform (samples,) gives no states {expected} ({error}): "
-            f"{_remedy(record)}"
-        ) from error
-    if found != expected:
-        raise ValueError(f"{source}: states {found}, expected {expected}: {_remedy(record)}")
-
-
 def make_layer_network(compute_states: ComputeStates, record: EncoderRecord) -> Callable:
     """Make the network of an encoder: waveforms (batch, samples) -> (batch, layers, dimensions).
 
@@ -206,13 +220,7 @@ def make_layer_network(compute_states: ComputeStates, record: EncoderRecord) -> 
 
 
 def import_transformers(record: EncoderRecord) -> tuple[ModuleType, ModuleType]:
-    """Import `transformers` and PyTorch.
-
-    Raises
-    ------
-    ImportError
-        If either is missing.
-    """
+    """Import `transformers` and PyTorch."""
     # PyTorch's compiler for GPUs, which is not used here, and TensorFlow each bring LLVM along;
     # where both are loaded, the process may end.
     sys.modules.setdefault("triton", None)
@@ -225,10 +233,6 @@ def import_transformers(record: EncoderRecord) -> tuple[ModuleType, ModuleType]:
             "pip install -r requirements-transformers.txt"
         ) from error
     return transformers, torch
-
-
-def _remedy(record: EncoderRecord) -> str:
-    return f"give the folder of {record.title} (see {record.url}), or delete it and fetch it anew"
 
 
 @contextmanager

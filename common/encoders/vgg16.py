@@ -1,32 +1,40 @@
 """VGG16 on pictures of sound: waveform to picture, windows, network, where its weights are from."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import keras
 import numpy as np
 from keras import layers, ops
 
-from common import paths
-from common.audio import SAMPLE_RATE_HERTZ
-from common.downloads import download_archive
-from common.encoders.records import EncoderRecord
-from common.features import FeatureConfig, compute_features
+from common.encoders.contract import Encoder, EncoderRecord, Weights, register
+from common.encoders.weights import check_arrays, digest_arrays, draw_arrays, fetch_file, get_arrays
+from common.features import LogMel
 
-PICTURE = FeatureConfig(trim_top_db=None, hop_length_seconds=0.01, num_bands=128)
+RECORD = EncoderRecord(
+    name="vgg16",
+    title="VGG16",
+    num_dimensions=512,
+    hop_seconds=0.64,
+    window_seconds=1.28,
+    trainable=True,
+    url="https://storage.googleapis.com/tensorflow/keras-applications/vgg16/"
+    "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
+    num_bytes=58_889_256,
+    checksum="md5:6d6bbae143d832006294945121d1f1fc",
+    file_name="vgg16_notop.h5",
+    homepage="https://keras.io/api/applications/vgg/",
+    licence="CC BY 4.0 (Visual Geometry Group, University of Oxford)",
+    citation="Simonyan and Zisserman, Very deep convolutional networks for large-scale image "
+    "recognition, ICLR 2015, arXiv:1409.1556; trained on ImageNet (Russakovsky et al., "
+    "IJCV 2015)",
+)
+PICTURE = LogMel(hop_seconds=0.01, num_bands=128)
 WINDOW_FRAMES, HOP_FRAMES = 128, 64
-FILTERS = {
-    "block1": (64, 64),
-    "block2": (128, 128),
-    "block3": (256, 256, 256),
-    "block4": (512, 512, 512),
-    "block5": (512, 512, 512),
-}
 CONVOLUTIONS = {
-    f"{block}_conv{number}": width
-    for block, widths in FILTERS.items()
-    for number, width in enumerate(widths, start=1)
+    f"block{block}_conv{number}": width
+    for block, (width, count) in enumerate(((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)), 1)
+    for number in range(1, count + 1)
 }
 
 
@@ -34,20 +42,11 @@ def make_pictures(waveforms: np.ndarray) -> np.ndarray:
     """Turn waveforms into pictures: log-mel bands, one frame per 10 ms, brightness 0 to 255.
 
     The loudest point of an utterance is white (255); black (0) is `PICTURE.range_db` below it.
-
-    Parameters
-    ----------
-    waveforms
-        Shape (batch, samples), 16 kHz; whole frames.
-
-    Returns
-    -------
-    np.ndarray, shape (batch, samples // 160, 128), float32
+    (batch, samples), whole frames, -> (batch, samples // 160, 128), float32.
     """
-    config = replace(PICTURE, duration_seconds=waveforms.shape[1] / SAMPLE_RATE_HERTZ)
-    bands = np.stack([compute_features(waveform, config) for waveform in waveforms])[:, :-1]
-    above_floor = bands - bands.max(axis=(1, 2), keepdims=True) + config.range_db
-    return 255 / config.range_db * above_floor
+    bands = np.stack([PICTURE(waveform) for waveform in waveforms])[:, :-1]
+    above_floor = bands - bands.max(axis=(1, 2), keepdims=True) + PICTURE.range_db
+    return 255 / PICTURE.range_db * above_floor
 
 
 @keras.saving.register_keras_serializable(package="ser")
@@ -107,33 +106,20 @@ def build_vgg16(arrays: Mapping[str, np.ndarray], *, num_windows: int) -> keras.
 
 
 def draw_vgg16(seed: int = 0, *, narrower: int = 8) -> dict[str, np.ndarray]:
-    """Draw weights that know nothing, for a VGG16 with a fraction of its width, to try code on.
-
-    The embeddings have as many numbers as the published ones, of the order of 1.
-    """
-    rng = np.random.default_rng(seed)
-    arrays, width = {}, 3
+    """Draw weights that know nothing, for a VGG16 with a fraction of its width, to try code on."""
+    shapes, width = {}, 3
     for name, filters in CONVOLUTIONS.items():
         filters = filters if name == "block5_conv3" else filters // narrower
-        scale = np.sqrt(2 / (9 * width)) / (100 if name == "block1_conv1" else 1)
-        kernel = scale * rng.standard_normal((3, 3, width, filters))
-        arrays[f"{name}/kernel"] = kernel.astype(np.float32)
-        arrays[f"{name}/bias"] = np.zeros(filters, np.float32)
+        shapes |= {f"{name}/kernel": (3, 3, width, filters), f"{name}/bias": (filters,)}
         width = filters
+    arrays = draw_arrays(shapes, seed)
+    arrays["block1_conv1/kernel"] /= 100  # colours reach 255
     return arrays
 
 
 def read_vgg16(file: Path) -> dict[str, np.ndarray]:
-    """Read the weights from a file as Keras publishes or saves them (.h5), and check them.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If there is no such file, or it does not hold the convolutions of VGG16.
-    """
+    """Read the weights from a file as Keras publishes or saves them (.h5), and check them."""
     remedy = "give the path of VGG16's weights without its top (.h5), or delete it to fetch it anew"
-    if not file.is_file():
-        raise FileNotFoundError(f"No weights at {file}: give another path, or 'published'")
     model = keras.applications.VGG16(include_top=False, weights=None)
     try:
         model.load_weights(file)
@@ -145,30 +131,14 @@ def read_vgg16(file: Path) -> dict[str, np.ndarray]:
     for name in CONVOLUTIONS:
         kernel, bias = model.get_layer(name).get_weights()
         arrays |= {f"{name}/kernel": kernel, f"{name}/bias": bias}
-    bad = [name for name, array in arrays.items() if not np.isfinite(array).all()]
-    if bad:
-        raise ValueError(f"{file}: {bad[0]} holds values that are not finite; {remedy}")
+    shapes = {name: array.shape for name, array in arrays.items()}
+    check_arrays(file, arrays, shapes, remedy=remedy)
     return arrays
 
 
-def fetch_vgg16(record: EncoderRecord) -> Path:
-    """Find the published weights in `data/pretrained`, or download them; check them either way.
-
-    Raises
-    ------
-    OSError
-        If they are not there and could not be downloaded: how to get them otherwise.
-    ValueError
-        If what arrived is not the published file; it is not kept.
-    """
-    file = paths.PRETRAINED_DIR / record.file_name
-    try:
-        return download_archive(
-            record.url, file, num_bytes=record.num_bytes, checksum=record.checksum
-        )
-    except OSError as error:
-        raise OSError(
-            f"{file}: the published weights of {record.title} are not here yet. {error} Otherwise "
-            f"put {Path(record.url).name} there under that name (see {record.homepage}), or give "
-            "its path to load_encoder."
-        ) from error
+@register(RECORD)
+def load(record: EncoderRecord, weights: Weights, num_samples: int, trainable: bool) -> Encoder:
+    """Load VGG16, a Keras network either way."""
+    arrays = get_arrays(record, weights, draw=draw_vgg16, fetch=fetch_file, read=read_vgg16)
+    network = build_vgg16(arrays, num_windows=record.count_embeddings(num_samples))
+    return Encoder(record, make_pictures, network, num_samples, digest_arrays(arrays))

@@ -1,8 +1,8 @@
 """VGGish as a trainable Keras network: front end, layers, weights, post-processing."""
 
 import zipfile
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
@@ -12,16 +12,29 @@ from keras import layers, ops
 from common import paths
 from common.audio import SAMPLE_RATE_HERTZ
 from common.downloads import download_archive
-from common.encoders.records import ENCODERS, EncoderRecord
-from common.encoders.tfhub import read_saved_variables
-from common.features import Features
+from common.encoders.contract import Encoder, EncoderRecord, Weights, register
+from common.encoders.tfhub import find_saved_model, read_saved_variables
+from common.encoders.tfhub import load as load_frozen
+from common.encoders.weights import check_arrays, digest_arrays, draw_arrays, get_arrays
+from common.recipes import Step
 
+RECORD = EncoderRecord(
+    name="vggish",
+    title="VGGish",
+    num_dimensions=128,
+    hop_seconds=0.96,
+    window_seconds=0.975,
+    trainable=True,
+    url="https://tfhub.dev/google/vggish/1",
+    homepage="https://www.kaggle.com/models/google/vggish",
+    licence="Apache License 2.0",
+    citation="Hershey et al., CNN architectures for large-scale audio classification, "
+    "ICASSP 2017, arXiv:1609.09430",
+)
 WINDOW, HOP, FFT_LENGTH, NUM_BANDS, EXAMPLE_FRAMES = 400, 160, 512, 64, 96
 BLOCKS = {
-    "conv1": ("conv1",),
-    "conv2": ("conv2",),
-    "conv3": ("conv3/conv3_1", "conv3/conv3_2"),
-    "conv4": ("conv4/conv4_1", "conv4/conv4_2"),
+    **{name: (name,) for name in ("conv1", "conv2")},
+    **{name: (f"{name}/{name}_1", f"{name}/{name}_2") for name in ("conv3", "conv4")},
 }
 DENSE = ("fc1/fc1_1", "fc1/fc1_2", "fc2")
 SCOPES = (*(scope for scopes in BLOCKS.values() for scope in scopes), *DENSE)
@@ -118,115 +131,84 @@ def shape_vggish(widths: tuple[int, ...] = PUBLISHED_WIDTHS) -> dict[str, tuple[
 def draw_vggish(seed: int = 0, *, narrower: int = 8) -> dict[str, np.ndarray]:
     """Draw weights that know nothing, for a VGGish with a fraction of its width, to try code on."""
     widths = (*(width // narrower for width in PUBLISHED_WIDTHS[:-1]), PUBLISHED_WIDTHS[-1])
-    rng = np.random.default_rng(seed)
-    arrays = {}
-    for name, shape in shape_vggish(widths).items():
-        scale = np.sqrt(2 / np.prod(shape[:-1])) if name.endswith("weights") else 0
-        arrays[name] = (scale * rng.standard_normal(shape)).astype(np.float32)
-    return arrays
+    return draw_arrays(shape_vggish(widths), seed)
 
 
 def read_vggish(path: Path) -> dict[str, np.ndarray]:
-    """Read the released variables from a SavedModel's folder or a checkpoint, and check them.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If there is nothing at `path`, or it does not hold the layers of VGGish.
-    """
-    found = read_saved_variables(path, ENCODERS["vggish"])
-    remedy = "give the path of VGGish's SavedModel or checkpoint"
-    widths = [len(found.get(f"vggish/{scope}/biases", ())) for scope in SCOPES]
-    arrays = {}
-    for name, shape in shape_vggish((*widths[:-1], PUBLISHED_WIDTHS[-1])).items():
-        if name not in found:
-            held = ", ".join(sorted(found)[:3]) or "no variables"
-            raise ValueError(f"{path}: {name} is missing (there is {held}); {remedy}")
-        if found[name].shape != shape:
-            raise ValueError(f"{path}: {name} is {found[name].shape}, expected {shape}; {remedy}")
-        if not np.isfinite(found[name]).all():
-            raise ValueError(f"{path}: {name} holds values that are not finite; {remedy}")
-        arrays[name] = found[name].astype(np.float32)
-    return arrays
+    """Read the released variables from a SavedModel's folder or a checkpoint, and check them."""
+    found = read_saved_variables(path, RECORD)
+    sizes = zip(SCOPES[:-1], PUBLISHED_WIDTHS[:-1], strict=True)  # any narrower one will do
+    widths = [len(found.get(f"vggish/{scope}/biases", range(size))) for scope, size in sizes]
+    shapes = shape_vggish((*widths, PUBLISHED_WIDTHS[-1]))
+    held = {name: found[name] for name in shapes if name in found} or found
+    check_arrays(path, held, shapes, remedy="give the path of VGGish's SavedModel or checkpoint")
+    return {name: held[name].astype(np.float32) for name in shapes}
 
 
-def draw_projection(record: EncoderRecord, seed: int = 0) -> Callable[..., np.ndarray]:
-    """Make a stand-in for a SavedModel: same inputs and outputs, random numbers, to try code on.
-
-    It projects the mean and the deviation over time of each window's log-mel bands.
-    """
-    rng = np.random.default_rng(seed)
-    matrix = rng.normal(0, 0.1, (2 * NUM_BANDS, record.num_dimensions)).astype(np.float32)
-    front_end = VggishFrontEnd()
-    window, hop = (
-        round(seconds * SAMPLE_RATE_HERTZ)
-        for seconds in (record.window_seconds, record.hop_seconds)
-    )
-
-    def embed(waveforms: np.ndarray, training: bool = False) -> np.ndarray:
-        pieces = np.lib.stride_tricks.sliding_window_view(waveforms, window, axis=1)[:, ::hop]
-        bands = ops.convert_to_numpy(front_end(pieces.reshape(-1, window)))
-        statistics = np.concatenate([bands.mean(axis=1), bands.std(axis=1)], axis=-1)
-        return np.tanh(statistics @ matrix).reshape(*pieces.shape[:2], -1)
-
-    return embed
+@register(RECORD)
+def load(record: EncoderRecord, weights: Weights, num_samples: int, trainable: bool) -> Encoder:
+    """Load VGGish: the SavedModel, or a Keras network if it is to be trained or is random."""
+    if not trainable and weights != "random":
+        return load_frozen(record, weights, num_samples, trainable)
+    ways = {"fetch": find_saved_model, "read": read_vggish}
+    arrays = get_arrays(record, weights, draw=draw_vggish, **ways)
+    network = build_vggish(arrays, num_examples=record.count_embeddings(num_samples))
+    front_end = VggishFrontEnd(name="front_end")
+    return Encoder(record, front_end, network, num_samples, digest_arrays(arrays))
 
 
 def fetch_vggish_pca() -> Path:
-    """Find the parameters of the post-processing in `data/pretrained`, or download them.
-
-    Raises
-    ------
-    OSError, ValueError
-        If they could not be downloaded, or are not those that were published.
-    """
+    """Find the parameters of the post-processing in `data/pretrained`, or download them."""
     file = paths.PRETRAINED_DIR / "vggish_pca_params.npz"
-    if not file.exists():
-        download_archive(PCA_URL, file, num_bytes=PCA_BYTES, checksum=PCA_CHECKSUM)
-    return file
+    return download_archive(PCA_URL, file, num_bytes=PCA_BYTES, checksum=PCA_CHECKSUM)
 
 
-def apply_vggish_pca(features: Features, file: Path) -> Features:
-    """Post-process embeddings as the AudioSet release does: PCA, whitening, eight bits.
+@dataclass(frozen=True)
+class WhitenVggish(Step):
+    """Post-process embeddings (…, 128) as AudioSet's release does: PCA, whitening, eight bits.
 
-    Parameters
-    ----------
-    features
-        Embeddings of VGGish, (utterances, embeddings, 128).
-    file
-        What `fetch_vggish_pca` gives.
-
-    Returns
-    -------
-    Features
-        The same shapes; whole numbers from 0 to 255, which stand for -2 to 2 deviations.
-
-    Raises
-    ------
-    ValueError
-        If the file holds other arrays, or the embeddings are not VGGish's.
+    Gives whole numbers from 0 to 255, which stand for -2 to 2 deviations. `file` holds the
+    parameters; None takes the published ones. Raises ValueError if it holds something else, or
+    the embeddings are not VGGish's.
     """
-    try:
-        with np.load(file, allow_pickle=False) as content:
-            vectors, means = content["pca_eigen_vectors"], content["pca_means"].reshape(-1)
-    except (ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{file} does not hold pca_eigen_vectors and pca_means ({error}): delete it to fetch "
-            f"{PCA_URL} anew"
-        ) from error
-    if features.values.shape[-1] != len(means) or vectors.shape != (len(means), len(means)):
-        raise ValueError(
-            f"{file} is for embeddings of {len(means)} numbers, these have "
-            f"{features.values.shape[-1]}; it fits VGGish alone"
-        )
 
-    def process(values: np.ndarray) -> np.ndarray:
-        whitened = np.clip((values - means) @ vectors.T, -2, 2)
+    file: Path | None = None
+
+    def __post_init__(self) -> None:
+        file = self.file or fetch_vggish_pca()
+        try:
+            with np.load(file, allow_pickle=False) as content:
+                vectors, means = content["pca_eigen_vectors"], content["pca_means"].reshape(-1)
+        except (ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                f"{file} does not hold pca_eigen_vectors and pca_means ({error}): delete it to "
+                f"fetch {PCA_URL} anew"
+            ) from error
+        self.__dict__.update(file=file, vectors=vectors, means=means)
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        size = len(self.means)
+        if (values.shape[-1], *self.vectors.shape) != (size, size, size):
+            raise ValueError(
+                f"{self.file} is for embeddings of {size} numbers, these have "
+                f"{values.shape[-1]}; it fits VGGish alone"
+            )
+        whitened = np.clip((values - self.means) @ self.vectors.T, -2, 2)
         return np.floor((whitened + 2) * 255 / 4).astype(np.float32)
 
-    return replace(
-        features,
-        values=process(features.values),
-        copies=process(features.copies),
-        description={**features.description, "post_processing": "VGGish PCA, 8 bits"},
-    )
+    def describe(self, *, changed: bool = False) -> dict:
+        """Name the parameters by what they are."""
+        arrays = {"vectors": self.vectors, "means": self.means}
+        return {"step": type(self).__name__, "parameters": digest_arrays(arrays)}
+
+    @classmethod
+    def from_settings(cls, settings: dict, encoder: Encoder | None) -> "WhitenVggish":
+        """Make the step with the published parameters, if they are what the settings name."""
+        step = cls()
+        found = step.describe()["parameters"]
+        if found != settings["parameters"]:
+            raise ValueError(
+                "the model reads embeddings that were whitened with the parameters "
+                f"{settings['parameters']}, but those in {step.file} are {found}; put them there"
+            )
+        return step

@@ -1,9 +1,9 @@
-"""Encoders that `transformers` reads: with a stand-in for it, and with itself where it is."""
+"""Encoders that `transformers` reads: what becomes of their states, and loading them."""
 
 import importlib.util
 import logging
 import sys
-from contextlib import nullcontext
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,20 +18,18 @@ from common import paths
 from common.audio import load_waveform, trim_silence
 from common.cross_validation import cross_validate
 from common.emotions import order_emotions
-from common.encoders import extraction, transformers
-from common.encoders.extraction import (
-    ENCODERS,
-    embed_recording,
-    extract_embeddings,
-    extract_inputs,
-    load_encoder,
-    select_embedding,
+from common.encoders import ENCODERS, Encoder, load_encoder, transformers
+from common.encoders.extraction import extract_embeddings, extract_inputs
+from common.encoders.transformers import (
+    SMALL_WAVE,
+    SMALL_WHISPER,
+    digest_weights,
+    make_layer_network,
 )
-from common.encoders.transformers import SMALL_WAVE, SMALL_WHISPER, digest_weights
-from common.features import Features
+from common.encoders.weights import check_outputs
 from common.layers import LayerWeighting
-from common.results import read_predictions
-from tests.speech_tables import PLAIN_CONFIG, write_recordings
+from common.recipes import Recipe
+from tests.speech_tables import PLAIN_CONFIG, predict_again, write_recordings
 
 KINDS = ("wav2vec2", "hubert", "wavlm", "whisper")
 RNG = np.random.default_rng(0)
@@ -51,161 +49,92 @@ def folder(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-# A stand-in for `transformers` and PyTorch, in NumPy
+# What becomes of the states that a model gives
 
 
-class Tensor:
-    def __init__(self, values) -> None:
-        self.values = np.asarray(values)
+def make_states(kind: str, *, seed: int = 1, num_layers: int = 13, width: int = 8) -> Callable:
+    """Layers that grow louder: each is the one before, times a vector; a frame per 20 ms."""
+    rng = np.random.default_rng(seed)
+    window = 320 if kind == "whisper" else 400
+    first = rng.standard_normal((window, width)).astype(np.float32)
+    scales = rng.uniform(0.5, 1.5, (num_layers - 1, width)).astype(np.float32)
 
-    def __getitem__(self, index):
-        return Tensor(self.values[index])
+    def compute_states(waveform: np.ndarray) -> np.ndarray:
+        states = [np.lib.stride_tricks.sliding_window_view(waveform, window)[::320] @ first]
+        for scale in scales:
+            states.append(np.tanh(states[-1] * scale))
+        return np.stack(states)
 
-    def numpy(self) -> np.ndarray:
-        return self.values
-
-
-class Model:
-    """Layers that grow louder: each is the one before, times a matrix. Whisper hears 30 s."""
-
-    def __init__(self, kind: str, arrays: dict) -> None:
-        self.config = SimpleNamespace(model_type=kind)
-        self.main_input_name = "input_features" if kind == "whisper" else "input_values"
-        self.arrays = arrays
-        self.frozen = False
-
-    def float(self):
-        return self
-
-    def eval(self):
-        self.frozen = True
-        return self
-
-    def get_encoder(self):
-        return self
-
-    def state_dict(self) -> dict:
-        return {name: Tensor(array) for name, array in self.arrays.items()}
-
-    def __call__(self, inputs, *, output_hidden_states):
-        assert self.frozen and output_hidden_states
-        waveform = inputs.numpy()[0]
-        window = 320 if self.config.model_type == "whisper" else 400
-        windows = np.lib.stride_tricks.sliding_window_view(waveform, window)[::320]
-        states = [windows @ self.arrays["first"][:window]]
-        for name in sorted(set(self.arrays) - {"first", "masked_spec_embed"}):
-            states.append(np.tanh(states[-1] * self.arrays[name]))
-        return SimpleNamespace(hidden_states=tuple(Tensor(state[None]) for state in states))
+    return compute_states
 
 
-def make_arrays(kind: str = "wav2vec2", *, seed: int = 1) -> dict[str, np.ndarray]:
-    record, rng = ENCODERS[kind], np.random.default_rng(seed)
-    width = record.num_dimensions // 2
-    arrays = {"first": rng.standard_normal((400, width)).astype(np.float32)}
-    for number in range(1, record.num_layers):
-        arrays[f"layer_{number:02d}"] = rng.uniform(0.5, 1.5, width).astype(np.float32)
-    return arrays
-
-
-def make_extractor(kind: str):
-    def prepare(waveform, *, sampling_rate, return_tensors):
-        assert sampling_rate == 16_000 and return_tensors == "pt"
-        if kind == "whisper":
-            return {"input_features": Tensor(np.pad(waveform, (0, 480_000 - len(waveform)))[None])}
-        return {"input_values": Tensor(waveform[None])}
-
-    prepare.do_normalize = kind == "wav2vec2"
-    return prepare
-
-
-def install(monkeypatch, arrays=None, *, kind="wav2vec2", missing=(), error=None) -> list:
-    """Put the stand-in into the place of the libraries; gives the list of what was asked for."""
-    asked = []
-
-    def load_model(source, *, output_loading_info, **settings):
-        asked.append((source, settings))
-        if error:
-            raise error
-        assert output_loading_info
-        logging.getLogger("transformers").warning("Some weights were not used")
-        return Model(kind, arrays or make_arrays(kind)), {"missing_keys": set(missing)}
-
-    torch = SimpleNamespace(no_grad=nullcontext)
-    transformers = SimpleNamespace(
-        AutoModel=SimpleNamespace(from_pretrained=load_model),
-        AutoFeatureExtractor=SimpleNamespace(
-            from_pretrained=lambda source, **settings: make_extractor(kind)
-        ),
-    )
-    monkeypatch.setitem(sys.modules, "torch", torch)
-    monkeypatch.setitem(sys.modules, "transformers", transformers)
-    return asked
-
-
-def make_folder(path: Path) -> Path:
-    path.mkdir(parents=True)
-    (path / "config.json").write_text("{}")
-    return path
-
-
-# What an encoder gives
+def make_encoder(kind: str = "wav2vec2", *, duration_seconds: float = 2.5, seed: int = 1):
+    """An encoder of 13 layers of 8 numbers that knows nothing."""
+    record = replace(ENCODERS[kind], num_layers=13, num_dimensions=16)
+    network = make_layer_network(make_states(kind, seed=seed), record)
+    num_samples = record.count_samples(duration_seconds)
+    return Encoder(record, None, network, num_samples, f"states of seed {seed}")
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("num_samples", [0, 1, 20_000, 70_001])
-def test_every_waveform_gives_an_embedding_per_layer(kind, num_samples, monkeypatch):
-    install(monkeypatch, kind=kind)
-    encoder = load_encoder(kind)
-    embedded = encoder.embed(RNG.standard_normal(num_samples).astype(np.float32))
-    assert embedded.shape == (encoder.record.num_layers, encoder.record.num_dimensions)
+def test_every_waveform_gives_an_embedding_per_layer(kind, num_samples):
+    embedded = make_encoder(kind).embed(RNG.standard_normal(num_samples).astype(np.float32))
+    assert embedded.shape == (13, 16)
     assert embedded.dtype == np.float32 and np.isfinite(embedded).all()
-    assert encoder.front_end is None and encoder.record is ENCODERS[kind]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_embedding_is_mean_and_deviation_of_the_frames(kind, monkeypatch):
-    install(monkeypatch, kind=kind)
-    encoder = load_encoder(kind)
-    model = Model(kind, make_arrays(kind)).eval()
-    states = model(Tensor(NOISE[None]), output_hidden_states=True).hidden_states
-    assert states[0].values.shape[1] == (50 if kind == "whisper" else 49)
-    states = np.concatenate([state.values for state in states])
+def test_an_embedding_is_mean_and_deviation_of_the_frames(kind):
+    states = make_states(kind)(NOISE)
+    assert states.shape[1] == (50 if kind == "whisper" else 49)
     expected = np.concatenate([states.mean(axis=1), states.std(axis=1)], axis=1)
-    np.testing.assert_allclose(encoder.embed(NOISE), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(make_encoder(kind).embed(NOISE), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_put_around_a_short_utterance_changes_nothing(kind, monkeypatch):
-    install(monkeypatch, kind=kind)
-    short, long = load_encoder(kind, duration_seconds=1), load_encoder(kind, duration_seconds=3)
+def test_what_is_put_around_a_short_utterance_changes_nothing(kind):
+    short, long = (make_encoder(kind, duration_seconds=seconds) for seconds in (1, 3))
     np.testing.assert_array_equal(short.embed(NOISE), long.embed(NOISE))
 
 
-def test_of_a_long_utterance_the_middle_is_kept(monkeypatch):
-    install(monkeypatch)
-    encoder = load_encoder("wav2vec2", duration_seconds=1)
+def test_of_a_long_utterance_the_middle_is_kept():
+    encoder = make_encoder(duration_seconds=1)
     loud = np.concatenate([NOISE, 2 * NOISE, NOISE])
     middle = loud[(48_000 - encoder.num_samples) // 2 :][: encoder.num_samples]
     np.testing.assert_allclose(encoder.embed(loud), encoder.embed(middle), atol=1e-6)
 
 
-def test_weights_are_named_by_their_values(monkeypatch):
-    arrays = make_arrays()
+def test_weights_are_named_by_their_values():
+    arrays = {"first": RNG.random((4, 3)), "second": RNG.random(3)}
     name = digest_weights(arrays, normalised=True)
     renamed = {f"model.{key}": array for key, array in reversed(arrays.items())}
     assert digest_weights(renamed, normalised=True) == name
     unused = arrays | {"masked_spec_embed": RNG.random(3)}
     assert digest_weights(unused, normalised=True) == name
     assert digest_weights(arrays, normalised=False) != name
-    assert digest_weights(make_arrays(seed=2), normalised=True) != name
-    install(monkeypatch, arrays)
-    assert load_encoder("wav2vec2").digest == name == load_encoder("wav2vec2").digest
+    assert digest_weights(arrays | {"second": RNG.random(3)}, normalised=True) != name
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"width": 7}, r"own: embeddings \(13, 49, 7\), expected \(13, 49, 8\): give the folder"),
+        ({"num_layers": 10}, r"own: embeddings \(10, 49, 8\), expected \(13, 49, 8\): give the"),
+        (None, r"own: .* gives no embeddings \(13, 49, 8\) \('NoneType' .*\): give the folder"),
+    ],
+)
+def test_states_of_another_model_are_refused(settings, message):
+    compute = None if settings is None else make_states("wav2vec2", **settings)
+    with pytest.raises(ValueError, match=message):
+        check_outputs(compute, 16_000, (13, 49, 8), source="own", remedy="give the folder")
+    check_outputs(make_states("wav2vec2"), 16_000, (13, 49, 8), source="own", remedy="")
 
 
 def test_records_name_the_layers_of_what_is_published():
     for kind in KINDS:
         record = ENCODERS[kind]
-        assert record.model_type == record.file_name == kind
+        assert record.name == record.path.name == kind and not record.trainable
         assert record.url.startswith("https://huggingface.co/")
         assert record.num_layers and record.num_dimensions % 2 == 0
         assert record.count_samples(2.5) in (40_000, 40_080)
@@ -235,100 +164,99 @@ def build_head(input_shape, num_classes):
 HEAD_CONFIG = replace(PLAIN_CONFIG, epochs=20, learning_rate=0.003)
 
 
-def check_the_whole_path(folder: Path, kind: str, weights, monkeypatch) -> None:
-    """Load, embed, cache, train, save, and predict a recording with what was saved."""
+def check_the_whole_path(folder: Path, encoder: Encoder, again: Encoder, monkeypatch):
+    """Embed, cache, train, save, and predict recordings with what was saved."""
+    monkeypatch.setattr(paths, "RUNS_DIR", folder / "runs")
     table = make_table(folder)
-    encoder = load_encoder(kind, weights=weights, duration_seconds=1)
     features = extract_embeddings(table, encoder)
     shape = (36, encoder.record.num_layers, encoder.record.num_dimensions)
     assert features.values.shape == shape and features.copies.shape[:2] == (36, 0)
     trimmed = trim_silence(load_waveform(table["path"][7]), top_db=30)
     np.testing.assert_allclose(features.values[7], encoder.embed(trimmed), atol=1e-5)
-    run = cross_validate(
-        build_head,
-        table,
-        features,
-        protocol="speaker_5fold",
-        config=HEAD_CONFIG,
-        only_folds=[1],
-        runs_folder=folder / "runs",
-    )
-    again = load_encoder(kind, weights=weights, duration_seconds=1)
-    assert again.digest == encoder.digest
-    model = keras.models.load_model(run.fold_folders[0, 1] / "model.keras", safe_mode=True)
-    for row in read_predictions(next(folder.glob("runs/*/*/predictions.csv"))).itertuples():
-        path = table.loc[table["utterance"] == row.utterance, "path"].item()
-        embedded = embed_recording(load_waveform(path), again)
-        probabilities = model.predict(embedded[None], verbose=0)[0]
-        expected = [getattr(row, f"p_{emotion}") for emotion in order_emotions(table["emotion"])]
-        np.testing.assert_allclose(probabilities, expected, atol=1e-3)
-    monkeypatch.setattr(extraction.Encoder, "embed", None)  # the cache is read
+    settings = {"protocol": "speaker_5fold", "config": HEAD_CONFIG, "only_folds": [1]}
+    run = cross_validate(build_head, table, features, **settings)
+    recipe = Recipe.from_description(run.description["features"]["recipe"], encoder=again)
+    expected = run.predictions[[f"p_{emotion}" for emotion in order_emotions(table["emotion"])]]
+    np.testing.assert_allclose(predict_again(run, table, recipe), expected, atol=1e-3)
+    monkeypatch.setattr(Encoder, "embed", None)  # the cache is read
     np.testing.assert_array_equal(extract_embeddings(table, again).values, features.values)
     return run
 
 
 def test_a_saved_head_predicts_a_recording_as_it_was_tested(folder, monkeypatch):
-    install(monkeypatch)
-    run = check_the_whole_path(folder, "wav2vec2", "published", monkeypatch)
+    encoders = [make_encoder(duration_seconds=1) for _ in range(2)]
+    run = check_the_whole_path(folder, *encoders, monkeypatch)
     assert run.predictions["correct"].mean() > 0.8  # loudness tells the two apart
 
 
-def test_another_encoder_or_length_is_embedded_anew(folder, monkeypatch):
-    install(monkeypatch)
+def test_another_encoder_or_length_is_embedded_anew(folder):
     table = make_table(folder)[:2]
-    values = extract_embeddings(table, load_encoder("wav2vec2")).values
-    install(monkeypatch, make_arrays(seed=2))
-    other = extract_embeddings(table, load_encoder("wav2vec2")).values
+    values, other = (extract_embeddings(table, make_encoder(seed=seed)).values for seed in (1, 2))
     assert np.abs(values - other).max() > 0.01
     descriptions = [
-        extract_embeddings(table, load_encoder("wav2vec2", duration_seconds=d)).description
-        for d in (0.3, 0.5)
+        extract_embeddings(table, make_encoder(duration_seconds=d)).describe() for d in (0.3, 0.5)
     ]
     assert descriptions[0] != descriptions[1]
 
 
-def test_one_layer_can_be_kept():
-    values = RNG.random((4, 13, 6))
-    features = Features(values, values[:, None], {"encoder": "HuBERT"})
-    layer = select_embedding(features, 3)
-    assert layer.values.shape == (4, 1, 6) and layer.copies.shape == (4, 1, 1, 6)
-    np.testing.assert_array_equal(layer.values[:, 0], values[:, 3])
-    assert layer.description == {"encoder": "HuBERT", "embedding": 3}
-    with pytest.raises(IndexError):
-        select_embedding(features, 13)
+# Loading: what is asked of `transformers`, and what goes wrong before it computes
 
 
-# Where the weights come from
+def install(monkeypatch, *, kind="wav2vec2", missing=(), error=None) -> list:
+    """Stand in for the libraries up to the first tensor; gives the list of what was asked for."""
+    asked = []
+
+    def load_model(source, *, output_loading_info, **settings):
+        asked.append((source, settings))
+        logging.getLogger("transformers").warning("Some weights were not used")
+        if error:
+            raise error
+        config = SimpleNamespace(model_type=kind)
+        return SimpleNamespace(config=config), {"missing_keys": set(missing)}
+
+    stand_in = SimpleNamespace(
+        AutoModel=SimpleNamespace(from_pretrained=load_model),
+        AutoFeatureExtractor=SimpleNamespace(from_pretrained=lambda source, **settings: None),
+    )
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "transformers", stand_in)
+    return asked
+
+
+def make_folder(path: Path) -> Path:
+    path.mkdir(parents=True)
+    (path / "config.json").write_text("{}")
+    return path
 
 
 def test_published_weights_are_asked_for_by_name(folder, monkeypatch):
-    asked = install(monkeypatch)
-    load_encoder("wav2vec2")
+    asked = install(monkeypatch, error=OSError("no route"))
+    for _ in range(2):
+        with pytest.raises(OSError, match="no route"):
+            load_encoder("wav2vec2")
+        monkeypatch.setenv("HF_HOME", "elsewhere")
     cache = str(folder / "pretrained" / "huggingface")
-    assert asked == [("facebook/wav2vec2-base", {"cache_dir": cache})]
-    monkeypatch.setenv("HF_HOME", "elsewhere")
-    load_encoder("wav2vec2")
-    assert asked[1] == ("facebook/wav2vec2-base", {"cache_dir": None})
+    name = "facebook/wav2vec2-base"
+    assert asked == [(name, {"cache_dir": cache}), (name, {"cache_dir": None})]
 
 
 def test_a_folder_is_read_without_the_network(folder, monkeypatch):
-    asked = install(monkeypatch)
-    own = make_folder(folder / "own")
-    load_encoder("wav2vec2", weights=own)
-    kept = make_folder(folder / "pretrained" / "wav2vec2")
-    load_encoder("wav2vec2")
+    asked = install(monkeypatch, error=RuntimeError("header too large"))
+    own, kept = make_folder(folder / "own"), make_folder(folder / "pretrained" / "wav2vec2")
+    for path, weights in ((own, own), (kept, "published")):
+        message = rf"{path} cannot be read .header too large.*fetch it anew"
+        with pytest.raises(ValueError, match=message):
+            load_encoder("wav2vec2", weights=weights)
     assert asked == [(str(path), {"local_files_only": True}) for path in (own, kept)]
 
 
 def test_warnings_are_kept_off_while_loading_only(monkeypatch, caplog):
-    install(monkeypatch)
-    load_encoder("wav2vec2")
+    install(monkeypatch, error=OSError("no route"))
+    with pytest.raises(OSError, match="no route"):
+        load_encoder("wav2vec2")
     assert not caplog.records
     logging.getLogger("transformers").warning("later")
     assert len(caplog.records) == 1
-
-
-# What goes wrong
 
 
 def test_a_name_that_is_none():
@@ -364,29 +292,11 @@ def test_a_folder_that_holds_no_model(folder):
             load_encoder("wavlm", weights=path)
 
 
-def test_a_damaged_folder(folder, monkeypatch):
-    install(monkeypatch, error=RuntimeError("header too large"))
-    own = make_folder(folder / "own")
-    with pytest.raises(ValueError, match="own cannot be read .header too large.*fetch it anew"):
-        load_encoder("wavlm", weights=own)
-
-
-def make_narrow() -> dict[str, np.ndarray]:
-    return {name: array[..., :32] for name, array in make_arrays().items()}
-
-
-def make_shallow() -> dict[str, np.ndarray]:
-    return {name: array for name, array in make_arrays().items() if name < "layer_10"}
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"kind": "wavlm"}, r"own is a 'wavlm', not 'wav2vec2'"),
         ({"missing": ["layer_03"]}, r"own lacks weights such as layer_03"),
-        ({"arrays": make_narrow()}, r"states \(13, 49, 32\), expected \(13, 49, 768\)"),
-        ({"arrays": make_shallow()}, r"states \(10, 49, 768\), expected \(13, 49, 768\)"),
-        ({"arrays": {"first": np.ones(3)}}, r"gives no states \(13, 49, 768\)"),
     ],
 )
 def test_another_model_is_refused(settings, message, folder, monkeypatch):
@@ -396,17 +306,11 @@ def test_another_model_is_refused(settings, message, folder, monkeypatch):
     assert "give the folder of wav2vec 2.0" in str(caught.value)
 
 
-def test_weights_that_only_pretraining_used_may_be_missing(folder, monkeypatch):
-    install(monkeypatch, missing=["masked_spec_embed"])
-    load_encoder("wav2vec2", weights=make_folder(folder / "own"))
-
-
-def test_it_is_not_trained_further(folder, monkeypatch):
-    install(monkeypatch)
+def test_it_is_not_trained_further(folder):
     with pytest.raises(ValueError, match="wav2vec 2.0 cannot be trained further"):
         load_encoder("wav2vec2", trainable=True)
     with pytest.raises(ValueError, match="wav2vec 2.0 cannot be trained further"):
-        extract_inputs(make_table(folder)[:1], load_encoder("wav2vec2"))
+        extract_inputs(make_table(folder)[:1], make_encoder())
 
 
 # The libraries themselves, with small models that know nothing
@@ -476,6 +380,8 @@ def test_files_of_earlier_versions_are_read_in_full(folder, monkeypatch):
     names |= {"parametrizations.weight.original1": "weight_v"}
     old = {}
     for name, tensor in state.items():
+        if "masked_spec_embed" in name:  # what only pretraining used may be missing
+            continue
         for new, before in names.items():
             name = name.replace(new, before)
         old[f"wav2vec2.{name}"] = tensor
@@ -499,6 +405,16 @@ def test_a_folder_of_another_kind_or_cut_off_is_refused(folder, monkeypatch):
 
 
 @needs_transformers
+def test_a_model_of_another_size_is_refused(folder, monkeypatch):
+    record = ENCODERS["wav2vec2"]
+    path = save_small("wav2vec2", folder / "own", monkeypatch)
+    monkeypatch.setitem(ENCODERS, "wav2vec2", record)
+    with pytest.raises(ValueError, match=r"embeddings \(3, 49, 32\), expected \(13, 49, 768\)"):
+        load_encoder("wav2vec2", weights=path)
+
+
+@needs_transformers
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_head_on_a_random_model_is_trained_and_predicts(kind, folder, monkeypatch):
-    check_the_whole_path(folder, kind, "random", monkeypatch)
+    encoders = [load_encoder(kind, weights="random", duration_seconds=1) for _ in range(2)]
+    check_the_whole_path(folder, *encoders, monkeypatch)

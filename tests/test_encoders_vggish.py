@@ -1,7 +1,9 @@
 """VGGish and YAMNet: SavedModels of the same contract, the trainable network, what goes wrong."""
 
 import io
+import json
 import os
+import shutil
 import sys
 import tarfile
 import urllib.error
@@ -18,24 +20,16 @@ from hypothesis import strategies as st
 from keras import layers, ops
 
 from common import paths
-from common.audio import load_waveform
 from common.cross_validation import cross_validate
 from common.emotions import order_emotions
-from common.encoders import vggish
-from common.encoders.extraction import (
-    ENCODERS,
-    embed_recording,
-    extract_embeddings,
-    extract_inputs,
-    load_encoder,
-    pool_embeddings,
-)
+from common.encoders import ENCODERS, Encoder, load_encoder, vggish
+from common.encoders.extraction import extract_embeddings, extract_inputs
 from common.encoders.tfhub import find_saved_model
 from common.encoders.vggish import (
     PUBLISHED_WIDTHS,
     SCOPES,
     VggishFrontEnd,
-    apply_vggish_pca,
+    WhitenVggish,
     build_vggish,
     draw_vggish,
     fetch_vggish_pca,
@@ -43,10 +37,10 @@ from common.encoders.vggish import (
     read_vggish,
     shape_vggish,
 )
-from common.features import Features
+from common.files import hash_file
 from common.layers import AttentionPooling
-from common.results import read_predictions
-from tests.speech_tables import PLAIN_CONFIG, write_recordings
+from common.recipes import Recipe
+from tests.speech_tables import PLAIN_CONFIG, predict_again, write_recordings
 
 REAL_YAMNET = paths.ROOT / "data" / "pretrained" / "yamnet"
 RNG = np.random.default_rng(0)
@@ -92,9 +86,16 @@ def save_stand_in(folder: Path, kind: str, *, seed: int = 0, **changes) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def stand_ins(tmp_path_factory) -> dict[str, Path]:
+    """One SavedModel of each kind, not to be changed."""
+    folder = tmp_path_factory.mktemp("stand_ins")
+    return {name: save_stand_in(folder / name, name) for name in ("yamnet", "vggish")}
+
+
 @pytest.mark.parametrize(("name", "num_embeddings"), [("yamnet", 5), ("vggish", 3)])
-def test_embeddings_are_those_of_the_saved_model(name, num_embeddings, folder):
-    path = save_stand_in(folder / "own", name)
+def test_embeddings_are_those_of_the_saved_model(name, num_embeddings, stand_ins):
+    path = stand_ins[name]
     encoder = load_encoder(name, weights=path)
     assert encoder.num_samples == 46_320 and encoder.front_end is None
     embedded = encoder.embed(SOUND)
@@ -107,9 +108,8 @@ def test_embeddings_are_those_of_the_saved_model(name, num_embeddings, folder):
 @pytest.mark.parametrize("weights", ["own", "random"])
 @pytest.mark.parametrize("name", ["yamnet", "vggish"])
 @pytest.mark.parametrize("duration_seconds", [0.1, 0.975, 0.98, 2.5, 4.0])
-def test_every_waveform_gives_at_least_one_embedding(name, weights, duration_seconds, folder):
-    if weights == "own":
-        weights = save_stand_in(folder / "own", name)
+def test_every_waveform_gives_at_least_one_embedding(name, weights, duration_seconds, stand_ins):
+    weights = stand_ins[name] if weights == "own" else weights
     record = ENCODERS[name]
     encoder = load_encoder(name, weights=weights, duration_seconds=duration_seconds)
     assert encoder.num_samples >= duration_seconds * 16_000
@@ -162,9 +162,10 @@ HEAD_CONFIG = replace(PLAIN_CONFIG, epochs=12, learning_rate=0.02)
 
 
 @pytest.mark.parametrize("name", ["yamnet", "vggish"])
-def test_a_saved_head_predicts_a_recording_as_it_was_tested(name, folder, monkeypatch):
+def test_a_saved_head_predicts_a_recording_as_it_was_tested(name, folder, stand_ins, monkeypatch):
+    monkeypatch.setattr(paths, "RUNS_DIR", folder / "runs")
     table = make_table(folder)
-    encoder = load_encoder(name, weights=save_stand_in(folder / "own", name))
+    encoder = load_encoder(name, weights=stand_ins[name])
     features = extract_embeddings(table, encoder)
     assert features.values.shape[0] == 36
     run = cross_validate(
@@ -174,40 +175,25 @@ def test_a_saved_head_predicts_a_recording_as_it_was_tested(name, folder, monkey
         protocol="speaker_5fold",
         config=HEAD_CONFIG,
         only_folds=[1],
-        runs_folder=folder / "runs",
     )
     assert run.predictions["correct"].mean() > 0.8  # loudness tells the three apart
-    saved = read_predictions(next(folder.glob("runs/*/*/predictions.csv")))
-    again = load_encoder(name, weights=folder / "own")
-    model = keras.models.load_model(run.fold_folders[0, 1] / "model.keras", safe_mode=True)
-    for row in saved.itertuples():
-        path = table.loc[table["utterance"] == row.utterance, "path"].item()
-        embedded = embed_recording(load_waveform(path), again)
-        probabilities = model.predict(embedded[None], verbose=0)[0]
-        expected = [getattr(row, f"p_{emotion}") for emotion in order_emotions(table["emotion"])]
-        np.testing.assert_allclose(probabilities, expected, atol=1e-3)
-    monkeypatch.setattr("common.encoders.extraction.Encoder.embed", None)
+    again = load_encoder(name, weights=stand_ins[name])
+    recipe = Recipe.from_description(features.recipe.describe(), encoder=again)
+    said = predict_again(run, table, recipe)
+    stored = run.predictions[[f"p_{name}" for name in order_emotions(table["emotion"])]]
+    np.testing.assert_allclose(said, stored, atol=1e-3)
+    monkeypatch.setattr(Encoder, "embed", None)
     np.testing.assert_array_equal(extract_embeddings(table, again).values, features.values)
 
 
-def test_a_saved_model_gives_no_inputs_to_train_on(folder):
-    encoder = load_encoder("yamnet", weights=save_stand_in(folder / "own", "yamnet"))
-    with pytest.raises(ValueError, match=r"YAMNet is loaded as a SavedModel.*trainable=True"):
-        extract_inputs(make_table(folder)[:1], encoder)
-    with pytest.raises(ValueError, match=r"YAMNet cannot be trained further; choose vggish"):
+def test_a_saved_model_gives_no_inputs_to_train_on(folder, stand_ins):
+    encoders = {name: load_encoder(name, weights=path) for name, path in stand_ins.items()}
+    with pytest.raises(ValueError, match=r"VGGish is loaded as a SavedModel.*trainable=True"):
+        extract_inputs(make_table(folder)[:1], encoders["vggish"])
+    with pytest.raises(ValueError, match=r"YAMNet cannot be trained further; extract_embeddings"):
+        extract_inputs(make_table(folder)[:1], encoders["yamnet"])
+    with pytest.raises(ValueError, match=r"YAMNet cannot be .*; choose byol_s or vgg16 or vggish"):
         load_encoder("yamnet", weights="random", trainable=True)
-
-
-def test_poolings_of_time(folder):
-    values = RNG.random((4, 5, 3))
-    features = Features(values, values[:, None][:, :0], {"encoder": "YAMNet"})
-    side = pool_embeddings(features, "mean, maximum")
-    assert side.values.shape == (4, 1, 6) and side.copies.shape == (4, 0, 1, 6)
-    np.testing.assert_allclose(side.values[:, 0, :3], values.mean(axis=1))
-    np.testing.assert_allclose(side.values[:, 0, 3:], values.max(axis=1))
-    np.testing.assert_allclose(pool_embeddings(features, "mean").values[:, 0], values.mean(axis=1))
-    with pytest.raises(ValueError, match="how='median' is unknown; choose from"):
-        pool_embeddings(features, "median")
 
 
 # What goes wrong
@@ -238,8 +224,8 @@ def test_a_saved_model_that_is_no_function_is_refused(folder):
 
 
 @pytest.mark.parametrize("part", ["saved_model.pb", "variables/variables.index"])
-def test_a_damaged_saved_model_is_refused(part, folder):
-    path = save_stand_in(folder / "own", "vggish")
+def test_a_damaged_saved_model_is_refused(part, folder, stand_ins):
+    path = shutil.copytree(stand_ins["vggish"], folder / "own")
     (path / part).write_bytes(b"cut off")
     with pytest.raises(ValueError, match=r"own cannot be read as a SavedModel .*fetch it anew"):
         load_encoder("vggish", weights=path)
@@ -257,8 +243,8 @@ def publish(monkeypatch, resolve) -> None:
     monkeypatch.setitem(sys.modules, "tensorflow_hub", SimpleNamespace(resolve=resolve))
 
 
-def test_a_handle_is_fetched_where_nothing_is_at_hand(folder, monkeypatch):
-    path = save_stand_in(folder / "hub" / "a1b2", "vggish")
+def test_a_handle_is_fetched_where_nothing_is_at_hand(stand_ins, monkeypatch):
+    path = stand_ins["vggish"]
     handles = []
     publish(monkeypatch, lambda handle: handles.append(handle) or str(path))
     encoder = load_encoder("vggish")
@@ -303,9 +289,9 @@ def test_without_a_download_the_message_says_where_to_put_it(error, folder, monk
     assert not list(folder.rglob("saved_model.pb"))
 
 
-def test_the_real_tensorflow_hub_fetches_the_contract(folder, monkeypatch):
+def test_the_real_tensorflow_hub_fetches_the_contract(folder, stand_ins, monkeypatch):
     """Its resolver, its cache and its archive format, with a file in the place of the network."""
-    path = save_stand_in(folder / "own", "yamnet")
+    path = stand_ins["yamnet"]
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
         for member in sorted(path.rglob("*")):
@@ -496,8 +482,13 @@ def save_checkpoint(path: Path, arrays: dict[str, np.ndarray]) -> Path:
     return path
 
 
-def test_the_keras_network_gives_what_the_saved_model_gives(folder):
-    path = save_released(folder / "own", make_arrays())
+@pytest.fixture(scope="module")
+def released(tmp_path_factory) -> Path:
+    return save_released(tmp_path_factory.mktemp("released") / "own", make_arrays())
+
+
+def test_the_keras_network_gives_what_the_saved_model_gives(released):
+    path = released
     frozen = load_encoder("vggish", weights=path)
     encoder = load_encoder("vggish", weights=path, trainable=True)
     expected = frozen.embed(SOUND)
@@ -507,17 +498,17 @@ def test_the_keras_network_gives_what_the_saved_model_gives(folder):
     assert len(encoder.network.trainable_weights) == 2 * len(SCOPES)
 
 
-def test_a_checkpoint_and_a_saved_model_hold_the_same_weights(folder):
+def test_a_checkpoint_and_a_saved_model_hold_the_same_weights(released, folder):
     arrays = make_arrays()
-    first = read_vggish(save_released(folder / "own", arrays))
+    first = read_vggish(released)
     second = read_vggish(save_checkpoint(folder / "vggish_model.ckpt", arrays))
     assert first.keys() == second.keys() == arrays.keys()
     for name, array in arrays.items():
         np.testing.assert_array_equal(first[name], array)
         np.testing.assert_array_equal(second[name], array)
     encoders = [
-        load_encoder("vggish", weights=folder / name, trainable=True)
-        for name in ("own", "vggish_model.ckpt")
+        load_encoder("vggish", weights=path, trainable=True)
+        for path in (released, folder / "vggish_model.ckpt")
     ]
     assert encoders[0].digest == encoders[1].digest
 
@@ -541,7 +532,7 @@ def spoil(arrays: dict[str, np.ndarray], how: str) -> dict[str, np.ndarray]:
         ("shape", r"vggish/conv2/weights is \(2, 3, 2, 3\), expected \(3, 3, 2, 3\)"),
         ("dimensions", r"vggish/fc2/biases is \(64,\), expected \(128,\)"),
         ("not finite", r"vggish/fc1/fc1_1/biases holds values that are not finite"),
-        ("nothing", r"vggish/conv1/weights is missing \(there is vggish/fc2/biases/Adam\)"),
+        ("nothing", r"conv1/weights is missing \(there is vggish/fc2/biases/Adam\), expected"),
     ],
 )
 def test_a_checkpoint_of_something_else_is_refused(how, message, folder):
@@ -551,9 +542,9 @@ def test_a_checkpoint_of_something_else_is_refused(how, message, folder):
     assert str(path) in str(caught.value) and "SavedModel or checkpoint" in str(caught.value)
 
 
-def test_a_saved_model_without_the_variables_is_refused(folder):
-    path = save_stand_in(folder / "own", "vggish")
-    with pytest.raises(ValueError, match=r"own: vggish/conv1/weights is missing"):
+def test_a_saved_model_without_the_variables_is_refused(stand_ins):
+    path = stand_ins["vggish"]
+    with pytest.raises(ValueError, match=r"vggish: vggish/conv1/weights is missing"):
         load_encoder("vggish", weights=path, trainable=True)
 
 
@@ -561,7 +552,7 @@ def test_a_damaged_and_an_absent_checkpoint_are_refused(folder):
     (folder / "own.ckpt").write_bytes(b"not a checkpoint")
     with pytest.raises(ValueError, match=r"own\.ckpt cannot be read"):
         load_encoder("vggish", weights=folder / "own.ckpt", trainable=True)
-    with pytest.raises(FileNotFoundError, match=r"No weights at .*nowhere: give the folder"):
+    with pytest.raises(FileNotFoundError, match=r"No weights at .*nowhere: give another path"):
         load_encoder("vggish", weights=folder / "nowhere", trainable=True)
 
 
@@ -569,7 +560,7 @@ def test_frozen_layers_stay_as_they_were_and_the_model_saves(folder):
     encoder = load_encoder("vggish", weights="random", trainable=True, duration_seconds=1.5)
     table = make_table(folder)[:12]
     inputs = extract_inputs(table, encoder)
-    assert inputs.values.shape == (12, 192, 64) and not inputs.normalise
+    assert inputs.values.shape == (12, 192, 64) and not inputs.recipe.normalise
     network = encoder.network
     for layer in network.layers:
         layer.trainable = layer.name in ("vggish_fc1_2", "vggish_fc2")
@@ -611,36 +602,50 @@ def save_pca(path: Path, num_dimensions: int = 128) -> tuple[Path, np.ndarray, n
 def test_post_processing_is_the_published_formula(folder):
     path, vectors, means = save_pca(folder / "pca.npz")
     values = (2 * RNG.standard_normal((3, 2, 128))).astype(np.float32)
-    features = Features(values, values[:, None], {"encoder": "VGGish"})
-    processed = apply_vggish_pca(features, path)
-    for row in range(3):
-        applied = np.dot(vectors, values[row].T - means[:, None]).T
+    whiten = WhitenVggish(path)
+    for row in values:
+        applied = np.dot(vectors, row.T - means[:, None]).T
         expected = ((np.clip(applied, -2, 2) + 2) * 255 / 4).astype(np.uint8)
-        np.testing.assert_array_equal(processed.values[row], expected)
-    np.testing.assert_array_equal(processed.copies[:, 0], processed.values)
-    assert processed.values.dtype == np.float32 and "post_processing" in processed.description
+        np.testing.assert_array_equal(whiten(row), expected)
+    np.testing.assert_array_equal(whiten(values)[1], whiten(values[1]))
+    assert whiten(values).dtype == np.float32
     with pytest.raises(ValueError, match=r"pca\.npz is for .* 128 numbers, these have 5"):
-        apply_vggish_pca(Features(values[..., :5], values[:, None, :, :5], {}), path)
+        whiten(values[..., :5])
+
+
+def test_post_processing_is_repeated_with_the_parameters_that_it_names(folder):
+    published, *_ = save_pca(folder / "published.npz")
+    (folder / "pretrained").mkdir()
+    shutil.copy(published, folder / "pretrained" / "vggish_pca_params.npz")
+    facts = {"num_bytes": published.stat().st_size, "checksum": f"sha256:{hash_file(published)}"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vggish, "PCA_BYTES", facts["num_bytes"])
+        patch.setattr(vggish, "PCA_CHECKSUM", facts["checksum"])
+        recipe = Recipe((WhitenVggish(),))
+        again = Recipe.from_description(json.loads(json.dumps(recipe.describe())))
+        values = RNG.standard_normal((2, 128)).astype(np.float32)
+        np.testing.assert_array_equal(again(values), recipe(values))
+        other = Recipe((WhitenVggish(save_pca(folder / "other.npz")[0]),))
+        with pytest.raises(ValueError, match=r"were whitened with .* but those in .*_params\.npz"):
+            Recipe.from_description(other.describe())
 
 
 def test_a_file_with_other_parameters_is_refused(folder):
-    features = Features(np.zeros((1, 1, 128)), np.zeros((1, 0, 1, 128)), {})
     (folder / "pca.npz").write_bytes(b"PK\x03\x04 cut off")
     np.savez(folder / "other.npz", vectors=np.zeros(3))
     for name in ("pca.npz", "other.npz"):
         with pytest.raises(ValueError, match=rf"{name} does not hold pca_eigen_vectors .*anew"):
-            apply_vggish_pca(features, folder / name)
+            WhitenVggish(folder / name)
 
 
-def test_parameters_are_fetched_once_with_their_checksum(folder, monkeypatch):
+def test_parameters_are_fetched_with_their_checksum(monkeypatch):
     fetched = []
 
     def download(url, path, *, num_bytes, checksum):
         fetched.append((url, num_bytes, checksum))
-        path.parent.mkdir(parents=True)
-        path.write_bytes(b"parameters")
+        return path
 
     monkeypatch.setattr(vggish, "download_archive", download)
-    assert fetch_vggish_pca() == fetch_vggish_pca()
+    assert fetch_vggish_pca() == paths.PRETRAINED_DIR / "vggish_pca_params.npz"
     assert fetched == [(vggish.PCA_URL, vggish.PCA_BYTES, vggish.PCA_CHECKSUM)]
     assert vggish.PCA_CHECKSUM.startswith("sha256:") and len(vggish.PCA_CHECKSUM) == 7 + 64

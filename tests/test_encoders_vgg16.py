@@ -13,18 +13,11 @@ import requests
 from keras import layers, ops
 
 from common import paths
-from common.audio import load_waveform
 from common.cross_validation import cross_validate
 from common.emotions import order_emotions
-from common.encoders.extraction import (
-    ENCODERS,
-    embed_recording,
-    extract_embeddings,
-    extract_inputs,
-    load_encoder,
-    prepare_recording,
-)
-from common.encoders.stages import make_stage, train_stage
+from common.encoders import ENCODERS, Encoder, load_encoder
+from common.encoders.extraction import extract_embeddings, extract_inputs
+from common.encoders.stages import copy_weights, make_stage, train_stage
 from common.encoders.vgg16 import (
     CONVOLUTIONS,
     PICTURE,
@@ -34,8 +27,7 @@ from common.encoders.vgg16 import (
     make_pictures,
     read_vgg16,
 )
-from common.features import compute_features
-from tests.speech_tables import PLAIN_CONFIG, write_recordings
+from tests.speech_tables import PLAIN_CONFIG, predict_again, write_recordings
 
 RECORD = ENCODERS["vgg16"]
 RNG = np.random.default_rng(0)
@@ -60,8 +52,7 @@ def encoder():
 def test_a_picture_is_log_mel_from_black_to_white():
     picture = make_pictures(SOUND[None])[0]
     assert picture.shape == (256, 128) and picture.dtype == np.float32
-    config = replace(PICTURE, duration_seconds=2.56)
-    decibels = compute_features(SOUND, config)[:256]
+    decibels = PICTURE(SOUND)[:256]
     expected = 255 * (decibels - decibels.max() + 80) / 80
     np.testing.assert_allclose(picture, expected, atol=1e-3)
     assert picture.max() == 255 and picture.min() >= 0
@@ -277,9 +268,9 @@ def test_published_weights_are_fetched_once(published, folder, monkeypatch):
 )
 def test_without_a_download_the_message_says_where_to_put_the_file(error, folder, monkeypatch):
     answer(monkeypatch, error=error)
-    with pytest.raises(OSError, match="VGG16 are not here yet") as caught:
+    with pytest.raises(OSError, match="weights of VGG16 could not be fetched") as caught:
         load_encoder("vgg16")
-    parts = (str(error), RECORD.url, RECORD.homepage, "load_encoder", "_notop.h5 there under")
+    parts = (str(error), RECORD.url, RECORD.homepage, "load_encoder", "_notop.h5 there as vgg16")
     for part in (*parts, str(folder / "pretrained" / RECORD.file_name)):
         assert part in str(caught.value)
     assert not list((folder / "pretrained").glob("*"))
@@ -339,34 +330,20 @@ def add_head(embeddings, num_classes):
 CONFIG = replace(PLAIN_CONFIG, epochs=25, learning_rate=0.01)
 
 
-def predict_again(run, table, encoder, prepare) -> tuple[np.ndarray, np.ndarray]:
-    """What a run stored of its test recordings, and what its saved models say of them."""
-    stored = run.predictions[[f"p_{name}" for name in order_emotions(table["emotion"])]]
-    models = {
-        key: keras.models.load_model(folder / "model.keras", safe_mode=True)
-        for key, folder in run.fold_folders.items()
-    }
-    said = []
-    for row in run.predictions.itertuples():
-        waveform = load_waveform(table.loc[table["utterance"] == row.utterance, "path"].item())
-        values = prepare(waveform, encoder)[None]
-        said.append(models[row.seed, row.fold].predict(values, verbose=0)[0])
-    return stored.to_numpy(), np.array(said)
-
-
 def test_the_whole_path(encoder, folder, monkeypatch):
     monkeypatch.setattr(paths, "RUNS_DIR", folder / "runs")
     table = make_table(folder)
-    embeddings = replace(extract_embeddings(table, encoder), normalise=False)
+    embeddings = extract_embeddings(table, encoder, normalise=False)
     assert embeddings.values.shape == (63, 1, 512)
+    probabilities = [f"p_{name}" for name in order_emotions(table["emotion"])]
     settings = {"protocol": "random_80_10_10"}
     frozen = cross_validate(build_head, table, embeddings, config=CONFIG, **settings)
     assert frozen.predictions["correct"].mean() > 0.8
-    stored, said = predict_again(frozen, table, encoder, embed_recording)
-    np.testing.assert_allclose(said, stored, atol=1e-3)
+    said = predict_again(frozen, table, embeddings.recipe)
+    np.testing.assert_allclose(said, frozen.predictions[probabilities], atol=1e-3)
 
     inputs = extract_inputs(table, encoder)
-    assert inputs.values.shape == (63, 128, 128) and not inputs.normalise
+    assert inputs.values.shape == (63, 128, 128) and not inputs.recipe.normalise
     settings |= {"config": replace(CONFIG, epochs=1, learning_rate=1e-4)}
     first = train_stage(
         add_head, table, inputs, encoder, unfrozen=["block5"], before=frozen, **settings
@@ -374,10 +351,16 @@ def test_the_whole_path(encoder, folder, monkeypatch):
     second = train_stage(
         add_head, table, inputs, encoder, unfrozen=("block4", "block5"), before=first, **settings
     )
-    assert first.folder != second.folder and first.complete
+    keys = {run.description["key"] for run in (frozen, first, second)}
+    assert len(keys) == 3 and first.complete
+    assert second.description["start"] == {
+        "weights": encoder.digest,
+        "run": first.description["key"],
+        "unfrozen": ["block4", "block5"],
+    }
     assert second.predictions["correct"].mean() > 0.8  # the head knew it, and little changed
-    stored, said = predict_again(second, table, encoder, prepare_recording)
-    np.testing.assert_allclose(said, stored, atol=1e-3)
+    said = predict_again(second, table, inputs.recipe)
+    np.testing.assert_allclose(said, second.predictions[probabilities], atol=1e-3)
 
     networks = [encoder.network]
     for run in (first, second):
@@ -388,12 +371,13 @@ def test_the_whole_path(encoder, folder, monkeypatch):
         assert np.array_equal(weights[0], weights[1]) == (not name.startswith("block5"))
         assert np.array_equal(weights[1], weights[2]) == (name < "block4")
 
-    monkeypatch.setattr("common.encoders.extraction.Encoder.prepare", None)
+    monkeypatch.setattr(Encoder, "prepare", None)
     np.testing.assert_array_equal(extract_inputs(table, encoder).values, inputs.values)
     again = train_stage(
-        add_head, table, inputs, encoder, unfrozen=["block5"], before=frozen, **settings
+        add_head, table, inputs, encoder, unfrozen="block5", before=frozen, **settings
     )
-    assert again.folder == first.folder and again.num_loaded == again.num_folds
+    assert again.description["key"] == first.description["key"]
+    assert set(again.sources.values()) == {"stored"}
 
 
 def test_a_stage_takes_a_head_on_plain_embeddings_alone(encoder):
@@ -406,15 +390,16 @@ def test_a_stage_takes_a_head_on_plain_embeddings_alone(encoder):
         )
         return keras.Model(inputs, inner(normalise(inputs)))
 
-    stage = make_stage(add_head, encoder, "block5", save(0, model))((128, 128), 3)
+    stage = make_stage(add_head, encoder, "block5")((128, 128), 3)
     assert stage.output_shape == (None, 3) and stage.name == "vgg16_transfer"
+    copy_weights(save(0, model), stage)
     for one, other in zip(model.weights, stage.get_layer("judge").weights, strict=True):
         np.testing.assert_array_equal(one, other)
-    with pytest.raises(ValueError, match=r"the run before normalised the embeddings of judge"):
-        make_stage(add_head, encoder, "block5", save(0.5, model))((128, 128), 3)
+    with pytest.raises(ValueError, match=r"normalised the embeddings of judge.*normalise=False"):
+        copy_weights(save(0.5, model), stage)
     model = keras.Model(model.input, model.output, name="other")
     with pytest.raises(ValueError, match=r"the run before is of other, which is not among"):
-        make_stage(add_head, encoder, "block5", save(0, model))((128, 128), 3)
+        copy_weights(save(0, model), stage)
 
 
 def test_a_model_from_the_picture_on_saves_and_loads_in_safe_mode(encoder, folder):

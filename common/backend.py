@@ -1,0 +1,62 @@
+"""What Keras computes with: memory, seeds, and the names of device and versions."""
+
+import logging
+import platform
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+
+import keras
+from joblib import cpu_count
+
+
+def prepare_backend() -> None:
+    """Let TensorFlow take GPU memory as it needs it, and trace one model after another quietly.
+
+    Once TensorFlow has started a GPU its memory is as it is, which costs nothing but memory.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return
+    import tensorflow
+
+    for device in tensorflow.config.list_physical_devices("GPU"):
+        with suppress(RuntimeError):
+            tensorflow.config.experimental.set_memory_growth(device, True)
+    tensorflow.get_logger().addFilter(_is_not_about_tracing)
+
+
+def _is_not_about_tracing(record: logging.LogRecord) -> bool:
+    """Each fold has a model of its own, which TensorFlow takes for one that is traced too often."""
+    return "triggered tf.function retracing" not in record.getMessage()
+
+
+def describe_device() -> str:
+    """Name what the backend computes on: the GPU, or the processor and its cores."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        kinds = [device.device_kind for device in jax.devices() if device.platform != "cpu"]
+    else:
+        import tensorflow
+
+        gpus = tensorflow.config.list_physical_devices("GPU")
+        details = [tensorflow.config.experimental.get_device_details(gpu) for gpu in gpus]
+        kinds = [detail.get("device_name", "GPU") for detail in details]
+    num_cores = cpu_count()
+    return kinds[0] if kinds else f"CPU, {num_cores} core{'s' * (num_cores > 1)}"
+
+
+def describe_backend() -> dict:
+    """Name backend, device and the versions of what decides a number."""
+    names = ("keras", "tensorflow", "jax", "librosa", "numpy")
+    versions = {"python": platform.python_version()}
+    versions |= {name: found for name in names if (found := read_version(name))}
+    backend = keras.backend.backend()
+    return {"backend": backend, "device": describe_device(), "versions": versions}
+
+
+def read_version(package: str) -> str | None:
+    """The version of a package, None where it is not installed by that name."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

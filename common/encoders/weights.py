@@ -1,0 +1,94 @@
+"""What several encoders share: finding, fetching, checking, drawing and naming their weights."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from common.downloads import download_archive
+from common.encoders.contract import EncoderRecord, Weights
+
+Arrays = dict[str, np.ndarray]
+
+
+def get_arrays(
+    record: EncoderRecord, weights: Weights, *, draw: Callable, fetch: Callable, read: Callable
+) -> Arrays:
+    """Draw the weights, or read the published ones or one's own."""
+    if weights == "random":
+        return draw()
+    file = fetch(record) if weights == "published" else Path(weights)
+    if not (file.exists() or file.with_name(f"{file.name}.index").exists()):  # of a checkpoint
+        raise FileNotFoundError(f"No weights at {file}: give another path, or 'published'")
+    return read(file)
+
+
+def fetch_file(record: EncoderRecord, file: Path | None = None) -> Path:
+    """Download the published file to `record.path`, or to `file`; check it either way."""
+    file = file or record.path
+    facts = {"num_bytes": record.num_bytes, "checksum": record.checksum}
+    try:
+        return download_archive(record.url, file, **facts)
+    except OSError as error:
+        by_hand = f"{Path(record.url).name} there as {file.name}"
+        raise OSError(explain_absence(record, error, by_hand)) from error
+
+
+def explain_absence(record: EncoderRecord, error: object, what: str) -> str:
+    """Say why the published weights could not be fetched, and how to have them otherwise."""
+    return (
+        f"{record.path}: the published weights of {record.title} could not be fetched from "
+        f"{record.url} ({error}). Check the network and call again. Otherwise put {what} (see "
+        f"{record.homepage}), or give the path of the weights to load_encoder."
+    )
+
+
+def check_arrays(
+    file: Path, arrays: Arrays, shapes: Mapping[str, tuple[int, ...]], *, remedy: str
+) -> None:
+    """Raise ValueError unless the arrays have these names and shapes and are finite."""
+    held = ", ".join(sorted(arrays)[:3]) or "nothing"
+    for name in dict.fromkeys([*shapes, *arrays]):
+        found = arrays[name].shape if name in arrays else f"missing (there is {held})"
+        expected = shapes.get(name, "no such array")
+        if found != expected:
+            raise ValueError(f"{file}: {name} is {found}, expected {expected}; {remedy}")
+        if not np.isfinite(arrays[name]).all():
+            raise ValueError(f"{file}: {name} holds values that are not finite; {remedy}")
+
+
+def check_outputs(
+    compute: Callable, num_samples: int, expected: tuple[int, ...], *, source: object, remedy: str
+) -> None:
+    """Raise ValueError unless a tone gives numbers of the shape expected."""
+    sound = (0.1 * np.sin(2 * np.pi * 440 * np.arange(num_samples) / 16_000)).astype(np.float32)
+    try:
+        found = compute(sound).shape
+    except Exception as error:  # whatever a model of another make raises
+        raise ValueError(
+            f"{source}: a waveform (samples,) gives no embeddings {expected} ({error}): {remedy}"
+        ) from error
+    if found != expected:
+        raise ValueError(f"{source}: embeddings {found}, expected {expected}: {remedy}")
+
+
+def draw_arrays(shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> Arrays:
+    """Draw weights that know nothing: kernels that keep the signal's level, the rest neutral."""
+    rng = np.random.default_rng(seed)
+    arrays = {}
+    for name, shape in shapes.items():
+        if len(shape) > 1:
+            scale = np.sqrt(2 / np.prod(shape[:-1]))
+            arrays[name] = (scale * rng.standard_normal(shape)).astype(np.float32)
+        else:
+            arrays[name] = np.full(shape, name.endswith(("gamma", "var")), dtype=np.float32)
+    return arrays
+
+
+def digest_arrays(arrays: Mapping[str, np.ndarray]) -> str:
+    """Name weights by what they are."""
+    digest = hashlib.sha256()
+    for key in sorted(arrays):
+        digest.update(key.encode() + arrays[key].tobytes())
+    return digest.hexdigest()[:16]

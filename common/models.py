@@ -1,0 +1,169 @@
+"""What is asked of a model: its contract, its name, how it is saved and opened again."""
+
+import ast
+import inspect
+import json
+import random
+import tempfile
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import keras
+import numpy as np
+
+import common.layers  # noqa: F401 - saved models may hold any of them
+from common.files import digest, write_atomically
+
+BuildModel = Callable[[tuple[int, ...], int], keras.Model]
+NAME_KEYS = ("name", "keras_history", "input_layers", "output_layers")
+
+
+def build_seeded(
+    build_model: BuildModel, input_shape: Sequence[int], num_classes: int, *, seed: int
+) -> keras.Model:
+    """Build a model whose initial weights and dropout follow `seed`, and nothing else does."""
+    with _python_seed(seed):
+        return build_model(tuple(input_shape), num_classes)
+
+
+@contextmanager
+def _python_seed(seed: int) -> Iterator[None]:
+    """Keras draws the seeds of initialisers and dropout from Python's generator."""
+    state = random.getstate()
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(state)
+
+
+def check_model(model: keras.Model, input_shape: Sequence[int], num_classes: int) -> None:
+    """Raise ValueError, before anything is trained, for what would fail after it.
+
+    A model must give one probability per class, which sum to 1, and be the same after it was
+    saved and loaded in safe mode.
+    """
+    rows = np.random.default_rng(0).normal(size=(2, *input_shape)).astype(np.float32)
+    probabilities = model.predict(rows, verbose=0)
+    if probabilities.shape != (2, num_classes):
+        raise ValueError(
+            f"{model.name} gives {probabilities.shape[1:]} for an utterance, and ({num_classes},) "
+            "is needed: end it in Dense(num_classes, activation='softmax')"
+        )
+    if probabilities.min() < 0 or not np.allclose(probabilities.sum(axis=1), 1, atol=1e-3):
+        raise ValueError(
+            f"{model.name} ends in numbers that are no probabilities (they sum to "
+            f"{probabilities.sum(axis=1)[0]:.3g}): end it in a softmax"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            model.save(Path(folder, "model.keras"))
+            again = keras.models.load_model(Path(folder, "model.keras")).predict(rows, verbose=0)
+        except Exception as error:  # whatever a layer that cannot be saved raises
+            raise ValueError(
+                f"{model.name} cannot be saved and loaded ({error}): give a layer of your own a "
+                "get_config and @keras.saving.register_keras_serializable(), and use keras "
+                "layers and ops in the place of Lambda"
+            ) from error
+    if not np.allclose(probabilities, again, atol=1e-4):
+        raise ValueError(
+            f"{model.name} answers otherwise once it was saved and loaded: build all weights of a "
+            "layer of your own in its build method"
+        )
+
+
+def save_model(model: keras.Model, mean: np.ndarray, std: np.ndarray, path: Path) -> None:
+    """Save a model that takes features as extracted: normalisation is its first layer.
+
+    `mean` and `std` have shape (bands,). The optimiser is not saved, if the model was not compiled.
+    """
+    inputs = keras.Input(model.input_shape[1:], name="features")
+    normalise = keras.layers.Normalization(axis=-1, mean=mean, variance=std**2, name="normalise")
+    with write_atomically(path) as temporary:
+        keras.Model(inputs, model(normalise(inputs)), name=model.name).save(temporary)
+
+
+def look_inside(model: keras.Model, *names: str) -> keras.Model:
+    """Open a saved model: features as extracted -> the outputs of some layers of its network.
+
+    Raises
+    ------
+    ValueError
+        If the network has no layer of such a name; the message lists those that it has.
+    """
+    normalise, network = model.get_layer("normalise"), model.layers[-1]
+    known = [layer.name for layer in network.layers]
+    if unknown := set(names) - set(known):
+        raise ValueError(f"no layer {sorted(unknown)} in {network.name}; it has {known}")
+    inside = keras.Model(network.inputs, [network.get_layer(name).output for name in names])
+    inputs = keras.Input(model.input_shape[1:])
+    return keras.Model(inputs, inside(normalise(inputs)))
+
+
+def compute_attention(model: keras.Model, values: np.ndarray, *, layer: str) -> np.ndarray:
+    """Weights that an `AttentionPooling` gives the steps of some utterances, (rows, steps).
+
+    Parameters
+    ----------
+    model
+        As `Run.find_model` gives it.
+    values
+        Features as extracted, shape (rows, frames, bands).
+    layer
+        Its name in the network.
+    """
+    pooling = model.layers[-1].get_layer(layer)
+    steps = keras.Model(model.layers[-1].inputs, pooling.input)
+    weights = pooling.compute_weights(steps(model.get_layer("normalise")(values)))
+    return keras.ops.convert_to_numpy(weights)[..., 0]
+
+
+def describe_model(model: keras.Model) -> str:
+    """Digest of an architecture: its layers and settings, and the code of custom layers.
+
+    Names that Keras numbers through a session do not count, nor do module paths, comments and
+    docstrings.
+    """
+    parts = list(model._flatten_layers())
+    operations = [step for part in parts for step in getattr(part, "operations", ())]
+    steps = {id(step) for step in operations}
+    numbers: dict[tuple[bool, str], str] = {}  # a layer inside another may share a step's name
+    for part in [*parts, *operations]:
+        numbers.setdefault((id(part) in steps, part.name), f"part_{len(numbers)}")
+    names = {name: number for (_, name), number in sorted(numbers.items())}  # steps prevail
+
+    def rename(value, *, is_name: bool = False):
+        if isinstance(value, dict):
+            return {
+                key: rename(item, is_name=key in NAME_KEYS)
+                for key, item in value.items()
+                if key not in ("module", "registered_name")
+            }
+        if isinstance(value, (list, tuple)):
+            return [rename(item, is_name=is_name) for item in value]
+        return names.get(value, value) if is_name and isinstance(value, str) else value
+
+    classes = {kind for part in parts for kind in type(part).__mro__}
+    custom = sorted(
+        _strip_source(kind)
+        for kind in classes
+        if issubclass(kind, keras.layers.Layer) and not kind.__module__.startswith("keras")
+    )
+    config = json.loads(json.dumps(model.get_config(), default=str))
+    return digest([rename(config), custom])
+
+
+def _strip_source(kind: type) -> str:
+    """Code of a class's methods, which Python also finds for a class defined in a notebook."""
+    members = (
+        getattr(item, "fget", getattr(item, "__func__", item)) for item in vars(kind).values()
+    )
+    methods = [inspect.unwrap(member) for member in members if inspect.isfunction(member)]
+    sources = "\n".join(textwrap.dedent(inspect.getsource(method)) for method in methods)
+    tree = ast.parse(sources)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node):
+            node.body = node.body[1:] or [ast.Pass()]
+    return f"{kind.__name__}\n{ast.unparse(tree)}"

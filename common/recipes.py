@@ -1,0 +1,252 @@
+"""What turns a waveform into what a model reads, as frozen steps; features of whole tables."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
+from threadpoolctl import threadpool_limits
+from tqdm.auto import tqdm
+
+from common import paths
+from common.audio import load_waveform
+from common.augmentation import Augmentation
+from common.files import describe_settings, digest, write_atomically
+
+
+class Step:
+    """One step of a recipe: a frozen dataclass that turns one array into another.
+
+    A class of one's own is a step as soon as it is defined; give it a `__call__`.
+    """
+
+    KINDS: ClassVar[dict[str, type["Step"]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        Step.KINDS[cls.__name__] = cls
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        raise NotImplementedError(f"{type(self).__name__} has no __call__")
+
+    def describe(self, *, changed: bool = False) -> dict:
+        """Name the step and all its settings, or those that differ from their defaults."""
+        return {"step": type(self).__name__, **describe_settings(self, changed=changed)}
+
+    @classmethod
+    def from_settings(cls, settings: dict, encoder) -> "Step":
+        """Make the step of its settings; `encoder` is for those that hold one."""
+        return cls(**settings)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The steps from a waveform at 16 kHz to what a model reads.
+
+    Parameters
+    ----------
+    steps
+        Applied one after the other.
+    normalise
+        Whether training brings each band to mean 0 and deviation 1, as measured on its own
+        rows; the trained model holds these numbers.
+    """
+
+    steps: tuple[Step, ...]
+    normalise: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "steps", tuple(self.steps))
+
+    def __call__(self, waveform: np.ndarray) -> np.ndarray:
+        """Give what a model reads, shape (frames, bands), of a waveform (samples,)."""
+        for step in self.steps:
+            waveform = step(waveform)
+        return waveform
+
+    def find(self, kind: type[Step]) -> Step:
+        """Give the first step of a kind; raises ValueError if there is none."""
+        found = next((step for step in self.steps if isinstance(step, kind)), None)
+        if found is None:
+            names = [type(step).__name__ for step in self.steps]
+            raise ValueError(f"the recipe has no {kind.__name__} among its steps {names}")
+        return found
+
+    def describe(self, *, changed: bool = False) -> dict:
+        """Write the recipe as JSON can hold it; `changed` leaves out settings at their defaults."""
+        steps = [step.describe(changed=changed) for step in self.steps]
+        return {"steps": steps, "normalise": self.normalise}
+
+    @classmethod
+    def from_description(cls, description: dict, *, encoder=None) -> "Recipe":
+        """Make the recipe that `describe` wrote.
+
+        Parameters
+        ----------
+        encoder
+            For a recipe with an encoder whose weights are not the published ones.
+
+        Raises
+        ------
+        ValueError
+            If a step is unknown, or its settings are not; if the encoder is not the one that
+            the recipe names.
+        """
+        steps = []
+        try:
+            for settings in description["steps"]:
+                settings = dict(settings)
+                kind = settings.pop("step")
+                if kind not in Step.KINDS:
+                    raise ValueError(f"no step {kind!r} among {sorted(Step.KINDS)}")
+                steps.append(Step.KINDS[kind].from_settings(settings, encoder))
+            return cls(tuple(steps), normalise=bool(description["normalise"]))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"not a recipe as Recipe.describe writes it ({error}); import the module that "
+                "defines its steps, or train the model anew"
+            ) from error
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a model reads of each utterance of a table, row for row, and the recipe behind it.
+
+    `values` has shape (utterances, frames, bands); `copies` has shape (utterances, copies,
+    frames, bands) and holds the augmented versions, which only training may see.
+    """
+
+    values: np.ndarray
+    copies: np.ndarray
+    recipe: Recipe
+    augmentations: tuple[Augmentation, ...] = ()
+
+    def then(self, *steps: Step) -> "Features":
+        """Apply further steps to every utterance and copy."""
+        given = self
+        for step in steps:
+            copies = [[step(copy) for copy in row] for row in given.copies]
+            values = np.stack([step(row) for row in given.values])
+            shape = (len(values), given.copies.shape[1], *values.shape[1:])
+            given = given.replaced(values, np.reshape(copies, shape).astype(values.dtype), step)
+        return given
+
+    def replaced(self, values: np.ndarray, copies: np.ndarray, step: Step) -> "Features":
+        """Put other values in the place of these, which `step` names for the record."""
+        recipe = replace(self.recipe, steps=(*self.recipe.steps, step))
+        return replace(self, values=values, copies=copies, recipe=recipe)
+
+    def describe(self, *, changed: bool = False) -> dict:
+        """Name the recipe and what made the copies."""
+        copies = [augmentation.describe() for augmentation in self.augmentations]
+        return {"recipe": self.recipe.describe(changed=changed), "augmentations": copies}
+
+
+def extract_features(
+    table: pd.DataFrame,
+    recipe: Recipe,
+    *,
+    augmentations: Sequence[Augmentation] = (),
+    jobs: int = -1,
+) -> Features:
+    """Follow a recipe for every recording of a table, or read the result from the cache.
+
+    Parameters
+    ----------
+    table
+        An utterance table.
+    augmentations
+        Each one gives every utterance one augmented copy. A copy depends on its own
+        recording alone, so making it before the split lets nothing through; training
+        takes the copies of its own rows and leaves the others.
+    jobs
+        joblib workers; -1 for one per core.
+
+    Returns
+    -------
+    Features
+
+    Notes
+    -----
+    The cache lies in `data/cache`, one file per table and recipe. Where it cannot be
+    written (read-only, full disk) a warning says so and the result is returned all the same.
+    """
+    copies = tuple(augmentations)
+    made_by = [recipe.describe(), [copy.describe() for copy in copies], list(table["audio_hash"])]
+    cached = paths.CACHE_DIR / f"features-{digest(made_by)}.npy"
+    stacked = _load_cache(cached, (len(table), 1 + len(copies)))
+    if stacked is None:
+        rows = zip(table["path"], table["audio_hash"], strict=True)
+        work = (delayed(_extract_row)(*row, recipe, copies) for row in rows)
+        results = Parallel(n_jobs=jobs, prefer="threads", return_as="generator")(work)
+        bar = tqdm(results, total=len(table), desc="features", unit="utterance", leave=False)
+        with threadpool_limits(1, user_api="blas"):  # small products: its threads only wait
+            stacked = np.stack(list(bar))
+        _save_cache(cached, stacked)
+    return Features(stacked[:, 0], stacked[:, 1:], recipe, copies)
+
+
+def _extract_row(
+    path: str, audio_hash: str, recipe: Recipe, augmentations: tuple[Augmentation, ...]
+) -> np.ndarray:
+    waveform = load_waveform(path)
+    versions = [recipe(waveform)]
+    for number, augmentation in enumerate(augmentations):
+        rng = np.random.default_rng([number, int(audio_hash[:16], 16)])
+        versions.append(recipe(augmentation(waveform, rng)))
+    return np.stack(versions)
+
+
+def _load_cache(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
+    """Read a cached array; None if there is none, or what is there is damaged."""
+    try:
+        stacked = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return stacked if stacked.shape[:2] == shape and np.isfinite(stacked).all() else None
+
+
+def _save_cache(path: Path, array: np.ndarray) -> None:
+    try:
+        with write_atomically(path) as temporary:
+            np.save(temporary, array)
+    except OSError as error:
+        warnings.warn(
+            f"{path}: the features could not be cached ({error.strerror}); they are computed "
+            "again next time. Free space, or point SER_DATA_DIR to a folder you can write to.",
+            stacklevel=3,
+        )
+
+
+@dataclass(frozen=True)
+class Normaliser:
+    """Mean and standard deviation per band, of training rows alone; both of shape (bands,)."""
+
+    mean: np.ndarray
+    std: np.ndarray
+
+    @classmethod
+    def identity(cls, num_bands: int) -> "Normaliser":
+        """Give the one that changes nothing."""
+        return cls(np.zeros(num_bands, np.float32), np.ones(num_bands, np.float32))
+
+    def apply(self, values: np.ndarray) -> np.ndarray:
+        """Give (values - mean) / std for an array of shape (…, bands), float32."""
+        return ((values - self.mean) / self.std).astype(np.float32)
+
+
+def fit_normaliser(values: np.ndarray) -> Normaliser:
+    """Measure each band of the training rows.
+
+    Parameters
+    ----------
+    values
+        Shape (training utterances, frames, bands).
+    """
+    axes = tuple(range(values.ndim - 1))
+    mean = values.mean(axis=axes, dtype=np.float64)
+    std = values.std(axis=axes, dtype=np.float64)
+    return Normaliser(mean.astype(np.float32), np.maximum(std, 1e-6).astype(np.float32))

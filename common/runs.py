@@ -1,0 +1,253 @@
+"""Runs of cross-validation: what names them, where they are kept, and reading them back."""
+
+import json
+import shutil
+import warnings
+import zipfile
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+import pandas as pd
+
+from common.files import digest, hash_file, write_atomically, write_json
+from common.predictions import read_predictions
+from common.results import find_published
+from common.splits import Fold, check_folds, make_folds
+
+RUN_FORMAT = 2  # raised when a default setting or the code behind a number changes
+FACTS = "facts.json"
+Task = tuple[int, int]  # seed and number of a fold
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """What one fold gave: predictions of its test and validation rows, curves, and facts.
+
+    `facts` has seconds, backend, device and versions. `source` is "trained" (now), "stored"
+    (in `data/runs`) or "published" (in `results/`).
+    """
+
+    predictions: pd.DataFrame
+    validation: pd.DataFrame
+    history: pd.DataFrame
+    facts: dict
+    source: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """What `cross_validate` gives: one row per test prediction, curves, and what decided them.
+
+    `predictions` and `validation` are predictions tables of the test and of the validation rows
+    (empty where nothing was chosen on them), `history` holds one row per epoch (empty where no
+    curves are kept), `folder` has the folds that were trained here. `sources` says of each
+    (seed, fold) whether it was trained now, stored
+    before or published. `published` has the published predictions of the same run where this
+    one was made here, else None. `complete` tells that no fold of the protocol was left out.
+    """
+
+    predictions: pd.DataFrame
+    validation: pd.DataFrame
+    history: pd.DataFrame
+    description: dict
+    folder: Path
+    models: Mapping[Task, Path]
+    sources: Mapping[Task, str]
+    published: pd.DataFrame | None
+    complete: bool
+
+    @property
+    def first_model(self) -> Task | None:
+        """Seed and fold of the first model that is at hand."""
+        return next((task for task, path in self.models.items() if path.is_file()), None)
+
+    def find_model(self, *, seed: int, fold: int) -> keras.Model | None:
+        """Load the model of one fold in safe mode, None where it is not at hand.
+
+        It takes features as extracted; `layers.look_inside` opens it.
+        """
+        path = self.models.get((seed, fold))
+        return keras.models.load_model(path) if path is not None and path.is_file() else None
+
+    def load_model(self, *, seed: int, fold: int) -> keras.Model:
+        """As `find_model`; raises FileNotFoundError where the model is not at hand."""
+        model = self.find_model(seed=seed, fold=fold)
+        if model is None:
+            raise FileNotFoundError(f"seed {seed}, fold {fold}: {self.explain_missing_model}")
+        return model
+
+    def export_model(self, path: Path) -> None:
+        """Copy the first model at hand, its weights in half precision, as a `.keras` file."""
+        kept = self.models[self.first_model]
+        with zipfile.ZipFile(kept) as source, write_atomically(path) as temporary:
+            weights = temporary.with_suffix(".h5")
+            with source.open("model.weights.h5") as packed, weights.open("wb") as file:
+                shutil.copyfileobj(packed, file)
+            try:
+                with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as target:
+                    for name in ("metadata.json", "config.json"):
+                        target.writestr(name, source.read(name))
+                    target.write(_halve_precision(weights), "model.weights.h5")
+            finally:
+                weights.unlink()
+
+    @property
+    def explain_missing_model(self) -> str:
+        """What to run to have the models of this run."""
+        minutes = self.description["seconds"] / 60
+        return (
+            "the trained model is not at hand, since the published predictions were read; "
+            f"cross_validate(…, retrain=True) trains it (some {max(1, round(minutes))} minutes "
+            "for all folds)"
+        )
+
+    @property
+    def summary(self) -> str:
+        """One sentence: what was run, what was read back, how long the training took."""
+        facts, sources = self.description, [*self.sources.values()]
+        words = {
+            "trained": "trained now",
+            "stored": "trained before and kept",
+            "published": "read from the published results",
+        }
+        counts = {words[kind]: sources.count(kind) for kind in words if kind in sources}
+        how = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+        seeds = ", ".join(map(str, facts["seeds"]))
+        return (
+            f"{facts['protocol']} on {facts['corpus']}, seed{'s' * (len(facts['seeds']) > 1)} "
+            f"{seeds}: of {len(sources)} fold{'s' * (len(sources) > 1)} {how}; "
+            f"{facts['seconds'] / 60:.1f} minutes of training in all "
+            f"({facts['backend']}, {facts['device']})"
+        )
+
+
+def _halve_precision(weights: Path) -> Path:
+    """Turn the floats of an HDF5 file to 16 bits, in place."""
+    with h5py.File(weights, "r+") as file:
+        names = []
+        file.visititems(
+            lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None
+        )
+        for name in names:
+            if file[name].dtype == np.float32:
+                halved = file[name][()].astype(np.float16)
+                del file[name]
+                file[name] = halved
+    with h5py.File(weights, "r") as source, h5py.File(weights.with_suffix(".new"), "w") as target:
+        for name in source:  # leaves behind the space of what was deleted
+            source.copy(name, target)
+    return weights.with_suffix(".new").replace(weights)
+
+
+def name_folds(folds: Mapping[Task, Fold]) -> dict[str, str]:
+    """Name each fold, such as "0/1" for seed 0 and fold 1, by the rows of its parts."""
+    return {
+        f"{seed}/{number}": digest(
+            [rows.tolist() for rows in (fold.train, fold.validation, fold.test)]
+        )[:8]
+        for (seed, number), fold in folds.items()
+    }
+
+
+def store_fold(folder: Path, result: FoldResult) -> None:
+    """Keep what a fold gave; `facts.json` comes last and names the others by their hash."""
+    frames = {
+        "predictions": result.predictions,
+        "validation": result.validation,
+        "history": result.history,
+    }
+    for name, frame in frames.items():
+        with write_atomically(folder / f"{name}.csv") as temporary:
+            frame.to_csv(temporary, index=False)
+    names = [*(f"{name}.csv" for name in frames), "model.keras"]
+    hashes = {name: hash_file(folder / name) for name in names}
+    write_json(folder / FACTS, {**result.facts, "files": hashes})
+
+
+def read_stored_fold(folder: Path, table: pd.DataFrame, fold: Fold) -> FoldResult | None:
+    """Read what `store_fold` kept, None if there is nothing; what is damaged is thrown away.
+
+    A warning says that it is, and that the fold is trained anew.
+    """
+    if not (folder / FACTS).exists():
+        return None
+    try:
+        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        for name, kept in facts.pop("files").items():
+            if hash_file(folder / name) != kept:
+                raise ValueError(f"{name} is not what was written")
+        predictions = read_predictions(folder / "predictions.csv")
+        validation = pd.read_csv(folder / "validation.csv")
+        if len(validation):  # there are none where nothing was chosen on them
+            validation = read_predictions(folder / "validation.csv")
+        _check_rows(predictions, table, fold.test)
+        history = pd.read_csv(folder / "history.csv")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        warnings.warn(f"{folder}: damaged ({error}); trained anew", stacklevel=3)
+        shutil.rmtree(folder)
+        return None
+    return FoldResult(predictions, validation, history, facts, "stored")
+
+
+def read_published_folds(
+    key: str, table: pd.DataFrame, folds: Mapping[Task, Fold]
+) -> tuple[dict[Task, FoldResult], dict[Task, Path]]:
+    """Read those of the folds that are published under a key, and the models beside them."""
+    results, models = {}, {}
+    names = name_folds(folds)
+    for content in find_published(key):
+        csv = content["csv"]
+        curves = csv.with_suffix(".history.csv")
+        rows = {part: read_predictions(csv, part=part) for part in ("test", "validation")}
+        history = pd.read_csv(curves) if curves.is_file() else pd.DataFrame()
+        seconds = content["seconds"] / max(1, len(content["folds"]))
+        facts = {name: content[name] for name in ("backend", "device", "versions")}
+        for (seed, number), fold in folds.items():
+            name = f"{seed}/{number}"
+            if (seed, number) in results or content["folds"].get(name) != names[name]:
+                continue
+            parts = [
+                frame[(frame["seed"] == seed) & (frame["fold"] == number)] if len(frame) else frame
+                for frame in (rows["test"], rows["validation"], history)
+            ]
+            _check_rows(parts[0], table, fold.test)
+            results[seed, number] = FoldResult(*parts, {**facts, "seconds": seconds}, "published")
+            if name == content.get("model_of"):
+                models[seed, number] = csv.with_suffix(".keras")
+    return results, models
+
+
+def _check_rows(predictions: pd.DataFrame, table: pd.DataFrame, rows: np.ndarray) -> None:
+    """Raise ValueError unless these rows of the table, and no others, are predicted once each."""
+    expected = table.iloc[rows].set_index("utterance")["emotion"].sort_index()
+    found = predictions.set_index("utterance")["true_label"].sort_index()
+    if not (found.index.equals(expected.index) and (found == expected).all()):
+        raise ValueError("the predictions are not of this fold's test rows")
+    if not np.isfinite(predictions.filter(regex="^p_").to_numpy()).all():
+        raise ValueError("a probability is not finite")
+
+
+def list_tasks(
+    table: pd.DataFrame,
+    protocol: str,
+    seeds: Sequence[int],
+    folds: Sequence[Fold] | None,
+    only_folds: Collection[int] | None,
+) -> tuple[dict[Task, Fold], bool]:
+    """The folds by seed and number, and whether none was left out."""
+    if folds is not None:
+        check_folds(table, folds, protocol)
+    every = {
+        (seed, fold.number): fold
+        for seed in seeds
+        for fold in (make_folds(table, protocol, seed=seed) if folds is None else folds)
+    }
+    tasks = {task: every[task] for task in every if only_folds is None or task[1] in only_folds}
+    if not tasks:
+        numbers = sorted({number for _, number in every})
+        raise ValueError(f"only_folds={only_folds} names none of the folds {numbers}")
+    return tasks, len(tasks) == len(every)

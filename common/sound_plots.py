@@ -1,0 +1,93 @@
+"""Pictures and players of single recordings: waveforms, features, attention over them.
+
+As in `plots`, every `plot_…` function draws on `ax` (on a new figure when None) and returns it.
+"""
+
+from collections.abc import Mapping
+from html import escape
+
+import librosa.display
+import numpy as np
+from IPython.display import HTML, Audio
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from common import style
+from common.audio import SAMPLE_RATE_HERTZ
+from common.features import Cepstra, LogMel
+from common.recipes import Recipe
+
+
+def make_players(sounds: Mapping[str, np.ndarray]) -> HTML:
+    """Lay the players of some 16 kHz waveforms, {label: (samples,)}, side by side to display.
+
+    They share one scale, so what is louder sounds louder. Stored notebooks drop the players of
+    all corpora but the sample corpus, whose licences restrict or forbid passing recordings on.
+    """
+    peak = max(np.abs(sound).max() for sound in sounds.values()) or 1
+    boxes = []
+    for label, sound in sounds.items():
+        player = Audio(sound / peak, rate=SAMPLE_RATE_HERTZ, normalize=False)
+        boxes.append(f"<div><b>{escape(label)}</b><br>{player._repr_html_()}</div>")
+    row = '<div style="display: flex; flex-wrap: wrap; gap: 0.5em 2em">'
+    return HTML(f"{row}{''.join(boxes)}</div>")
+
+
+def plot_waveform(
+    waveform: np.ndarray, *, sample_rate_hertz: int = SAMPLE_RATE_HERTZ, ax: Axes | None = None
+) -> Axes:
+    """Draw a waveform of shape (samples,) over time."""
+    ax = style.make_axes(ax, 7.5, 2.2)
+    seconds = np.arange(len(waveform)) / sample_rate_hertz
+    ax.plot(seconds, waveform, color=style.BLUE, linewidth=0.6)
+    ax.set(xlabel="Time (seconds)", ylabel="Amplitude", xlim=(0, len(waveform) / sample_rate_hertz))
+    return ax
+
+
+def plot_features(values: np.ndarray, recipe: Recipe, *, ax: Axes | None = None) -> Axes:
+    """Draw the features of one utterance, shape (frames, bands), that a recipe made.
+
+    The colours of cepstra leave out coefficient 0, the level, which would drown the others.
+    """
+    ax = style.make_axes(ax, 7.5, 3)
+    step = recipe.find(LogMel)
+    if not isinstance(step, Cepstra):
+        look = {"y_axis": "mel", "fmin": step.fmin_hertz, "fmax": step.fmax_hertz}
+        look |= {"cmap": "magma"}
+        ylabel, label, extend = "Frequency (Hz)", "Level (dB)", "neither"
+    else:
+        limit = np.abs(values[:, 1:]).max()
+        look = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
+        ylabel, label, extend = "Coefficient", "Value", "both"
+    time = {"x_axis": "s", "sr": SAMPLE_RATE_HERTZ, "hop_length": step.hop_length}
+    mesh = librosa.display.specshow(values.T, ax=ax, **time, **look)
+    if isinstance(step, Cepstra):
+        ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set(xlabel="Time (seconds)", ylabel=ylabel)
+    ax.grid(visible=False)
+    ax.figure.colorbar(mesh, ax=ax, label=label, extend=extend)
+    return ax
+
+
+def plot_attention(
+    values: np.ndarray, weights: np.ndarray, recipe: Recipe, *, ax: Axes | None = None
+) -> Axes:
+    """Draw attention over time on top of the features it weighs.
+
+    Parameters
+    ----------
+    values
+        Shape (frames, bands), as `recipe` gives.
+    weights
+        Shape (steps,): one weight per stretch of the utterance, all of equal length.
+    """
+    ax = plot_features(values, recipe, ax=ax)
+    seconds = len(values) * recipe.find(LogMel).hop_seconds
+    edges = np.linspace(0, seconds, len(weights) + 1)
+    over = ax.twinx()
+    over.stairs(weights, edges, color="white", linewidth=3.5)
+    over.stairs(weights, edges, color=style.VERMILION, linewidth=1.8, label="attention")
+    over.set(ylim=(0, 1.05 * weights.max()), xlim=(0, seconds), ylabel="Attention weight")
+    over.grid(visible=False)
+    over.legend(loc="upper right", frameon=True)
+    return ax

@@ -1,0 +1,96 @@
+"""Copy the evidence and the figures of a notebook from the runs to where they are committed."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from common.files import hash_file, write_atomically
+from common.paths import FIGURES_DIR, RESULTS_DIR, RUNS_DIR
+
+SUFFIXES = {"csv": ".csv", "history": ".history.csv", "model": ".keras"}
+MAX_MODEL_BYTES = 3_000_000
+
+
+def publish_notebook(
+    name: str,
+    *,
+    runs: Path = RUNS_DIR,
+    results: Path = RESULTS_DIR,
+    figures: Path = FIGURES_DIR,
+) -> list[str]:
+    """Publish what a notebook's runs left, but for the sample corpus, whose speech is synthetic.
+
+    Parameters
+    ----------
+    name : str
+        The notebook's name without suffix, such as "11_cnn".
+    runs : pathlib.Path, optional
+        Holds `results/<name>/` and `figures/`.
+    results, figures : pathlib.Path, optional
+        Where they go: `results/<name>/` and `figures/`. Nothing is removed there.
+
+    Returns
+    -------
+    list of str
+        A line for each file: new, replaced, unchanged, or left out and why.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to publish, or evidence is not whole. Then nothing is copied.
+    """
+    evidence = [
+        path
+        for path in sorted((runs / "results" / name).glob("*.json"))
+        if not path.name.startswith((".", "sample__"))
+    ]
+    pictures = [
+        path
+        for path in sorted((runs / "figures").glob(f"{name}__*.png"))
+        if not path.name.startswith(f"{name}__sample__")
+    ]
+    if not evidence and not pictures:
+        raise ValueError(f"{name}: no evidence and no figures below {runs}: execute it in full")
+    copies = [pair for path in evidence for pair in _list_files(path, results / name)]
+    copies += [(path, figures / path.name) for path in pictures]
+    lines = []
+    for source, target in copies:
+        shown = target.relative_to(results.parent if results in target.parents else figures.parent)
+        if source.suffix == ".keras" and source.stat().st_size > MAX_MODEL_BYTES:
+            megabytes = source.stat().st_size / 1e6
+            lines.append(f"left out   {shown}: {megabytes:.1f} MB, at most 3 MB")
+        else:
+            lines.append(f"{_copy_file(source, target):10} {shown}")
+    return lines
+
+
+def _list_files(path: Path, folder: Path) -> Iterator[tuple[Path, Path]]:
+    """Give source and target of one piece of evidence, the JSON last, once it is known whole."""
+    try:
+        hashes = json.loads(path.read_text(encoding="utf-8")).get("files") or {}
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON ({error}): execute its notebook again") from error
+    hashes = {kind: value for kind, value in hashes.items() if value}
+    if "csv" not in hashes or not set(hashes) <= set(SUFFIXES):
+        raise ValueError(f"{path} does not name the hash of its CSV: execute its notebook again")
+    files = [path.with_suffix(SUFFIXES[kind]) for kind in hashes]
+    for file, expected in zip(files, hashes.values(), strict=True):
+        if not file.is_file():
+            raise ValueError(f"{path} names {file.name}, which is missing: execute its notebook")
+        if hash_file(file) != expected:
+            raise ValueError(
+                f"{file} is not the file that {path.name} names: execute its notebook again"
+            )
+    for file in [*files, path]:
+        yield file, folder / file.name
+
+
+def _copy_file(source: Path, target: Path) -> str:
+    """Copy a file atomically; tell whether the target is new, replaced or unchanged."""
+    state = "replaced" if target.is_file() else "new"
+    if state == "replaced" and hash_file(source) == hash_file(target):
+        return "unchanged"
+    with write_atomically(target) as temporary:
+        shutil.copyfile(source, temporary)
+    return state
