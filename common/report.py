@@ -1,6 +1,5 @@
 """The standard report of a run: the same tables and pictures below every architecture."""
 
-import textwrap
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -94,8 +93,7 @@ def show(
 def _keep(ax, title: str | None = None, *, notebook: str, corpus: str, name: str) -> None:
     """Save and display the figure of these axes, below a title that stays clear of legends."""
     if title:
-        width = int(13 * ax.figure.get_figwidth())
-        ax.figure.suptitle(textwrap.fill(title, width), x=0.01, ha="left", fontsize=11)
+        ax.figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     save_figure(ax.figure, notebook=notebook, name=name, corpus=corpus)
     display(ax.figure)
     plt.close(ax.figure)
@@ -134,7 +132,8 @@ def _show_voices(known: pd.DataFrame, unknown: pd.DataFrame, names: dict) -> Non
         recalls.append(report["recall"][report["support"] > 0])
     title = _compare_uar("Known against unknown voices", known, unknown)
     if known["utterance"].nunique() < num_tested:
-        title += f", on the {known['utterance'].nunique()} utterances that both test"
+        title += f"; {known['utterance'].nunique()} utterances that both test"
+    title = title.replace(", a difference", ",\na difference")
     _keep(plot_voices(*recalls), title, name="voices", **names)
 
 

@@ -370,9 +370,10 @@ def test_comparison_sets_the_protocols_of_a_system_side_by_side():
     points = {line.get_label(): line for line in ax.lines if line.get_marker() in ("o", "s")}
     unseen, random = points["5 folds by speaker"], points["5 random folds"]
     assert unseen.get_xdata() == pytest.approx([0.64, 0.62, 0.60])
-    assert unseen.get_ydata() == pytest.approx(np.array([0, 1, 2]) - 0.1875)
-    assert random.get_xdata() == pytest.approx([0.81, 0.80])
-    assert random.get_ydata() == pytest.approx(np.array([1, 0]) + 0.1875)
+    assert unseen.get_ydata() == pytest.approx([0, 2.8, 5.6])
+    assert random.get_xdata() == pytest.approx([0.80, 0.81])
+    assert random.get_ydata() == pytest.approx([1, 3.8])
+    assert ax.get_yticks() == pytest.approx([0.5, 3.3, 5.6])
     assert unseen.get_color() != random.get_color()
     intervals = np.concatenate([lines.get_segments() for lines in ax.collections])
     assert len(intervals) == 5
