@@ -54,20 +54,12 @@ def compare_predictions(
     num_bootstraps: int = 1000,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Compare two systems on the same utterances by a paired bootstrap.
+    """Compare the `metric` of two systems on the same utterances by a paired bootstrap.
 
-    Both are scored on the same resamples of speakers, then utterances (Ferrer & Riera, arXiv
-    2412.03700), so that what makes a speaker hard for both cancels. An interval without 0 is
+    Folds and seeds may differ; all rows of a table are scored together, both on the same
+    resamples of speakers, then utterances (Ferrer & Riera, arXiv 2412.03700), so that what makes
+    a speaker hard for both cancels. An interval without 0 is
     evidence of a difference.
-
-    Parameters
-    ----------
-    first, second
-        Predictions tables over the same utterances; folds and seeds may differ.
-    metric
-        `uar`, `wa` or `macro_f1`, over all rows of a table together.
-    num_bootstraps, seed
-        Number of resamples and the seed of their drawing.
 
     Returns
     -------
@@ -82,15 +74,13 @@ def compare_predictions(
     """
     if metric not in METRICS:
         raise ValueError(f"Unknown metric {metric!r}: use one of {METRICS}.")
-    _, observed, resampled = _count_pair(first, second, num_bootstraps, seed)
-    observed = _score_confusions(observed)[metric]
-    scores = _score_confusions(resampled)[metric]
+    _, *counts = _count_pair(first, second, num_bootstraps, seed)
+    observed, scores = (_score_confusions(confusions)[metric] for confusions in counts)
     differences = scores[:, 0] - scores[:, 1]
-    low, high = np.percentile(differences, (2.5, 97.5))
     return {
         "difference": float(observed[0] - observed[1]),
-        "low": float(low),
-        "high": float(high),
+        "low": float(np.percentile(differences, 2.5)),
+        "high": float(np.percentile(differences, 97.5)),
         "probability": float((differences > 0).mean() + (differences == 0).mean() / 2),
     }
 
@@ -197,32 +187,35 @@ def _score_confusions(confusions: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def tabulate_scores(systems: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Show scores in per cent: one row per system and metric.
-
-    Parameters
-    ----------
-    systems
-        Predictions tables by name, of a protocol for instance.
+    """Show the scores of predictions tables in per cent, as text to read: a row per system.
 
     Returns
     -------
     pd.DataFrame
-        Rounded to 0.1: `mean` and `deviation` over folds and seeds (empty for a single fold),
-        and the `95 % interval`.
+        Under `UAR`, `WA` and `Macro-F1` the mean over folds and seeds with its 95 % interval,
+        "66.3 (60.0 to 72.0)"; `deviation of UAR` over folds and seeds ("" for a single fold).
     """
-    rows = {
-        (name, METRIC_NAMES[metric]): {
-            "mean": round(100 * scores["mean"], 1),
-            "deviation": "" if np.isnan(scores["std"]) else round(100 * scores["std"], 1),
-            "95 % interval": f"{100 * scores['low']:.1f} to {100 * scores['high']:.1f}",
-        }
-        for name, predictions in systems.items()
-        for metric, scores in summarise_predictions(predictions).items()
-    }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["", "metric"])
+    rows = {}
+    for name, predictions in systems.items():
+        summary = summarise_predictions(predictions)
+        std = 100 * summary["uar"]["std"]
+        rows[name] = {
+            METRIC_NAMES[metric]: f"{100 * scores['mean']:.1f} "
+            f"({100 * scores['low']:.1f} to {100 * scores['high']:.1f})"
+            for metric, scores in summary.items()
+        } | {"deviation of UAR": "" if np.isnan(std) else f"{std:.1f}"}
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def describe_difference(title: str, comparison: Mapping[str, float]) -> str:
-    """Write what `compare_predictions` gives as a sentence, in points."""
-    low, high = 100 * comparison["low"], 100 * comparison["high"]
-    return f"{title}: {100 * comparison['difference']:+.1f} points ({low:.1f} to {high:.1f})"
+    """Say what `compare_predictions` gives in words, in points; noise is an interval around 0.
+
+    >>> describe_difference("A against B", {"difference": -0.022, "low": -0.05, "high": 0.006})
+    'A against B, a difference of -2.2 points (-5.0 to 0.6): within noise'
+    """
+    difference, low, high = (
+        round(100 * comparison[name], 1) + 0.0 for name in ("difference", "low", "high")
+    )
+    verdict = "beyond" if comparison["low"] > 0 or comparison["high"] < 0 else "within"
+    points = f"{difference:+.1f} points ({low:.1f} to {high:.1f})"
+    return f"{title}, a difference of {points}: {verdict} noise"

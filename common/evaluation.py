@@ -20,6 +20,7 @@ from common.emotions import order_emotions
 
 METRIC_NAMES = {"uar": "UAR", "wa": "WA", "macro_f1": "Macro-F1"}
 METRICS = tuple(METRIC_NAMES)
+GROUPS = ("corpus", "gender", "intensity", "statement", "speaker")
 
 
 def score_predictions(predictions: pd.DataFrame) -> dict[str, float]:
@@ -74,10 +75,12 @@ def count_confusions(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def list_groups(table: pd.DataFrame) -> list[str]:
-    """List the columns of an utterance table that tell at least two groups apart."""
-    names = ("gender", "intensity", "statement", "speaker")
-    known = {name: set(table[name].dropna()) - {"", "unknown"} for name in names if name in table}
-    return [name for name, values in known.items() if len(values) > 1]
+    """Those of `GROUPS` worth comparing: columns of an utterance table with two values or more.
+
+    A value that is missing, empty or "unknown" counts for none.
+    """
+    known = {by: {*table[by].dropna()} - {"", "unknown"} for by in GROUPS if by in table}
+    return [by for by, values in known.items() if len(values) > 1]
 
 
 def score_groups(predictions: pd.DataFrame, table: pd.DataFrame, by: str) -> pd.DataFrame:

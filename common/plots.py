@@ -170,12 +170,17 @@ def plot_group_scores(scores: pd.DataFrame, *, metric: str = "uar", ax: Axes | N
 
 
 def plot_calibration(calibration: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Draw the reliability diagram of `evaluation.measure_calibration`."""
+    """Draw the reliability diagram of `evaluation.measure_calibration`.
+
+    Bars of less than a hundredth of the predictions, which say little, are pale.
+    """
     ax = style.make_axes(ax, 5, 4.4)
     edges = np.linspace(0, 1, len(calibration) + 1)
     shares = calibration["count"] / calibration["count"].sum()
     look = {"align": "edge", "color": style.BLUE, "edgecolor": "white", "label": "accuracy"}
-    ax.bar(edges[:-1], calibration["accuracy"], edges[1], **look)
+    bars = ax.bar(edges[:-1], calibration["accuracy"], edges[1], **look)
+    for bar, share in zip(bars, shares, strict=True):
+        bar.set_alpha(1 if share >= 0.01 else 0.3)
     ax.stairs(shares, edges, color=style.ORANGE, linewidth=1.8, label="share of predictions")
     ax.plot([0, 1], [0, 1], color=style.GREY, linestyle="--", label="perfect calibration")
     error = calibration.attrs["expected_calibration_error"]
@@ -183,7 +188,8 @@ def plot_calibration(calibration: pd.DataFrame, *, ax: Axes | None = None) -> Ax
     ax.set(xlabel="Probability of the predicted emotion (%)", ylabel="Accuracy, share (%)")
     ax.xaxis.set_major_formatter(style.format_percent())
     ax.yaxis.set_major_formatter(style.format_percent())
-    ax.legend(loc="upper left")
+    legend = ax.legend(loc="upper left", frameon=True, facecolor="white", edgecolor="none")
+    plt.setp(legend.legend_handles, alpha=1)
     return ax
 
 
@@ -197,8 +203,10 @@ def plot_voices(known: pd.Series, unknown: pd.Series, *, ax: Axes | None = None)
     places = np.arange(len(known))
     unknown = unknown.reindex(known.index)
     ax.hlines(places, unknown, known, color="#C8C8C8", linewidth=3)
-    ax.plot(unknown, places, "o", color=style.BLUE, markersize=8, label="voices never heard")
-    ax.plot(known, places, "s", color=style.VERMILION, markersize=7, label="voices known")
+    look = {"color": style.BLUE, "markersize": 9, "clip_on": False}
+    ax.plot(unknown, places, "o", label="voices never heard", **look)
+    look |= {"color": style.VERMILION, "markersize": 6}
+    ax.plot(known, places, "s", label="voices known", **look)
     ax.axhline(0.5, color=style.GREY, linewidth=0.8)
     ax.set_yticks(places, known.index)
     ax.set(xlabel="Recall (%)", xlim=(0, 1.02))
@@ -218,7 +226,8 @@ def plot_comparison(
     Parameters
     ----------
     results
-        From `results.tabulate_results`; the best system on unseen speakers stands on top.
+        From `results.tabulate_results`; the best system on unseen speakers stands on top. Own
+        results that are not published are drawn hollow and named so.
     metric
         `uar`, `wa` or `macro_f1`.
     reference_lines
@@ -231,40 +240,47 @@ def plot_comparison(
     """
     if results.empty:
         raise ValueError("There are no results to draw: run an experiment notebook first.")
-    protocols = sorted(set(results["protocol"]), key=rank_protocol)
-    detail = results["variant"].where(results["variant"] != "", results["notebook"])
-    twice = results.duplicated(["title", "protocol", "own"], keep=False)
-    names = results["title"] + (" · " + detail).where(twice, "")
-    names += np.where(results["own"], " (yours)", "")
-    results = results.assign(system=names, place=results["protocol"].map(protocols.index))
-    results = results.sort_values(["place", metric], ascending=[True, False])
+    ranks = results["protocol"].map(rank_protocol)
+    results = results.assign(system=_name_systems(results), rank=ranks)
+    results = results.sort_values(["rank", metric], ascending=[True, False])
     systems = list(dict.fromkeys(results["system"]))
-    ax = style.make_axes(ax, 8, (0.2 + 0.22 * len(protocols)) * len(systems) + 1.5)
+    results["number"] = results["system"].map(systems.index)
+    results = results.sort_values(["number", "rank", "protocol"])
+    results["place"] = np.arange(len(results)) + 0.8 * results["number"]
+    ax = style.make_axes(ax, 8, 0.2 * (results["place"].max() + 1) + 1.5)
     for name, dashes in zip(reference_lines or {}, cycle(("--", ":", "-.")), strict=False):
         value = reference_lines[name]
         ax.axvline(value, color=style.GREY, ls=dashes, label=f"{name} {100 * value:.1f}")
-    for protocol, rows in results.groupby("protocol", sort=False):
+    for (_, protocol), rows in results.groupby(["rank", "protocol"]):
         colour, marker = style.find_look(protocol)
-        offset = (protocols.index(protocol) - (len(protocols) - 1) / 2) * 0.75 / len(protocols)
-        places, highs = rows["system"].map(systems.index) + offset, rows[f"{metric}_high"]
+        places, highs = rows["place"], rows[f"{metric}_high"]
         ax.hlines(places, rows[f"{metric}_low"], highs, color=colour, linewidth=2)
-        title = name_protocol(protocol)
-        ax.plot(rows[metric], places, marker, color=colour, markersize=7, label=title)
-        look = {
-            "textcoords": "offset points",
-            "va": "center",
-            "fontsize": 9,
-            "bbox": style.ON_WHITE,
-        }
+        look = {"color": colour, "markersize": 7, "linestyle": ""}
+        ax.plot(rows[metric], places, marker, label=name_protocol(protocol), **look)
+        own = rows["own"].astype(bool)
+        ax.plot(rows[metric][own], places[own], marker, markerfacecolor="white", **look)
+        look = {"textcoords": "offset points", "va": "center", "bbox": style.ON_WHITE}
         for score, high, place in zip(rows[metric], highs, places, strict=True):
-            ax.annotate(f"{100 * score:.1f}", (max(score, high), place), (7, 0), **look)
-    for place in range(1, len(systems)):
-        ax.axhline(place - 0.5, color=style.STYLE["grid.color"], linewidth=0.8)
-    ax.set_yticks(range(len(systems)), systems)
+            text = f"{100 * score:.1f}"
+            ax.annotate(text, (max(score, high), place), (7, 0), fontsize=9, **look)
+    spans = results.groupby("number")["place"]
+    for end in spans.max().iloc[:-1]:
+        ax.axhline(end + 0.9, color=style.STYLE["grid.color"], linewidth=0.8)
+    ax.set_yticks(spans.mean(), systems)
     ax.set(xlabel=f"{METRIC_NAMES[metric]} (%), mean and 95 % interval", xlim=(0, 1.02))
-    ax.set_ylim(-0.5, len(systems) - 0.5)
+    ax.set_ylim(-0.9, results["place"].max() + 0.9)
     style.finish_rows(ax, ncols=2)
     return ax
+
+
+def _name_systems(results: pd.DataFrame) -> pd.Series:
+    """The title of each row's system; its variant or notebook too where two systems share it."""
+    keys, names = results[["notebook", "variant"]], results["title"]
+    for column in ("variant", "notebook"):
+        num_systems = names.map(keys.assign(name=names).drop_duplicates()["name"].value_counts())
+        unclear = (num_systems > 1) & (keys[column] != "")
+        names = names.where(~unclear, names + " · " + keys[column])
+    return names.where(~results["own"].astype(bool), names + " (yours)")
 
 
 def save_figure(figure: Figure, *, notebook: str, name: str, corpus: str) -> Path:

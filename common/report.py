@@ -8,8 +8,14 @@ import pandas as pd
 from IPython.display import Markdown, display
 
 from common.audio import load_waveform
-from common.bootstrap import compare_predictions, tabulate_scores
-from common.evaluation import list_groups, measure_calibration, report_classes, score_groups
+from common.bootstrap import compare_predictions, describe_difference, tabulate_scores
+from common.evaluation import (
+    list_groups,
+    measure_calibration,
+    report_classes,
+    score_groups,
+    score_predictions,
+)
 from common.models import compute_attention
 from common.plots import (
     plot_calibration,
@@ -25,7 +31,7 @@ from common.recipes import Features
 from common.results import load_results
 from common.runs import Run
 from common.sound_plots import make_players, plot_attention, plot_features
-from common.splits import PROTOCOLS
+from common.splits import PROTOCOLS, name_protocol
 
 SYNTHETIC = (
     "**Synthetic speech.** Every number here is of the sample corpus, spoken by a synthesiser. It "
@@ -54,43 +60,61 @@ def show(
     names = {"notebook": notebook, "corpus": corpus}
     if corpus == "sample":
         display(Markdown(SYNTHETIC))
-    display(tabulate_scores({name: run.predictions for name, run in runs.items()}))
-    for run in runs.values():
+    display(Markdown("Mean over folds and seeds in per cent, and its 95 % interval."))
+    scores = tabulate_scores({name: run.predictions for name, run in runs.items()})
+    display(scores.rename(index=name_protocol))
+    for name, run in runs.items():
         if run.published is not None:
-            display(Markdown(_describe_own(run)))
-    ax = plot_confusion_matrix(predictions)
-    ax.set_title(f"{corpus}, {headline.description['protocol']}")
-    _keep(ax, name="confusion", **names)
+            title = f"Yours beside the published, {name_protocol(name)}"
+            display(Markdown(_compare_uar(title, run.predictions, run.published) + "."))
+    first = f"{corpus}, {name_protocol(next(iter(runs)))}"
+    title = f"{first}: share in per cent, count below"
+    _keep(plot_confusion_matrix(predictions), title, name="confusion", **names)
     if not brief:
-        _keep(plot_class_report(report_classes(predictions)), name="emotions", **names)
+        ax = plot_class_report(report_classes(predictions))
+        _keep(ax, f"{first}: which emotions are found", name="emotions", **names)
         _show_groups(predictions, table)
-    _keep(plot_group_scores(score_groups(predictions, table, "speaker")), name="speakers", **names)
+    if "speaker" in _list_groups(predictions, table):
+        scores = score_groups(predictions, table, "speaker")
+        low, high = (100 * value for value in (scores["uar"].min(), scores["uar"].max()))
+        title = f"{first}: speakers from {low:.1f} to {high:.1f} %"
+        _keep(plot_group_scores(scores), title, name="speakers", **names)
     if brief:
         return
-    _keep(plot_calibration(measure_calibration(predictions)), name="calibration", **names)
-    known = next((run for name, run in runs.items() if not _is_unheard(name)), None)
-    if known is not None and _is_unheard(next(iter(runs))):
-        _show_voices(known.predictions, predictions, names)
+    ax = plot_calibration(measure_calibration(predictions))
+    _keep(ax, first, name="calibration", **names)
+    kinds = {
+        PROTOCOLS[name].speaker_independent: name for name in reversed(runs) if name in PROTOCOLS
+    }
+    if len(kinds) == 2:
+        _show_voices(*(runs[kinds[kind]].predictions for kind in (False, True)), names)
 
 
-def _is_unheard(protocol: str) -> bool:
-    return protocol in PROTOCOLS and PROTOCOLS[protocol].speaker_independent
-
-
-def _keep(ax, *, notebook: str, corpus: str, name: str) -> None:
+def _keep(ax, title: str | None = None, *, notebook: str, corpus: str, name: str) -> None:
+    """Save and display the figure of these axes, below a title that stays clear of legends."""
+    if title:
+        ax.figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     save_figure(ax.figure, notebook=notebook, name=name, corpus=corpus)
     display(ax.figure)
     plt.close(ax.figure)
 
 
 def _show_groups(predictions: pd.DataFrame, table: pd.DataFrame) -> None:
-    """Scores by sex and by intensity, as far as the corpus tells them apart."""
-    groups = [name for name in list_groups(table) if name in ("gender", "intensity")]
-    scores = {name: score_groups(predictions, table, name).rename_axis("group") for name in groups}
-    if scores:
-        rows = pd.concat(scores, names=["by"])
-        percent = {name: (100 * rows[name]).map("{:.1f}".format) for name in ("uar", "wa")}
-        display(rows.assign(**percent).rename(columns={"uar": "UAR (%)", "wa": "WA (%)"}))
+    """Scores by corpus, sex and intensity, as far as the table tells them apart."""
+    groups = [
+        by for by in _list_groups(predictions, table) if by in ("corpus", "gender", "intensity")
+    ]
+    if groups:
+        rows = pd.concat(
+            {by: score_groups(predictions, table, by).rename_axis(None) for by in groups}
+        )
+        percent = (100 * rows[["uar", "wa"]]).map("{:.1f}".format)
+        percent = percent.rename(columns={"uar": "UAR (%)", "wa": "WA (%)"})
+        display(percent.assign(utterances=rows["num_utterances"]))
+
+
+def _list_groups(predictions: pd.DataFrame, table: pd.DataFrame) -> list[str]:
+    return list_groups(table[table["utterance"].isin(predictions["utterance"])])
 
 
 def _show_voices(known: pd.DataFrame, unknown: pd.DataFrame, names: dict) -> None:
@@ -98,30 +122,34 @@ def _show_voices(known: pd.DataFrame, unknown: pd.DataFrame, names: dict) -> Non
 
     Where a random split tests a part of the utterances, the two are compared on that part.
     """
-    shared = unknown[unknown["utterance"].isin(known["utterance"])]
-    keys = ["seed", "utterance"]
-    known, shared = (rows.drop_duplicates(keys) for rows in (known, shared))
-    gain = compare_predictions(known, shared)
-    ax = plot_voices(report_classes(known)["recall"], report_classes(shared)["recall"])
-    points = [f"{100 * gain[name]:.1f}" for name in ("difference", "low", "high")]
-    ax.set_title("Knowing the voices is worth {} points of UAR ({} to {})".format(*points))
-    _keep(ax, name="voices", **names)
-    display(Markdown("Known against unknown voices: {} points of UAR ({} to {}).".format(*points)))
+    num_tested = unknown["utterance"].nunique()
+    known, unknown = _share_utterances(known, unknown)
+    if known.empty:
+        return
+    recalls = []
+    for predictions in (known, unknown):
+        report = report_classes(predictions)
+        recalls.append(report["recall"][report["support"] > 0])
+    title = _compare_uar("Known against unknown voices", known, unknown)
+    if known["utterance"].nunique() < num_tested:
+        title += f"; {known['utterance'].nunique()} utterances that both test"
+    title = title.replace(", a difference", ",\na difference")
+    _keep(plot_voices(*recalls), title, name="voices", **names)
 
 
-def _describe_own(run: Run) -> str:
-    """Compare a run that was made here with the published one of the same settings."""
-    gain = compare_predictions(run.predictions, run.published)
-    ours, theirs = (
-        100 * report_classes(rows)["recall"].mean() for rows in (run.predictions, run.published)
-    )
-    within = "within" if gain["low"] <= 0 <= gain["high"] else "beyond"
-    low, high = 100 * gain["low"], 100 * gain["high"]
-    return (
-        f"Yours beside the published, {run.description['protocol']}: UAR {ours:.1f} against "
-        f"{theirs:.1f} %, a difference of {100 * gain['difference']:+.1f} points ({low:.1f} to "
-        f"{high:.1f}): {within} noise."
-    )
+def _share_utterances(first: pd.DataFrame, second: pd.DataFrame) -> list[pd.DataFrame]:
+    shared = set(first["utterance"]) & set(second["utterance"])
+    return [predictions[predictions["utterance"].isin(shared)] for predictions in (first, second)]
+
+
+def _compare_uar(title: str, first: pd.DataFrame, second: pd.DataFrame) -> str:
+    """Say by how much the UAR of the first differs where both test, all folds taken together."""
+    pair = _share_utterances(first, second)
+    if pair[0].empty:
+        return f"{title}: no utterance is tested by both"
+    scores = [100 * score_predictions(predictions)["uar"] for predictions in pair]
+    title += f": UAR {scores[0]:.1f} against {scores[1]:.1f} %"
+    return describe_difference(title, compare_predictions(*pair))
 
 
 def show_curves(run: Run, *, notebook: str) -> None:

@@ -89,5 +89,5 @@ def plot_attention(
     over.stairs(weights, edges, color=style.VERMILION, linewidth=1.8, label="attention")
     over.set(ylim=(0, 1.05 * weights.max()), xlim=(0, seconds), ylabel="Attention weight")
     over.grid(visible=False)
-    over.legend(loc="upper right", frameon=True)
+    over.legend(loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.1)
     return ax

@@ -24,6 +24,11 @@ EMOTION_COLOURS = {
     "surprised": YELLOW,
     "bored": "#6B3E00",
 }
+# Colours of protocols, and markers when the colours are used up: unknown voices, then known ones.
+PROTOCOL_LOOKS = {
+    True: ((BLUE, SKY, "#332288"), "o^v<>"),
+    False: ((VERMILION, ORANGE, PURPLE, GREEN), "sDP*d"),
+}
 STYLE = {
     "figure.dpi": 100,
     "figure.constrained_layout.use": True,
@@ -52,20 +57,14 @@ def make_axes(ax: Axes | None, width_inches: float, height_inches: float) -> Axe
 
 
 def find_look(protocol: str) -> tuple[str, str]:
-    """Colour and marker of a protocol: blues and circles for voices that were never heard.
-
-    Those that are not registered share the last look.
-    """
-    unheard, others = ("o", (BLUE, SKY, "#332288", GREEN)), ("s", (VERMILION, ORANGE, PURPLE))
-    for marker, colours in (unheard, others):
-        names = [
-            name
-            for name, known in PROTOCOLS.items()
-            if known.speaker_independent == (marker == "o")
-        ]
-        if protocol in names:
-            return colours[names.index(protocol) % len(colours)], marker
-    return GREY, "D"
+    """Colour and marker of a protocol; grey crosses for one that is not registered."""
+    if protocol not in PROTOCOLS:
+        return GREY, "X"
+    kind = PROTOCOLS[protocol].speaker_independent
+    alike = [name for name in PROTOCOLS if PROTOCOLS[name].speaker_independent == kind]
+    colours, markers = PROTOCOL_LOOKS[kind]
+    turn, place = divmod(alike.index(protocol), len(colours))
+    return colours[place], markers[turn % len(markers)]
 
 
 def pick_colours(emotions: list[str]) -> dict[str, str]:

@@ -25,6 +25,7 @@ from common.evaluation import (
     METRICS,
     average_predictions,
     count_confusions,
+    list_groups,
     measure_calibration,
     report_classes,
     score_folds,
@@ -398,27 +399,25 @@ def test_recalls_of_systems_tested_on_other_utterances_are_not_compared(predicti
 def test_tabulated_scores_are_the_summaries_in_per_cent(predictions):
     systems = {"second": predictions, "first": make_predictions(skill=3, random_seed=1)}
     table = tabulate_scores(systems)
-    assert [*table.columns] == ["mean", "deviation", "95 % interval"]
-    assert [*table.index.names] == ["", "metric"]
-    assert [*table.index] == [
-        (name, METRIC_NAMES[metric]) for name in ("second", "first") for metric in METRICS
-    ]
+    assert [*table.columns] == [*METRIC_NAMES.values(), "deviation of UAR"]
+    assert [*table.index] == [*systems]
     for name, system in systems.items():
-        for metric, scores in summarise_predictions(system).items():
-            row = table.loc[(name, METRIC_NAMES[metric])]
-            assert row["mean"] == pytest.approx(100 * scores["mean"], abs=0.0501)
-            assert row["deviation"] == pytest.approx(100 * scores["std"], abs=0.0501)
-            low, high = map(float, row["95 % interval"].split(" to "))
-            expected = (100 * scores["low"], 100 * scores["high"])
-            assert (low, high) == pytest.approx(expected, abs=0.0501)
-            assert row["mean"] == round(row["mean"], 1)
-            assert row["deviation"] == round(row["deviation"], 1)
+        summary = summarise_predictions(system)
+        for metric, scores in summary.items():
+            numbers = re.fullmatch(
+                r"(\d+\.\d) \((\d+\.\d) to (\d+\.\d)\)", table.loc[name, METRIC_NAMES[metric]]
+            )
+            expected = [100 * scores[key] for key in ("mean", "low", "high")]
+            assert [*map(float, numbers.groups())] == pytest.approx(expected, abs=0.0501)
+        deviation = float(table.loc[name, "deviation of UAR"])
+        assert deviation == pytest.approx(100 * summary["uar"]["std"], abs=0.0501)
 
 
 def test_one_fold_is_tabulated_without_a_deviation(predictions):
     one = predictions[(predictions["seed"] == 0) & (predictions["fold"] == 0)]
     table = tabulate_scores({"one fold": one})
-    assert (table["deviation"] == "").all() and table["mean"].notna().all()
+    assert table.loc["one fold", "deviation of UAR"] == ""
+    assert (table != "nan").all(axis=None)
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -428,15 +427,35 @@ def test_a_difference_is_described_in_points(predictions, metric):
         comparison = compare_predictions(*systems, metric=metric)
         text = describe_difference("Deep against shallow", comparison)
         number = r"(-?\d+\.\d)"
-        pattern = rf"Deep against shallow: ([+-]\d+\.\d) points \({number} to {number}\)"
+        pattern = r"Deep against shallow, a difference of ([+-]\d+\.\d) points "
+        pattern += rf"\({number} to {number}\): beyond noise"
         printed = [float(value) for value in re.fullmatch(pattern, text).groups()]
         expected = [100 * comparison[name] for name in ("difference", "low", "high")]
         assert printed == pytest.approx(expected, abs=0.0501)
 
 
+def test_an_interval_that_holds_zero_is_noise():
+    comparison = {"difference": -0.022, "low": -0.05, "high": 0.006}
+    expected = "Yours, a difference of -2.2 points (-5.0 to 0.6): within noise"
+    assert describe_difference("Yours", comparison) == expected
+    tiny = {"difference": -0.0001, "low": -0.0002, "high": -0.0001}
+    expected = "Yours, a difference of +0.0 points (0.0 to 0.0): beyond noise"
+    assert describe_difference("Yours", tiny) == expected
+
+
 def test_a_run_against_itself_is_described_by_zeros(predictions):
     text = describe_difference("Same", compare_predictions(predictions, predictions))
-    assert text == "Same: +0.0 points (0.0 to 0.0)"
+    assert text == "Same, a difference of +0.0 points (0.0 to 0.0): within noise"
+
+
+def test_groups_worth_showing_have_two_values(predictions):
+    table = make_table(predictions)
+    assert list_groups(table) == ["gender", "intensity", "speaker"]
+    assert list_groups(table.assign(gender="male", intensity="")) == ["speaker"]
+    half = table["gender"].where(table["gender"] == "male", "unknown")
+    assert list_groups(table.assign(gender=half, corpus="one")) == ["intensity", "speaker"]
+    blank = table.assign(intensity=np.nan, speaker="01", corpus=["one", "two"] * (len(table) // 2))
+    assert list_groups(blank.drop(columns="gender")) == ["corpus"]
 
 
 def test_systems_vote_with_the_mean_of_their_probabilities():

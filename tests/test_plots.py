@@ -13,12 +13,13 @@ import soundfile
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.image import imread
 
-from common import paths, plots, style
+from common import paths, plots, sound_plots, style
 from common.emotions import EMOTIONS
 from common.evaluation import count_confusions, measure_calibration, report_classes, score_groups
-from common.features import FeatureConfig, compute_features
-from common.splits import PROTOCOLS
-from tests.prediction_tables import make_labelled, make_predictions, make_table
+from common.features import Cepstra, FitLength, LogMel, Trim
+from common.recipes import Recipe
+from common.splits import PROTOCOLS, SplitProtocol, rank_protocol
+from tests.prediction_tables import make_history, make_labelled, make_predictions, make_table
 
 # Machado, Oliveira & Fernandes 2009, full severity, on linear RGB.
 COLOUR_VISION = {
@@ -56,16 +57,7 @@ def predictions() -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def history() -> pd.DataFrame:
-    """Two seeds and two folds; one of the four runs stops after 10 epochs, the others after 20."""
-    rows = []
-    for seed in (0, 1):
-        for fold in (0, 1):
-            for epoch in range(10 if seed == fold == 1 else 20):
-                scores = (2 - 0.05 * epoch, 0.04 * epoch, 2 - 0.03 * epoch, 0.03 * epoch)
-                rows.append((seed, fold, epoch, 1e-3, *scores, 0.032 * epoch))
-    columns = ["seed", "fold", "epoch", "learning_rate", "loss", "accuracy"]
-    columns += ["validation_loss", "validation_uar", "validation_wa"]
-    return pd.DataFrame(rows, columns=columns)
+    return make_history()
 
 
 @pytest.fixture(scope="module")
@@ -76,14 +68,14 @@ def waveform() -> np.ndarray:
 
 def make_results() -> pd.DataFrame:
     rows = [
-        ("11_cnn", "", "speaker_5fold", 0.62),
-        ("11_cnn", "", "random_5fold", 0.81),
-        ("32_parallel_cnn_transformer", "", "speaker_5fold", 0.64),
-        ("32_parallel_cnn_transformer", "", "random_5fold", 0.80),
-        ("40_augmentation_and_balance", "focal_loss", "speaker_5fold", 0.60),
+        ("11_cnn", "", "CNN", "speaker_5fold", 0.62),
+        ("11_cnn", "", "CNN", "random_5fold", 0.81),
+        ("32_parallel_cnn_transformer", "", "CNN + transformer", "speaker_5fold", 0.64),
+        ("32_parallel_cnn_transformer", "", "CNN + transformer", "random_5fold", 0.80),
+        ("40_augmentation_and_balance", "focal_loss", "CNN, focal loss", "speaker_5fold", 0.60),
     ]
-    table = pd.DataFrame(rows, columns=["notebook", "variant", "protocol", "uar"])
-    return table.assign(uar_low=table["uar"] - 0.04, uar_high=table["uar"] + 0.05)
+    table = pd.DataFrame(rows, columns=["notebook", "variant", "title", "protocol", "uar"])
+    return table.assign(own=False).assign(uar_low=table["uar"] - 0.04, uar_high=table["uar"] + 0.05)
 
 
 def list_texts(labels) -> list[str]:
@@ -128,11 +120,15 @@ def test_colours_of_emotions_stay_apart_for_every_colour_vision(vision):
     assert distances[closest] > 12, closest
 
 
-def test_every_protocol_has_a_style_of_its_own():
-    assert set(style.PROTOCOL_STYLES) == set(PROTOCOLS)
-    assert len(set(style.PROTOCOL_STYLES.values())) == len(PROTOCOLS)
-    for name, (_, marker) in style.PROTOCOL_STYLES.items():
-        assert (marker == "o") == PROTOCOLS[name].speaker_independent
+def test_every_protocol_has_a_look_of_its_own_and_circles_are_unknown_voices(monkeypatch):
+    monkeypatch.setitem(PROTOCOLS, "mine", SplitProtocol("my folds", True))
+    monkeypatch.setitem(PROTOCOLS, "mine too", SplitProtocol("my other folds", False))
+    looks = {name: style.find_look(name) for name in [*PROTOCOLS, "whatever"]}
+    assert len(set(looks.values())) == len(PROTOCOLS) + 1
+    for name, protocol in PROTOCOLS.items():
+        kinds = style.PROTOCOL_LOOKS[protocol.speaker_independent]
+        assert looks[name][0] in kinds[0] and looks[name][1] in kinds[1]
+    assert looks["speaker_5fold"][1] == "o" != looks["random_5fold"][1]
 
 
 def test_set_style_sets_what_it_says():
@@ -176,7 +172,7 @@ def test_durations(predictions):
 
 def test_players_share_one_scale():
     tone = np.sin(np.linspace(0, 100, 1600, dtype=np.float32))
-    players = plots.make_players(
+    players = sound_plots.make_players(
         {"loud & clear": 0.02 * tone, "soft": 0.01 * tone, "silence": 0 * tone}
     )
     assert "loud &amp; clear" in players.data
@@ -190,47 +186,53 @@ def test_players_share_one_scale():
 
 
 def test_players_of_silence():
-    assert "audio" in plots.make_players({"silence": np.zeros(16, dtype=np.float32)}).data
+    assert "audio" in sound_plots.make_players({"silence": np.zeros(16, dtype=np.float32)}).data
 
 
 def test_waveform(waveform):
-    ax = plots.plot_waveform(waveform)
+    ax = sound_plots.plot_waveform(waveform)
     assert ax.get_xlim() == (0, 2)
     np.testing.assert_array_equal(ax.lines[0].get_ydata(), waveform)
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("Time (seconds)", "Amplitude")
-    assert plots.plot_waveform(waveform, sample_rate_hertz=8000).get_xlim() == (0, 4)
+    assert sound_plots.plot_waveform(waveform, sample_rate_hertz=8000).get_xlim() == (0, 4)
     check_inside(ax.figure)
 
 
 @pytest.mark.parametrize(
-    ("kind", "ylabel", "bar"),
-    [("log_mel", "Frequency (Hz)", "Level (dB)"), ("mfcc", "Coefficient", "Value")],
+    ("step", "ylabel", "bar"),
+    [(LogMel(), "Frequency (Hz)", "Level (dB)"), (Cepstra(), "Coefficient", "Value")],
 )
-def test_features(waveform, kind, ylabel, bar):
-    config = FeatureConfig(kind=kind)
-    values = compute_features(waveform, config)
-    ax = plots.plot_features(values, config)
+def test_features(waveform, step, ylabel, bar):
+    recipe = Recipe((Trim(), FitLength(), step))
+    values = recipe(waveform)
+    ax = sound_plots.plot_features(values, recipe)
     mesh = ax.collections[0]
     np.testing.assert_array_equal(np.asarray(mesh.get_array()).reshape(values.T.shape), values.T)
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("Time (seconds)", ylabel)
     assert ax.figure.axes[1].get_ylabel() == bar
-    assert ax.get_xlim()[1] == pytest.approx(config.duration_seconds, abs=0.02)
+    assert ax.get_xlim()[1] == pytest.approx(2.5, abs=0.02)
     assert len(list_texts(ax.get_yticklabels())) >= 4
     check_inside(ax.figure)
-    if kind == "mfcc":
+    if ylabel == "Coefficient":
         limit = np.abs(values[:, 1:]).max()
         assert mesh.get_clim() == pytest.approx((-limit, limit))
 
 
-def test_attention_lies_over_the_features_it_weighs(waveform):
-    config = FeatureConfig()
-    weights = np.array([0.1, 0.4, 0.3, 0.2])
-    ax = plots.plot_attention(compute_features(waveform, config), weights, config)
+def test_attention_lies_over_the_features_it_weighs_with_an_axis_and_a_legend(waveform):
+    recipe = Recipe((Trim(), FitLength(), LogMel()))
+    values, weights = recipe(waveform), np.array([0.1, 0.4, 0.3, 0.2])
+    ax = sound_plots.plot_attention(values, weights, recipe)
     over = ax.figure.axes[-1]
     heights, edges, _ = over.patches[-1].get_data()
-    np.testing.assert_allclose(heights, weights / 0.4)
-    np.testing.assert_allclose(edges, np.linspace(0, config.duration_seconds, 5))
-    assert over.get_xlim() == ax.get_xlim() == (0, config.duration_seconds)
+    np.testing.assert_allclose(heights, weights)
+    np.testing.assert_allclose(edges, np.linspace(0, len(values) * 0.016, 5))
+    assert over.get_xlim() == ax.get_xlim()
+    assert over.get_ylabel() == "Attention weight"
+    assert list_legend(over) == ["attention"]
+    bar = ax.figure.axes[1]
+    ax.figure.canvas.draw()
+    label = over.yaxis.label.get_window_extent()
+    assert not label.overlaps(bar.get_tightbbox())
     check_inside(ax.figure)
 
 
@@ -264,11 +266,17 @@ def test_history_without_validation_shows_training_alone(history):
     assert [list_legend(ax) for ax in axes] == [["training"], ["training, WA"]]
 
 
-def test_confusion_matrix_of_shares(predictions):
+def test_confusion_matrix_gives_share_and_count(predictions):
     ax = plots.plot_confusion_matrix(predictions)
     counts = count_confusions(predictions).to_numpy()
     shares = 100 * counts / counts.sum(axis=1, keepdims=True)
-    assert list_texts(ax.texts) == [f"{share:.0f}" for share in shares.ravel()]
+    cells = [
+        f"{share:.0f} %\n{count}" if count else ""
+        for share, count in zip(shares.ravel(), counts.ravel(), strict=True)
+    ]
+    assert [text for text in list_texts(ax.texts) if text] == [text for text in cells if text]
+    drawn = np.asarray(ax.collections[0].get_array()).reshape(counts.shape)
+    np.testing.assert_allclose(drawn, shares)
     assert list_texts(ax.get_xticklabels()) == [*EMOTIONS]
     assert list_texts(ax.get_yticklabels()) == [f"{emotion} (24)" for emotion in EMOTIONS]
     assert (ax.get_xlabel(), ax.get_ylabel()) == (
@@ -280,20 +288,11 @@ def test_confusion_matrix_of_shares(predictions):
     check_inside(ax.figure)
 
 
-def test_confusion_matrix_of_counts_keeps_the_colours_of_shares(predictions):
-    ax = plots.plot_confusion_matrix(predictions, normalise=False)
-    counts = count_confusions(predictions).to_numpy()
-    assert list_texts(ax.texts) == [str(count) for count in counts.ravel()]
-    shares = 100 * counts / counts.sum(axis=1, keepdims=True)
-    drawn = np.asarray(ax.collections[0].get_array()).reshape(counts.shape)
-    np.testing.assert_allclose(drawn, shares)
-
-
 def test_confusion_matrix_leaves_the_row_of_an_absent_emotion_empty():
     table = make_labelled(["sad", "happy"], ["sad", "angry"])
     ax = plots.plot_confusion_matrix(table)
     assert list_texts(ax.get_yticklabels()) == ["happy (1)", "sad (1)", "angry (0)"]
-    assert list_texts(ax.texts) == ["0", "0", "100", "0", "100", "0"]
+    assert [text for text in list_texts(ax.texts) if text] == ["100 %\n1", "100 %\n1"]
 
 
 def test_two_confusion_matrices_side_by_side_do_not_touch(predictions):
@@ -358,9 +357,9 @@ def test_comparison_sets_the_protocols_of_a_system_side_by_side():
     results = make_results()
     ax = plots.plot_comparison(results, reference_lines={"chance": 0.125, "human (WA)": 0.67})
     assert list_texts(ax.get_yticklabels()) == [
-        "32_parallel_cnn_transformer",
-        "11_cnn",
-        "40_augmentation_and_balance · focal_loss",
+        "CNN + transformer",
+        "CNN",
+        "CNN, focal loss",
     ]
     assert list_legend(ax) == [
         "chance 12.5",
@@ -371,9 +370,10 @@ def test_comparison_sets_the_protocols_of_a_system_side_by_side():
     points = {line.get_label(): line for line in ax.lines if line.get_marker() in ("o", "s")}
     unseen, random = points["5 folds by speaker"], points["5 random folds"]
     assert unseen.get_xdata() == pytest.approx([0.64, 0.62, 0.60])
-    assert unseen.get_ydata() == pytest.approx(np.array([0, 1, 2]) - 0.1875)
-    assert random.get_xdata() == pytest.approx([0.81, 0.80])
-    assert random.get_ydata() == pytest.approx(np.array([1, 0]) + 0.1875)
+    assert unseen.get_ydata() == pytest.approx([0, 2.8, 5.6])
+    assert random.get_xdata() == pytest.approx([0.80, 0.81])
+    assert random.get_ydata() == pytest.approx([1, 3.8])
+    assert ax.get_yticks() == pytest.approx([0.5, 3.3, 5.6])
     assert unseen.get_color() != random.get_color()
     intervals = np.concatenate([lines.get_segments() for lines in ax.collections])
     assert len(intervals) == 5
@@ -384,13 +384,42 @@ def test_comparison_sets_the_protocols_of_a_system_side_by_side():
     check_inside(ax.figure)
 
 
-def test_comparison_of_every_protocol_fits():
-    one = make_results().head(1)
-    results = pd.concat([one.assign(protocol=protocol) for protocol in PROTOCOLS])
-    ax = plots.plot_comparison(results)
-    assert len(list_legend(ax)) == len(PROTOCOLS)
-    heights = [line.get_ydata()[0] for line in ax.lines]
-    assert len(set(np.round(heights, 6))) == len(PROTOCOLS)
+def test_comparison_of_every_protocol_fits_registered_or_not(monkeypatch):
+    monkeypatch.setitem(PROTOCOLS, "my_protocol", SplitProtocol("my own folds", True))
+    one, names = make_results().head(1), [*PROTOCOLS, "my_neighbour's"]
+    ax = plots.plot_comparison(pd.concat([one.assign(protocol=name) for name in names]))
+    titles = [PROTOCOLS[name].title for name in sorted(PROTOCOLS, key=rank_protocol)]
+    assert list_legend(ax) == [*titles, "my_neighbour's"]
+    heights = [line.get_ydata()[0] for line in ax.lines if len(line.get_ydata())]
+    assert len(set(np.round(heights, 6))) == len(names)
+    check_inside(ax.figure)
+
+
+def test_comparison_tells_systems_of_one_title_apart_and_marks_own_results():
+    first, second = make_results().iloc[[0]], make_results().iloc[[3]]
+    systems = [
+        first,
+        second.assign(title="CNN", protocol="random_5fold"),
+        first.assign(variant="2d"),
+        first.assign(title="LSTM", notebook="12_bilstm"),
+        first.assign(title="LSTM", notebook="12_bilstm", own=True, uar=0.5),
+    ]
+    ax = plots.plot_comparison(pd.concat(systems))
+    assert set(list_texts(ax.get_yticklabels())) == {
+        *("CNN · 11_cnn", "CNN · 32_parallel_cnn_transformer", "CNN · 2d"),
+        *("LSTM", "LSTM (yours)"),
+    }
+    hollow = [line for line in ax.lines if line.get_markerfacecolor() == "white"]
+    assert [x for line in hollow for x in line.get_xdata()] == [0.5]
+
+
+def test_voices_are_two_dots_an_emotion_and_their_mean_on_top():
+    known, unknown = pd.Series({"happy": 0.8, "sad": 0.6}), pd.Series({"happy": 0.5, "sad": 0.4})
+    ax = plots.plot_voices(known, unknown)
+    assert list_texts(ax.get_yticklabels()) == ["UAR", "happy", "sad"]
+    dots = {line.get_label(): line.get_xdata() for line in ax.lines}
+    assert dots["voices known"] == pytest.approx([0.7, 0.8, 0.6])
+    assert dots["voices never heard"] == pytest.approx([0.45, 0.5, 0.4])
     check_inside(ax.figure)
 
 
@@ -403,28 +432,23 @@ def test_plots_draw_on_the_axes_they_are_given(predictions, waveform, history):
     _, axes = plt.subplots(1, 2)
     table = make_table(predictions)
     assert plots.plot_class_counts(table, ax=axes[0]) is axes[0]
-    assert plots.plot_waveform(waveform, ax=axes[1]) is axes[1]
+    assert sound_plots.plot_waveform(waveform, ax=axes[1]) is axes[1]
     assert plots.plot_comparison(make_results(), ax=axes[0]) is axes[0]
     assert [*plots.plot_history(history, axes=axes)] == [*axes]
     assert len(plt.get_fignums()) == 1
 
 
-def test_figures_are_saved_at_150_dots_per_inch(tmp_path, monkeypatch, waveform):
+@pytest.mark.parametrize("corpus", ["ravdess", "sample"])
+def test_figures_are_saved_at_150_dots_per_inch_below_the_runs(
+    tmp_path, monkeypatch, waveform, corpus
+):
     monkeypatch.setattr(paths, "FIGURES_DIR", tmp_path / "figures")
     monkeypatch.setattr(paths, "RUNS_DIR", tmp_path / "runs")
-    figure = plots.plot_waveform(waveform).figure
-    path = plots.save_figure(figure, notebook="11_cnn", name="waveform", corpus="ravdess")
-    assert path == tmp_path / "figures/11_cnn__ravdess__waveform.png"
+    figure = sound_plots.plot_waveform(waveform).figure
+    path = plots.save_figure(figure, notebook="11_cnn", name="waveform", corpus=corpus)
+    assert path == tmp_path / f"runs/figures/11_cnn__{corpus}__waveform.png"
     inches = figure.get_size_inches()[0]
     assert imread(path).shape[1] == pytest.approx(150 * inches, abs=30)
-    again = plots.save_figure(figure, notebook="11_cnn", name="waveform", corpus="ravdess")
+    again = plots.save_figure(figure, notebook="11_cnn", name="waveform", corpus=corpus)
     assert [*path.parent.iterdir()] == [again]
-
-
-def test_figures_of_the_sample_corpus_stay_out_of_the_repository(tmp_path, monkeypatch, waveform):
-    monkeypatch.setattr(paths, "FIGURES_DIR", tmp_path / "figures")
-    monkeypatch.setattr(paths, "RUNS_DIR", tmp_path / "runs")
-    figure = plots.plot_waveform(waveform).figure
-    path = plots.save_figure(figure, notebook="11_cnn", name="waveform", corpus="sample")
-    assert path == tmp_path / "runs/figures/11_cnn__sample__waveform.png"
     assert not (tmp_path / "figures").exists()
