@@ -86,7 +86,7 @@ def add_head(embeddings, num_classes):
 encoder = load_encoder("byol_s", weights="random")
 stage = cross_validate(
     make_stage(add_head, encoder, ("byol_3_conv", "byol_4", "byol_5")), table,
-    replace(make_features(table, strength=1.0, shape=(24, 64)), normalise=False),
+    make_features(table, strength=1.0, shape=(24, 64), normalise=False),
     protocol="speaker_5fold", only_folds=[1], runs_folder=folder / keras.backend.backend(),
     config=replace(config, epochs=3, learning_rate=1e-3, monitor=None,
                    learning_rate_factors=(("byol_3", 0.5),)),

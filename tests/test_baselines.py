@@ -13,10 +13,10 @@ from sklearn.preprocessing import StandardScaler
 
 from common import paths
 from common.baselines import cross_validate_classifier
-from common.cross_validation import Run
 from common.evaluation import score_predictions
-from common.features import Features
+from common.recipes import Features
 from common.results import load_results, read_predictions, save_results, tabulate_results
+from common.runs import Run
 from common.splits import make_folds
 from tests.speech_tables import make_features, make_speakers
 
@@ -88,7 +88,7 @@ def test_test_rows_never_reach_fit(protocol, monkeypatch):
     monkeypatch.setattr(Spy, "tested", [])
     numbers = np.arange(len(TABLE), dtype=np.float32)[:, None, None]
     values = np.tile(numbers, (1, 3, 2))
-    encoded = Features(values, np.full((len(TABLE), 1, 3, 2), -1.0), {"rows": "encoded"})
+    encoded = Features(values, np.full((len(TABLE), 1, 3, 2), -1.0), make_features(TABLE).recipe)
     run(Spy(), features=encoded, protocol=protocol)
     folds = make_folds(TABLE, protocol)
     for fold, (fitted, labels), tested in zip(folds, Spy.fitted, Spy.tested, strict=True):

@@ -12,7 +12,7 @@ from common.batches import SAMPLINGS, TrainingBatches
 from common.corpora import load_corpus
 from common.cross_validation import cross_validate, train_fold
 from common.emotions import EMOTIONS
-from common.features import Features, Normaliser, fit_normaliser
+from common.recipes import Features, Normaliser, fit_normaliser
 from common.splits import Fold, check_folds, make_folds
 from common.training import TrainingConfig
 from tests.speech_tables import make_features, make_speakers
@@ -22,6 +22,8 @@ PLAIN = {"mixup_alpha": 0.0, "num_time_masks": 0, "num_frequency_masks": 0, "max
 CONFIG = TrainingConfig(
     epochs=20, batch_size=32, learning_rate=0.02, warmup_epochs=0, ema_momentum=None, **PLAIN
 )
+
+RECIPE = make_features(make_speakers(1, per_emotion=1)).recipe
 
 
 def build_model(input_shape: tuple[int, ...], num_classes: int) -> keras.Model:
@@ -86,7 +88,7 @@ def encode_rows(table) -> Features:
     """Let each value be its row's number, and those of its two copies 0.25 and 0.5 more."""
     numbers = np.arange(len(table), dtype=np.float32)[:, None, None]
     values = np.tile(numbers, (1, 12, 6))
-    return Features(values, np.stack([values + 0.25, values + 0.5], axis=1), {"rows": "encoded"})
+    return Features(values, np.stack([values + 0.25, values + 0.5], axis=1), RECIPE)
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
@@ -117,7 +119,7 @@ def test_each_part_gets_its_own_rows_and_their_labels(table, fold, watch, monkey
 def test_the_normaliser_knows_training_rows_alone(table, fold, watch):
     features = make_features(table)
     others = np.concatenate([fold.validation, fold.test])
-    changed = Features(features.values.copy(), features.copies * 7, features.description)
+    changed = Features(features.values.copy(), features.copies * 7, features.recipe)
     changed.values[others] = 100 * changed.values[others] - 5
     expected = fit_normaliser(features.values[fold.train])
     first, first_validation, _, first_layer = watch(features)
@@ -132,7 +134,7 @@ def test_the_normaliser_knows_training_rows_alone(table, fold, watch):
 
 def test_copies_of_validation_and_test_rows_are_never_used(table, fold, tmp_path):
     features = make_features(table, num_copies=2)
-    poisoned = Features(features.values, features.copies.copy(), features.description)
+    poisoned = Features(features.values, features.copies.copy(), features.recipe)
     poisoned.copies[np.concatenate([fold.validation, fold.test])] = np.nan
     config = replace(CONFIG, epochs=2)
     clean, other = (

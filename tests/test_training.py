@@ -14,10 +14,12 @@ from keras import layers, ops
 
 from common import cross_validation, training
 from common.batches import Examples, TrainingBatches
-from common.cross_validation import build_seeded, cross_validate, describe_model
+from common.cross_validation import cross_validate
+from common.models import build_seeded, describe_model
+from common.optimizers import compute_learning_rate
 from common.results import save_results
 from common.splits import make_folds
-from common.training import TrainingConfig, compute_learning_rate, predict, train_model
+from common.training import TrainingConfig, predict, train_model
 from tests.speech_tables import make_features, make_speakers
 
 TABLE = make_speakers(6, per_emotion=4)
@@ -273,7 +275,7 @@ def test_a_loaded_model_repeats_the_predictions_of_its_fold(tmp_path):
     trained = run(tmp_path, **settings)
     position = pd.Series(TABLE.index, index=TABLE["utterance"])
     for result in (trained, run(tmp_path, **settings)):
-        assert set(result.fold_folders) == {(0, 2), (0, 4), (3, 2), (3, 4)}
+        assert set(result.models) == {(0, 2), (0, 4), (3, 2), (3, 4)}
         for (seed, fold), rows in result.predictions.groupby(["seed", "fold"]):
             model = result.load_model(seed=seed, fold=fold)
             tested = FEATURES.values[position[rows["utterance"]].to_numpy()]
@@ -308,7 +310,7 @@ def test_a_learning_rate_factor_of_no_layer_is_refused(tmp_path):
 
 
 def test_features_that_are_normalised_already_stay_as_they_are(tmp_path):
-    features = replace(FEATURES, normalise=False)
+    features = make_features(TABLE, normalise=False)
     result = run(tmp_path, features=features)
     model = result.load_model(seed=0, fold=1)
     tested = FEATURES.values[make_folds(TABLE, PROTOCOL)[0].test]
@@ -431,8 +433,9 @@ def test_a_run_killed_in_the_middle_of_an_epoch_continues_exactly(
 def test_a_second_call_loads_and_says_so(finished, monkeypatch):
     monkeypatch.setattr(cross_validation, "train_model", None)
     again = run(finished.folder.parent)
-    assert (again.num_loaded, finished.num_loaded) == (1, 0)
-    assert "1 loaded from run" in again.summary and "1 folds trained now" in finished.summary
+    assert (again.sources, finished.sources) == ({(0, 1): "stored"}, {(0, 1): "trained"})
+    assert "folds 1 trained before;" in again.summary and "1 trained now;" in finished.summary
+    pd.testing.assert_frame_equal(again.validation, finished.validation)
     pd.testing.assert_frame_equal(again.predictions, finished.predictions)
     pd.testing.assert_frame_equal(again.history, finished.history)
 
@@ -442,9 +445,10 @@ def test_only_folds_may_be_completed_later_but_not_published(tmp_path):
     settings = {"protocol": "leave_one_speaker_out", "config": config}
     part = run(tmp_path, only_folds=[2], **settings)
     with pytest.raises(ValueError, match="leaves out folds"):
-        save_results(part, notebook="99_test")
+        save_results(part, notebook="99_test", title="Toy")
     whole = run(tmp_path, only_folds=None, **settings)
-    assert (whole.num_folds, whole.num_loaded, whole.complete) == (6, 1, True)
+    sources = list(whole.sources.values())
+    assert (len(sources), sources.count("stored"), whole.complete) == (6, 1, True)
     assert sorted(whole.predictions["utterance"]) == sorted(TABLE["utterance"])
     with pytest.raises(ValueError, match="names none of the folds"):
         run(tmp_path, only_folds=[9], **settings)
