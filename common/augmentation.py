@@ -1,6 +1,6 @@
 """Augmentations of waveforms, which belong to training rows alone."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -9,6 +9,7 @@ from python_stretch.Signalsmith import Stretch
 from scipy.signal import fftconvolve
 
 from common.audio import SAMPLE_RATE_HERTZ, resample_waveform
+from common.files import describe_settings
 
 SMALLEST_ROOM_METRES = (4.0, 3.5, 2.5)
 LARGEST_ROOM_METRES = (8.0, 6.0, 3.5)
@@ -24,7 +25,7 @@ class Augmentation(Protocol):
 
     def describe(self) -> dict:
         """Name all that decides the result; the name of a cached feature follows from it."""
-        return {"name": type(self).__name__, **asdict(self)}
+        return {"name": type(self).__name__, **describe_settings(self)}
 
 
 @dataclass(frozen=True)
@@ -215,7 +216,3 @@ def _check_range(augmentation, low: str, high: str, *, lowest: float, highest: f
             f"{low}={values[0]}, {high}={values[1]}: give two numbers in rising order "
             f"between {lowest} and {highest}"
         )
-
-
-FOUR_COPIES = (Chain((ChangeTempo(), ShiftPitch(), AddNoise())),) * 4
-"""Four copies of each utterance, each with another tempo, pitch and low noise."""

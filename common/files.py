@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import MISSING, fields
 from pathlib import Path
+from typing import get_args
 
 
 @contextmanager
@@ -68,6 +69,8 @@ def describe_settings(settings: object, *, changed: bool = False) -> dict:
     described = {}
     for field in fields(settings):
         value = getattr(settings, field.name)
+        if type(value) is int and float in (field.type, *get_args(field.type)):
+            value = float(value)  # 30 and 30.0 are one setting
         if not changed or field.default is MISSING or value != field.default:
             described[field.name] = list(value) if isinstance(value, tuple) else value
     return described

@@ -109,19 +109,12 @@ class Run:
     def summary(self) -> str:
         """One sentence: what was run, what was read back, how long the training took."""
         facts, sources = self.description, [*self.sources.values()]
-        words = {
-            "trained": "trained now",
-            "stored": "trained before and kept",
-            "published": "read from the published results",
-        }
-        counts = {words[kind]: sources.count(kind) for kind in words if kind in sources}
-        how = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+        words = {"trained": "trained now", "stored": "trained before", "published": "as published"}
+        counts = [f"{sources.count(kind)} {words[kind]}" for kind in words if kind in sources]
         seeds = ", ".join(map(str, facts["seeds"]))
         return (
             f"{facts['protocol']} on {facts['corpus']}, seed{'s' * (len(facts['seeds']) > 1)} "
-            f"{seeds}: of {len(sources)} fold{'s' * (len(sources) > 1)} {how}; "
-            f"{facts['seconds'] / 60:.1f} minutes of training in all "
-            f"({facts['backend']}, {facts['device']})"
+            f"{seeds}: folds {', '.join(counts)}; {facts['seconds'] / 60:.1f} minutes of training"
         )
 
 

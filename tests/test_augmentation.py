@@ -16,7 +16,6 @@ from python_stretch.Signalsmith import Stretch
 from common import augmentation, paths
 from common.audio import SAMPLE_RATE_HERTZ, load_waveform, scan_recording
 from common.augmentation import (
-    FOUR_COPIES,
     AddNoise,
     AddReverberation,
     Chain,
@@ -28,6 +27,9 @@ from common.augmentation import (
 )
 from common.batches import mask_spectrograms, mix_examples, shift_frames
 from common.features import FeatureConfig, compute_features, extract_features
+
+FOUR_COPIES = (Chain((ChangeTempo(), ShiftPitch(), AddNoise())),) * 4
+
 
 BATCH, FRAMES, BANDS = 8, 20, 12
 MASKS = {
