@@ -41,7 +41,7 @@ def folders(tmp_path, monkeypatch):
 def test_every_row_is_tested_once_per_seed(protocol):
     result = run(protocol=protocol, seeds=(0, 4))
     assert result.complete and result.history.empty
-    assert (result.num_folds, result.num_loaded) == (2 * len(make_folds(TABLE, protocol)), 0)
+    assert [*result.sources.values()] == ["trained"] * 2 * len(make_folds(TABLE, protocol))
     for seed, rows in result.predictions.groupby("seed"):
         assert sorted(rows["utterance"]) == sorted(TABLE["utterance"])
         for fold in make_folds(TABLE, protocol, seed=seed):
@@ -145,7 +145,7 @@ def test_probabilities_stand_under_their_emotions():
 
 def test_a_run_is_saved_and_tabulated_without_a_number_of_parameters():
     result = run(seeds=(0, 1), protocol="random_5fold")
-    path = save_results(result, notebook="10_svm", variant="nb")
+    path = save_results(result, notebook="10_svm", title="Bayes", variant="nb")
     content = json.loads(path.read_text())
     assert content["num_parameters"] is None
     assert (content["backend"], content["model"]) == ("scikit-learn", "GaussianNB()")
@@ -158,9 +158,9 @@ def test_a_run_is_saved_and_tabulated_without_a_number_of_parameters():
 
 def test_rows_with_and_without_parameters_are_tabulated_together():
     result = run()
-    save_results(result, notebook="10_svm")
+    save_results(result, notebook="10_svm", title="SVM")
     result.description["num_parameters"] = 7
-    save_results(result, notebook="11_cnn")
+    save_results(result, notebook="11_cnn", title="CNN")
     table = tabulate_results(corpus="toy").set_index("notebook")
     assert table.loc["11_cnn", "num_parameters"] == 7
     assert pd.isna(table.loc["10_svm", "num_parameters"])
@@ -169,7 +169,7 @@ def test_rows_with_and_without_parameters_are_tabulated_together():
 
 def test_the_summary_names_protocol_and_corpus():
     result = run()
-    assert result.summary.startswith(f"{PROTOCOL} on toy, seeds [0]: 5 folds trained now, 0 loaded")
+    assert result.summary.startswith(f"{PROTOCOL} on toy, seed 0: folds 5 trained now;")
 
 
 def test_settings_of_the_classifier_and_the_features_decide_the_key():

@@ -2,7 +2,8 @@
 
 import json
 import math
-from dataclasses import dataclass
+import shutil
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,14 @@ import pytest
 from common import paths
 from common.bootstrap import summarise_predictions
 from common.evaluation import METRICS, report_classes
-from common.results import DESCRIBED, load_results, read_predictions, save_results, tabulate_results
+from common.results import (
+    DESCRIBED,
+    find_published,
+    load_results,
+    read_predictions,
+    save_results,
+    tabulate_results,
+)
 from tests.prediction_tables import make_predictions
 
 COMMITTED = sorted(paths.RESULTS_DIR.rglob("*.json"))
@@ -22,7 +30,10 @@ COMMITTED = sorted(paths.RESULTS_DIR.rglob("*.json"))
 class FakeRun:
     predictions: pd.DataFrame
     description: dict
+    validation: pd.DataFrame = field(default_factory=pd.DataFrame)
+    history: pd.DataFrame = field(default_factory=lambda: pd.DataFrame({"epoch": [0, 1]}))
     complete: bool = True
+    first_model: None = None
 
 
 @dataclass(frozen=True)
@@ -45,6 +56,8 @@ def make_run(*, corpus: str = "ravdess", protocol: str = "speaker_5fold", **sett
         "device": "CPU",
         "seconds": 90.0,
         "key": "abc",
+        "folds": {"0/0": "aa", "0/1": "bb", "0/2": "cc"},
+        "start": None,
     }
     return FakeRun(make_predictions(**settings), description)
 
@@ -98,41 +111,43 @@ def test_committed_numbers_follow_from_the_committed_predictions(path):
 
 def test_every_committed_table_has_its_json_and_none_is_of_the_sample():
     folder = paths.ROOT / "results"
-    tables = {path.with_suffix("") for path in folder.rglob("*.csv")}
-    assert tables == {path.with_suffix("") for path in COMMITTED}
+    tables = {path for path in folder.rglob("*.csv") if not path.name.endswith(".history.csv")}
+    assert tables == {path.with_suffix(".csv") for path in COMMITTED}
+    for path in folder.rglob("*.history.csv"):
+        assert path.with_name(path.name.replace(".history.csv", ".json")) in COMMITTED
     assert not [path for path in COMMITTED if path.stem.startswith("sample__")]
 
 
 def test_saved_numbers_follow_from_the_saved_predictions(folders):
-    path = save_results(make_run(), notebook="11_cnn")
-    assert path == folders / "results/11_cnn/ravdess__speaker_5fold.json"
+    path = save_results(make_run(), notebook="11_cnn", title="CNN")
+    assert path == folders / "runs/results/11_cnn/ravdess__speaker_5fold.json"
     check_evidence(path)
 
 
 def test_predictions_come_back_as_they_were():
     run = make_run()
-    path = save_results(run, notebook="11_cnn")
+    path = save_results(run, notebook="11_cnn", title="CNN")
     pd.testing.assert_frame_equal(read_predictions(path.with_suffix(".csv")), run.predictions)
 
 
 def test_table_has_the_promised_columns_and_four_decimals():
-    path = save_results(make_run(), notebook="11_cnn")
+    path = save_results(make_run(), notebook="11_cnn", title="CNN")
     header, first, *_ = path.with_suffix(".csv").read_text().splitlines()
     assert header.startswith(
-        "utterance,speaker,fold,seed,true_label,predicted_label,correct,p_neutral,p_calm,p_happy"
+        "utterance,speaker,fold,seed,true_label,predicted_label,correct,part,p_neutral,p_calm,p_happy"
     )
     fields = first.split(",")
     assert fields[:5] == ["corpus/01/neutral_0", "01", "0", "0", "neutral"]
-    assert all(len(chance.split(".")[1]) == 4 for chance in fields[7:])
+    assert all(len(chance.split(".")[1]) == 4 for chance in fields[8:])
 
 
 def test_json_has_the_promised_keys_and_keeps_the_settings():
-    path = save_results(make_run(), notebook="11_cnn", variant="focal_loss")
+    path = save_results(make_run(), notebook="11_cnn", title="CNN", variant="focal_loss")
     assert path.name == "ravdess__speaker_5fold__focal_loss.json"
     content = json.loads(path.read_text())
     assert set(content) == {
-        *("notebook", "variant", "corpus", "protocol", "num_utterances", "num_speakers"),
-        *("metrics", "per_class", "ablation", "commit"),
+        *("notebook", "title", "variant", "corpus", "protocol", "num_utterances", "num_speakers"),
+        *("metrics", "per_class", "ablation", "commit", "files", "model_of"),
         *DESCRIBED,
     }
     assert content["variant"] == "focal_loss"
@@ -143,39 +158,39 @@ def test_json_has_the_promised_keys_and_keeps_the_settings():
 
 
 def test_an_undefined_deviation_is_null():
-    path = save_results(make_run(seeds=(0,), num_folds=1), notebook="11_cnn")
+    path = save_results(make_run(seeds=(0,), num_folds=1), notebook="11_cnn", title="CNN")
     assert json.loads(path.read_text())["metrics"]["uar"]["std"] is None
     check_evidence(path)
 
 
 def test_results_on_synthetic_speech_stay_out_of_the_evidence(folders):
-    path = save_results(make_run(corpus="sample"), notebook="11_cnn")
+    path = save_results(make_run(corpus="sample"), notebook="11_cnn", title="CNN")
     assert path == folders / "runs/results/11_cnn/sample__speaker_5fold.json"
-    save_results(make_run(), notebook="11_cnn")
+    save_results(make_run(), notebook="11_cnn", title="CNN")
     assert [result["corpus"] for result in load_results()] == ["ravdess"]
     assert [result["corpus"] for result in load_results(corpus="sample")] == ["sample"]
 
 
 def test_saving_again_replaces_and_leaves_nothing_else(folders):
-    save_results(make_run(skill=0.1), notebook="11_cnn")
-    path = save_results(make_run(skill=3), notebook="11_cnn")
+    save_results(make_run(skill=0.1), notebook="11_cnn", title="CNN")
+    path = save_results(make_run(skill=3), notebook="11_cnn", title="CNN")
     check_evidence(path)
     names = sorted(file.name for file in path.parent.iterdir())
-    assert names == ["ravdess__speaker_5fold.csv", "ravdess__speaker_5fold.json"]
+    assert names == [f"ravdess__speaker_5fold.{end}" for end in ("csv", "history.csv", "json")]
 
 
 @pytest.mark.parametrize("variant", ["a__b", "../up", "", "two words", "_x"])
 def test_a_name_that_makes_no_file_name_is_refused(variant, folders):
     with pytest.raises(ValueError, match="file name"):
-        save_results(make_run(), notebook="11_cnn", variant=variant)
-    assert not (folders / "results").exists()
+        save_results(make_run(), notebook="11_cnn", title="CNN", variant=variant)
+    assert not (folders / "runs").exists()
 
 
 def test_a_description_that_lacks_an_entry_is_refused():
     run = make_run()
     del run.description["versions"]
     with pytest.raises(ValueError, match="versions"):
-        save_results(run, notebook="11_cnn")
+        save_results(run, notebook="11_cnn", title="CNN")
 
 
 def spoil_correct(table: pd.DataFrame) -> pd.DataFrame:
@@ -210,8 +225,8 @@ def test_predictions_that_contradict_themselves_are_neither_saved_nor_read(
     run = make_run()
     spoilt = spoil(run.predictions)
     with pytest.raises(ValueError, match=message):
-        save_results(FakeRun(spoilt, run.description), notebook="11_cnn")
-    assert not (folders / "results").exists()
+        save_results(FakeRun(spoilt, run.description), notebook="11_cnn", title="CNN")
+    assert not (folders / "runs").exists()
     spoilt.to_csv(tmp_path / "spoilt.csv", index=False)
     with pytest.raises(ValueError, match=rf"spoilt.csv.*{message}"):
         read_predictions(tmp_path / "spoilt.csv")
@@ -226,10 +241,10 @@ def test_predictions_that_are_absent_or_no_table_are_named(tmp_path):
 
 
 def test_results_are_found_by_corpus_protocol_and_notebook():
-    save_results(make_run(), notebook="12_bilstm")
-    save_results(make_run(protocol="random_5fold"), notebook="11_cnn")
-    save_results(make_run(), notebook="11_cnn")
-    save_results(make_run(corpus="savee", num_speakers=4), notebook="11_cnn")
+    save_results(make_run(), notebook="12_bilstm", title="CNN")
+    save_results(make_run(protocol="random_5fold"), notebook="11_cnn", title="CNN")
+    save_results(make_run(), notebook="11_cnn", title="CNN")
+    save_results(make_run(corpus="savee", num_speakers=4), notebook="11_cnn", title="CNN")
     assert [
         (result["notebook"], result["corpus"], result["protocol"]) for result in load_results()
     ] == [
@@ -245,30 +260,30 @@ def test_results_are_found_by_corpus_protocol_and_notebook():
 
 
 def test_ablations_come_only_when_asked_for():
-    save_results(make_run(), notebook="11_cnn")
-    save_results(make_run(), notebook="11_cnn", variant="no_copies", ablation=True)
+    save_results(make_run(), notebook="11_cnn", title="CNN")
+    save_results(make_run(), notebook="11_cnn", title="CNN", variant="no_copies", ablation=True)
     assert [result["variant"] for result in load_results()] == [None]
     assert tabulate_results(corpus="ravdess")["variant"].to_list() == [""]
     assert [result["variant"] for result in load_results(ablations=True)] == [None, "no_copies"]
 
 
 def test_a_broken_json_is_named(folders):
-    path = save_results(make_run(), notebook="11_cnn")
+    path = save_results(make_run(), notebook="11_cnn", title="CNN")
     path.write_text("{")
     with pytest.raises(ValueError, match="ravdess__speaker_5fold.json"):
         load_results()
 
 
 def test_results_are_tabulated_with_their_intervals():
-    path = save_results(make_run(), notebook="11_cnn")
-    save_results(make_run(num_folds=1, seeds=(0,)), notebook="11_cnn", variant="small")
+    path = save_results(make_run(), notebook="11_cnn", title="CNN")
+    save_results(make_run(num_folds=1, seeds=(0,)), notebook="11_cnn", title="CNN", variant="small")
     table = tabulate_results(corpus="ravdess")
     assert [*table.columns] == [
-        *("notebook", "variant", "protocol"),
+        *("notebook", "variant", "title", "own", "protocol"),
         *("uar", "uar_std", "uar_low", "uar_high"),
         *("wa", "wa_std", "wa_low", "wa_high"),
         *("macro_f1", "macro_f1_std", "macro_f1_low", "macro_f1_high"),
-        *("num_parameters", "num_seeds", "minutes"),
+        *("num_parameters", "num_seeds", "minutes", "backend"),
     ]
     assert table["variant"].to_list() == ["", "small"]
     metrics = json.loads(path.read_text())["metrics"]
@@ -279,3 +294,45 @@ def test_results_are_tabulated_with_their_intervals():
     empty = tabulate_results(corpus="tess")
     assert empty.empty
     assert [*empty.columns] == [*table.columns]
+
+
+def test_validation_rows_are_kept_apart_from_test_rows():
+    run = replace(make_run(), validation=make_predictions(skill=0.1).assign(seed=5))
+    path = save_results(run, notebook="11_cnn", title="CNN")
+    check_evidence(path)
+    pd.testing.assert_frame_equal(read_predictions(path.with_suffix(".csv")), run.predictions)
+    kept = read_predictions(path.with_suffix(".csv"), part="validation")
+    pd.testing.assert_frame_equal(kept, run.validation)
+
+
+def test_a_table_of_another_run_beside_a_json_is_refused(folders):
+    path = save_results(make_run(), notebook="11_cnn", title="CNN")
+    other = save_results(make_run(skill=3), notebook="12_bilstm", title="LSTM")
+    shutil.copy(other.with_suffix(".csv"), path.with_suffix(".csv"))
+    with pytest.raises(ValueError, match=r"11_cnn.ravdess__speaker_5fold.csv is not the one"):
+        load_results()
+
+
+def publish(folders) -> None:
+    shutil.copytree(folders / "runs" / "results", folders / "results", dirs_exist_ok=True)
+
+
+def test_own_results_stand_beside_published_ones_unless_they_are_the_same(folders):
+    path = save_results(make_run(), notebook="11_cnn", title="CNN")
+    assert tabulate_results(corpus="ravdess")["own"].to_list() == [True]
+    publish(folders)
+    assert tabulate_results(corpus="ravdess")["own"].to_list() == [False]
+    published = save_results(make_run(), notebook="11_cnn", title="CNN")
+    assert published == folders / "results" / path.relative_to(folders / "runs" / "results")
+    again = save_results(make_run(skill=1.4), notebook="11_cnn", title="CNN")
+    assert again == path
+    assert tabulate_results(corpus="ravdess")["own"].to_list() == [False, True]
+    assert tabulate_results(corpus="ravdess", own=False)["own"].to_list() == [False]
+
+
+def test_only_evidence_with_the_key_of_a_run_is_its_published_evidence(folders):
+    save_results(make_run(), notebook="11_cnn", title="CNN")
+    assert find_published("abc") == []
+    publish(folders)
+    [found] = find_published("abc")
+    assert found["notebook"] == "11_cnn" and find_published("ab") == []
