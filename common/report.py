@@ -152,13 +152,13 @@ def _compare_uar(title: str, first: pd.DataFrame, second: pd.DataFrame) -> str:
     return describe_difference(title, compare_predictions(*pair))
 
 
-def show_curves(run: Run, *, notebook: str) -> None:
+def show_curves(run: Run, *, notebook: str, name: str = "history") -> None:
     """Draw loss and accuracy over the epochs, single folds and their mean."""
     if run.history.empty:
         display(Markdown("No curves are kept of this run; `retrain=True` makes them."))
         return
     axes = plot_history(run.history)
-    _keep(axes[0], notebook=notebook, corpus=run.description["corpus"], name="history")
+    _keep(axes[0], notebook=notebook, corpus=run.description["corpus"], name=name)
 
 
 def show_example(features: Features, table: pd.DataFrame, *, emotion: str) -> None:
