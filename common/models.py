@@ -103,7 +103,7 @@ def look_inside(model: keras.Model, *names: str) -> keras.Model:
 
 
 def compute_attention(model: keras.Model, values: np.ndarray, *, layer: str) -> np.ndarray:
-    """Weights that an `AttentionPooling` gives the steps of some utterances, (rows, steps).
+    """How much attention the steps of some utterances get, shape (rows, steps), summing to 1.
 
     Parameters
     ----------
@@ -112,12 +112,16 @@ def compute_attention(model: keras.Model, values: np.ndarray, *, layer: str) -> 
     values
         Features as extracted, shape (rows, frames, bands).
     layer
-        Its name in the network.
+        Name of an `AttentionPooling` in the network, whose weights these are, or of a
+        MultiHeadAttention over its own steps: the mean over heads and over the steps that look.
     """
-    pooling = model.layers[-1].get_layer(layer)
-    steps = keras.Model(model.layers[-1].inputs, pooling.input)
-    weights = pooling.compute_weights(steps(model.get_layer("normalise")(values)))
-    return keras.ops.convert_to_numpy(weights)[..., 0]
+    part = model.layers[-1].get_layer(layer)
+    given = part.input[0] if isinstance(part.input, (list, tuple)) else part.input
+    steps = keras.Model(model.layers[-1].inputs, given)(model.get_layer("normalise")(values))
+    if isinstance(part, keras.layers.MultiHeadAttention):
+        _, scores = part(steps, steps, return_attention_scores=True)
+        return keras.ops.convert_to_numpy(scores).mean(axis=(1, 2))
+    return keras.ops.convert_to_numpy(part.compute_weights(steps))[..., 0]
 
 
 def describe_model(model: keras.Model) -> str:

@@ -210,7 +210,7 @@ def show_attention(
     notebook: str,
     emotions: Sequence[str] = ("angry", "sad", "happy"),
 ) -> None:
-    """Draw what an `AttentionPooling` weighs in utterances of speakers its model never heard.
+    """Draw what a layer of attention weighs in utterances of speakers its model never heard.
 
     The model is the first that is at hand, and the utterances are of its fold's test rows.
     """
