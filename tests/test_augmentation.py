@@ -26,7 +26,8 @@ from common.augmentation import (
     ShiftTime,
 )
 from common.batches import mask_spectrograms, mix_examples, shift_frames
-from common.features import FeatureConfig, compute_features, extract_features
+from common.features import FitLength, LogMel, Trim
+from common.recipes import Recipe, extract_features
 
 FOUR_COPIES = (Chain((ChangeTempo(), ShiftPitch(), AddNoise())),) * 4
 
@@ -378,17 +379,17 @@ def test_four_copies_are_four_different_sounds(tmp_path, monkeypatch):
         soundfile.write(path, make_noise(seconds=0.5, seed=seed), SAMPLE_RATE_HERTZ)
     hashes = [scan_recording(path)["sha256"] for path in recordings]
     table = pd.DataFrame({"path": [str(path) for path in recordings], "audio_hash": hashes})
-    config = FeatureConfig(duration_seconds=0.5, num_bands=16)
-    extracted = extract_features(table, config, augmentations=FOUR_COPIES)
-    assert extracted.copies.shape == (2, 4, *config.shape)
+    recipe = Recipe((Trim(), FitLength(0.5), LogMel(num_bands=16)))
+    extracted = extract_features(table, recipe, augmentations=FOUR_COPIES)
+    assert extracted.copies.shape == (2, 4, 32, 16)
     for row, path in enumerate(recordings):
         versions = np.concatenate([extracted.values[row, None], extracted.copies[row]])
         assert len(np.unique(versions.reshape(5, -1), axis=0)) == 5
         for number, augment in enumerate(FOUR_COPIES):
             rng = np.random.default_rng([number, int(hashes[row][:16], 16)])
-            expected = compute_features(augment(load_waveform(path), rng), config)
+            expected = recipe(augment(load_waveform(path), rng))
             np.testing.assert_array_equal(extracted.copies[row, number], expected)
-    again = extract_features(table[::-1], config, augmentations=FOUR_COPIES, jobs=1)
+    again = extract_features(table[::-1], recipe, augmentations=FOUR_COPIES, jobs=1)
     np.testing.assert_array_equal(again.copies, extracted.copies[::-1])
 
 

@@ -1,7 +1,9 @@
 """Features are librosa's and the textbook's; their cache and normaliser change nothing."""
 
 import errno
+import json
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import librosa
@@ -14,31 +16,57 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common import features, paths
+from common import paths
 from common.audio import SAMPLE_RATE_HERTZ, load_waveform, scan_recording
-from common.augmentation import ChangeSpeed
+from common.augmentation import Augmentation, ChangeSpeed
 from common.features import (
     FUNCTIONALS,
-    FeatureConfig,
-    build_filterbank,
-    compute_features,
+    Cepstra,
+    FitLength,
+    Functionals,
+    LogMel,
+    Trim,
+    build_gaussian_filters,
     compute_functionals,
-    extract_features,
-    fit_normaliser,
 )
 from common.files import digest
+from common.recipes import Features, Recipe, Step, extract_features, fit_normaliser
 
 TOLERANCE_DB = 1e-3
 TOLERANCE_MFCC = 1e-3
-CONFIGS = {
-    "default": FeatureConfig(),
-    "window not a power of two": FeatureConfig(
-        window_length_seconds=0.025, hop_length_seconds=0.010, num_bands=40, fmin_hertz=0.0
+STEPS = {
+    "default": (2.5, LogMel()),
+    "window not a power of two": (
+        2.5,
+        LogMel(window_seconds=0.025, hop_seconds=0.010, num_bands=40, fmin_hertz=0.0),
     ),
-    "other band, range and length": FeatureConfig(
-        duration_seconds=1.2345, fmin_hertz=80.0, fmax_hertz=7600.0, range_db=60.0
+    "other band, range and length": (
+        1.2345,
+        LogMel(fmin_hertz=80.0, fmax_hertz=7600.0, range_db=60.0),
     ),
 }
+KINDS = {
+    "log_mel": LogMel,
+    "mfcc": Cepstra,
+    "gaussian": partial(Cepstra, filters="gaussian"),
+    "functionals": Functionals,
+}
+
+
+def make_recipe(step: LogMel, *, seconds: float = 2.5, trim: bool = True) -> Recipe:
+    return Recipe((*[Trim()] * trim, FitLength(seconds), step))
+
+
+def make_cepstra(step: LogMel, **settings) -> Cepstra:
+    return Cepstra(**{**asdict(step), **settings})
+
+
+def get_shape(step: LogMel, seconds: float) -> tuple[int, int]:
+    """(frames, bands) of one utterance; functionals are one frame."""
+    if isinstance(step, Functionals):
+        return 1, len(FUNCTIONALS) * (step.num_bands + 2 * step.num_coefficients)
+    width = step.num_coefficients if isinstance(step, Cepstra) else step.num_bands
+    return 1 + round(seconds * SAMPLE_RATE_HERTZ) // step.hop_length, width
 
 
 def make_speech(*, seconds: float = 2.5, seed: int = 0) -> np.ndarray:
@@ -51,7 +79,7 @@ def make_speech(*, seconds: float = 2.5, seed: int = 0) -> np.ndarray:
     return (0.1 * syllables * (harmonics + 0.3 * noise) + 1e-3 * noise).astype(np.float32)
 
 
-def select_librosa_arguments(config: FeatureConfig) -> dict:
+def select_librosa_arguments(config: LogMel) -> dict:
     return {
         "sr": SAMPLE_RATE_HERTZ,
         "n_fft": config.fft_length,
@@ -63,35 +91,35 @@ def select_librosa_arguments(config: FeatureConfig) -> dict:
     }
 
 
-@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-def test_log_mel_is_librosa_s(config):
-    waveform = make_speech(seconds=config.duration_seconds)
-    config = replace(config, trim_top_db=None)
-    mel = librosa.feature.melspectrogram(y=waveform, **select_librosa_arguments(config))
-    expected = librosa.power_to_db(mel, top_db=config.range_db).T
-    np.testing.assert_allclose(compute_features(waveform, config), expected, atol=TOLERANCE_DB)
+@pytest.mark.parametrize(("seconds", "step"), STEPS.values(), ids=STEPS)
+def test_log_mel_is_librosa_s(seconds, step):
+    waveform = make_speech(seconds=seconds)
+    mel = librosa.feature.melspectrogram(y=waveform, **select_librosa_arguments(step))
+    expected = librosa.power_to_db(mel, top_db=step.range_db).T
+    np.testing.assert_allclose(step(waveform), expected, atol=TOLERANCE_DB)
 
 
-@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-def test_mfcc_are_librosa_s(config):
-    waveform = make_speech(seconds=config.duration_seconds)
-    config = replace(config, kind="mfcc", trim_top_db=None, range_db=80.0, num_coefficients=30)
-    expected = librosa.feature.mfcc(y=waveform, n_mfcc=30, **select_librosa_arguments(config)).T
-    np.testing.assert_allclose(compute_features(waveform, config), expected, atol=TOLERANCE_MFCC)
+@pytest.mark.parametrize(("seconds", "step"), STEPS.values(), ids=STEPS)
+def test_mfcc_are_librosa_s(seconds, step):
+    waveform = make_speech(seconds=seconds)
+    step = make_cepstra(step, range_db=80.0, num_coefficients=30)
+    expected = librosa.feature.mfcc(y=waveform, n_mfcc=30, **select_librosa_arguments(step)).T
+    np.testing.assert_allclose(step(waveform), expected, atol=TOLERANCE_MFCC)
 
 
 def test_trimming_and_padding_come_before_the_spectrum():
-    config = FeatureConfig(duration_seconds=2.0)
+    step = LogMel()
     pause = np.zeros(6_000, dtype=np.float32)
     waveform = np.concatenate([pause, make_speech(seconds=1.5), pause])
     trimmed, _ = librosa.effects.trim(waveform, top_db=30, frame_length=1024, hop_length=256)
-    padded = librosa.util.pad_center(trimmed, size=config.num_samples)
-    mel = librosa.feature.melspectrogram(y=padded, **select_librosa_arguments(config))
+    padded = librosa.util.pad_center(trimmed, size=2 * SAMPLE_RATE_HERTZ)
+    mel = librosa.feature.melspectrogram(y=padded, **select_librosa_arguments(step))
     expected = librosa.power_to_db(mel, top_db=80).T
-    np.testing.assert_allclose(compute_features(waveform, config), expected, atol=TOLERANCE_DB)
+    computed = make_recipe(step, seconds=2.0)(waveform)
+    np.testing.assert_allclose(computed, expected, atol=TOLERANCE_DB)
 
 
-def compute_log_mel_by_formula(waveform: np.ndarray, config: FeatureConfig) -> np.ndarray:
+def compute_log_mel_by_formula(waveform: np.ndarray, config: LogMel) -> np.ndarray:
     """Compute the textbook's log-mel in double precision, without librosa; (frames, bands)."""
     length, hop = config.fft_length, config.hop_length
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(config.window_length) / config.window_length)
@@ -118,19 +146,17 @@ def compute_log_mel_by_formula(waveform: np.ndarray, config: FeatureConfig) -> n
     return np.maximum(decibels, decibels.max() - config.range_db)
 
 
-@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-def test_features_follow_the_formulas(config):
-    waveform = make_speech(seconds=config.duration_seconds)
-    config = replace(config, trim_top_db=None)
-    expected = compute_log_mel_by_formula(waveform, config)
-    np.testing.assert_allclose(compute_features(waveform, config), expected, atol=TOLERANCE_DB)
+@pytest.mark.parametrize(("seconds", "step"), STEPS.values(), ids=STEPS)
+def test_features_follow_the_formulas(seconds, step):
+    waveform = make_speech(seconds=seconds)
+    expected = compute_log_mel_by_formula(waveform, step)
+    np.testing.assert_allclose(step(waveform), expected, atol=TOLERANCE_DB)
 
-    num_bands, orders = config.num_bands, np.arange(20)
+    num_bands, orders = step.num_bands, np.arange(20)
     angles = np.pi * np.outer(orders, 2 * np.arange(num_bands) + 1) / (2 * num_bands)
     scale = np.where(orders == 0, np.sqrt(1 / num_bands), np.sqrt(2 / num_bands))
-    mfcc = replace(config, kind="mfcc", num_coefficients=20)
     np.testing.assert_allclose(
-        compute_features(waveform, mfcc),
+        make_cepstra(step, num_coefficients=20)(waveform),
         expected @ (scale[:, None] * np.cos(angles)).T,
         atol=TOLERANCE_MFCC,
     )
@@ -139,35 +165,35 @@ def test_features_follow_the_formulas(config):
 def test_a_tone_lands_in_its_band_and_a_louder_one_is_as_many_decibels_higher():
     times = np.arange(2 * SAMPLE_RATE_HERTZ) / SAMPLE_RATE_HERTZ
     tone = (0.01 * np.sin(2 * np.pi * 1000 * times)).astype(np.float32)
-    config = FeatureConfig(duration_seconds=2.0)
-    values = compute_features(tone, config)
-    centres = librosa.mel_frequencies(config.num_bands + 2, fmin=50, fmax=8000)[1:-1]
+    recipe = make_recipe(LogMel(), seconds=2.0)
+    values = recipe(tone)
+    centres = librosa.mel_frequencies(64 + 2, fmin=50, fmax=8000)[1:-1]
     assert centres[values.mean(axis=0).argmax()] == pytest.approx(1000, abs=40)
-    difference = compute_features(10 * tone, config).max() - values.max()
+    difference = recipe(10 * tone).max() - values.max()
     assert difference == pytest.approx(20, abs=1e-3)
 
 
 @settings(max_examples=40)
 @given(
-    kind=st.sampled_from(features.KINDS),
-    duration_seconds=st.floats(0.1, 3.0),
-    hop_length_seconds=st.floats(0.005, 0.03),
+    kind=st.sampled_from([*KINDS]),
+    kept=st.floats(0.1, 3.0),
+    hop_seconds=st.floats(0.005, 0.03),
     seconds=st.floats(0.0001, 4.0),
-    trim_top_db=st.sampled_from([None, 30.0]),
+    trim=st.booleans(),
 )
-def test_every_duration_gives_the_shape_of_the_config(seconds, **options):
-    config = FeatureConfig(**options)
-    values = compute_features(make_speech(seconds=seconds), config)
-    assert values.shape == config.shape
+def test_every_duration_gives_the_shape_of_the_settings(kind, kept, hop_seconds, seconds, trim):
+    step = KINDS[kind](hop_seconds=hop_seconds)
+    values = make_recipe(step, seconds=kept, trim=trim)(make_speech(seconds=seconds))
+    assert values.shape == get_shape(step, kept)
     assert values.dtype == np.float32 and np.isfinite(values).all()
-    if config.kind == "log_mel":
-        assert np.ptp(values) <= config.range_db + 1e-3
+    if kind == "log_mel":
+        assert np.ptp(values) <= step.range_db + 1e-3
 
 
 # Gaussian filters and functionals
 
 
-def find_centres(config: FeatureConfig) -> tuple[np.ndarray, np.ndarray]:
+def find_centres(config: LogMel) -> tuple[np.ndarray, np.ndarray]:
     """Centres of the bands and half the distance from each to the next, in hertz."""
     mel = librosa.mel_frequencies(
         config.num_bands + 2, fmin=config.fmin_hertz, fmax=config.fmax_hertz
@@ -175,11 +201,15 @@ def find_centres(config: FeatureConfig) -> tuple[np.ndarray, np.ndarray]:
     return mel[1:-1], np.diff(mel)[1:] / 2
 
 
-FINE = FeatureConfig(kind="gaussian", window_length_seconds=1.0, fmax_hertz=6000.0)
+def make_bells(step: LogMel) -> np.ndarray:
+    return build_gaussian_filters(step.fft_length, step.num_bands, step.fmin_hertz, step.fmax_hertz)
+
+
+FINE = LogMel(window_seconds=1.0, fmax_hertz=6000.0)
 
 
 def test_gaussian_filters_are_bells_of_the_documented_width():
-    filters = build_filterbank(FINE, "gaussian").astype(np.float64)
+    filters = make_bells(FINE).astype(np.float64)
     assert filters.shape == (FINE.num_bands, FINE.fft_length // 2 + 1)
     bins = np.fft.rfftfreq(FINE.fft_length, 1 / SAMPLE_RATE_HERTZ)
     for values, centre, width in zip(filters, *find_centres(FINE), strict=True):
@@ -194,20 +224,20 @@ def test_gaussian_filters_are_bells_of_the_documented_width():
 
 
 def test_no_gaussian_filter_falls_between_the_bins():
-    for config in CONFIGS.values():
-        assert (build_filterbank(config, "gaussian").max(axis=1) > 0.7).all()
+    for _, step in STEPS.values():
+        assert (make_bells(step).max(axis=1) > 0.7).all()
 
 
-def compute_spectrum(waveform: np.ndarray, config: FeatureConfig) -> np.ndarray:
+def compute_spectrum(waveform: np.ndarray, config: LogMel) -> np.ndarray:
     names = ("n_fft", "win_length", "hop_length")
     arguments = select_librosa_arguments(config)
     return librosa.stft(waveform, **{name: arguments[name] for name in names})
 
 
-@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-def test_gaussian_cepstra_follow_the_formula(config):
-    waveform = make_speech(seconds=config.duration_seconds)
-    config = replace(config, kind="gaussian", trim_top_db=None, num_coefficients=20)
+@pytest.mark.parametrize(("seconds", "step"), STEPS.values(), ids=STEPS)
+def test_gaussian_cepstra_follow_the_formula(seconds, step):
+    waveform = make_speech(seconds=seconds)
+    config = make_cepstra(step, filters="gaussian", num_coefficients=20)
     power = np.abs(compute_spectrum(waveform, config)).astype(np.float64) ** 2
     bins = np.arange(config.fft_length // 2 + 1) * SAMPLE_RATE_HERTZ / config.fft_length
     energies = [
@@ -217,7 +247,7 @@ def test_gaussian_cepstra_follow_the_formula(config):
     decibels = 10 * np.log10(np.maximum(energies, 1e-10))
     decibels = np.maximum(decibels, decibels.max() - config.range_db)
     expected = scipy.fft.dct(decibels, norm="ortho", axis=0)[:20].T
-    np.testing.assert_allclose(compute_features(waveform, config), expected, atol=TOLERANCE_MFCC)
+    np.testing.assert_allclose(config(waveform), expected, atol=TOLERANCE_MFCC)
 
 
 def compute_functionals_by_formula(frames: np.ndarray) -> dict[str, np.ndarray]:
@@ -281,83 +311,121 @@ def test_one_frame_gives_its_values_and_zeros():
 
 def test_functionals_sum_up_the_three_views_one_after_the_other():
     waveform = make_speech(seconds=1.5)
-    config = FeatureConfig(
-        kind="functionals", duration_seconds=1.5, num_bands=24, num_coefficients=10
-    )
-    config = replace(config, trim_top_db=None)
-    values = compute_features(waveform, config)
-    assert values.shape == config.shape == (1, 13 * (24 + 10 + 10))
-    views = [
-        compute_functionals(compute_features(waveform, replace(config, kind=kind))).ravel()
-        for kind in ("log_mel", "mfcc", "gaussian")
-    ]
+    sizes = {"num_bands": 24, "num_coefficients": 10}
+    values = Functionals(**sizes)(waveform)
+    assert values.shape == (1, 13 * (24 + 10 + 10))
+    steps = (LogMel(num_bands=24), Cepstra(**sizes), Cepstra(**sizes, filters="gaussian"))
+    views = [compute_functionals(step(waveform)).ravel() for step in steps]
     np.testing.assert_allclose(values[0], np.concatenate(views), rtol=1e-5, atol=1e-5)
 
 
-@given(duration_seconds=st.floats(0.1, 10), seconds=st.floats(0.3, 2))
-@settings(max_examples=15)
-def test_functionals_do_not_depend_on_the_duration_asked_for(duration_seconds, seconds):
-    config = FeatureConfig(kind="functionals", num_bands=16, num_coefficients=8)
-    waveform = make_speech(seconds=seconds)
-    other = replace(config, duration_seconds=duration_seconds)
-    assert other.shape == config.shape
-    np.testing.assert_array_equal(
-        compute_features(waveform, other), compute_features(waveform, config)
-    )
-
-
-@pytest.mark.parametrize("kind", features.KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_shape_follows_from_the_settings(kind):
-    config = FeatureConfig(kind=kind, duration_seconds=0.7, num_bands=20, num_coefficients=12)
+    settings = {} if kind == "log_mel" else {"num_coefficients": 12}
+    recipe = make_recipe(KINDS[kind](num_bands=20, **settings), seconds=0.7)
     shapes = {"log_mel": (44, 20), "mfcc": (44, 12), "gaussian": (44, 12), "functionals": (1, 572)}
-    assert config.shape == shapes[kind]
     for seconds in (0.3, 0.7, 1.6):
-        assert compute_features(make_speech(seconds=seconds), config).shape == shapes[kind]
+        assert recipe(make_speech(seconds=seconds)).shape == shapes[kind]
 
 
-@pytest.mark.parametrize("kind", features.KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("num_samples", [2, 500, 1000])
 def test_a_sound_shorter_than_the_window_is_no_trouble(kind, num_samples):
-    config = FeatureConfig(kind=kind)
-    values = compute_features(make_speech()[:num_samples], config)
-    assert values.shape == config.shape and np.isfinite(values).all()
+    values = make_recipe(KINDS[kind]())(make_speech()[:num_samples])
+    assert values.shape == get_shape(KINDS[kind](), 2.5) and np.isfinite(values).all()
 
 
-@pytest.mark.parametrize("kind", features.KINDS)
+def test_functionals_take_a_sound_of_any_length():
+    recipe = Recipe((Trim(), Functionals()))
+    for num_samples in (2, 500, 30_000):
+        values = recipe(make_speech()[:num_samples])
+        assert values.shape == (1, 1872) and np.isfinite(values).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_silence_gives_finite_values(kind):
-    silence = np.zeros(8000, dtype=np.float32)
-    config = FeatureConfig(kind=kind)
-    values = compute_features(silence, config)
-    assert values.shape == config.shape and np.isfinite(values).all()
+    values = make_recipe(KINDS[kind]())(np.zeros(8000, dtype=np.float32))
+    assert values.shape == get_shape(KINDS[kind](), 2.5) and np.isfinite(values).all()
 
 
-def test_configs_that_make_no_sense_are_refused():
-    with pytest.raises(ValueError, match="kind='chroma' is unknown; choose from"):
-        FeatureConfig(kind="chroma")
+def test_settings_that_make_no_sense_are_refused():
+    with pytest.raises(ValueError, match="filters='chroma' is unknown; choose from"):
+        Cepstra(filters="chroma")
     with pytest.raises(ValueError, match="fmax_hertz=9000 is above half the sample rate"):
-        FeatureConfig(fmax_hertz=9000)
+        LogMel(fmax_hertz=9000)
     with pytest.raises(ValueError, match="num_coefficients=40 .* num_bands=32"):
-        FeatureConfig(kind="mfcc", num_bands=32, num_coefficients=40)
-    for kind in ("gaussian", "functionals"):
+        Cepstra(num_bands=32, num_coefficients=40)
+    for make in (partial(Cepstra, filters="gaussian"), Functionals):
         with pytest.raises(ValueError, match="num_coefficients=40 .* num_bands=39"):
-            FeatureConfig(kind=kind, num_bands=39, num_coefficients=40)
+            make(num_bands=39, num_coefficients=40)
+
+
+# Recipes
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_recipe_is_made_again_from_its_description(kind):
+    recipe = Recipe((Trim(25), FitLength(1.5), KINDS[kind](num_bands=44)), normalise=False)
+    again = Recipe.from_description(json.loads(json.dumps(recipe.describe())))
+    assert again == recipe
+    waveform = make_speech()
+    np.testing.assert_array_equal(again(waveform), recipe(waveform))
+
+
+def test_a_description_leaves_defaults_out_where_it_names_a_run():
+    recipe = Recipe((Trim(30), FitLength(1.5), LogMel()))
+    steps = [{"step": "Trim"}, {"step": "FitLength", "seconds": 1.5}, {"step": "LogMel"}]
+    assert recipe.describe(changed=True)["steps"] == steps
+    assert recipe.describe()["steps"][0] == {"step": "Trim", "top_db": 30.0}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": [{"step": "Chroma"}]}, "no step 'Chroma' among"),
+        ({"steps": [{"step": "Trim", "loudness": 3}]}, "not a recipe .*loudness"),
+        ({"steps": [{}]}, "not a recipe"),
+        ({"steps": 3}, "not a recipe"),
+        ({"normalise": None, "steps": None}, "not a recipe"),
+    ],
+)
+def test_what_is_no_recipe_says_so(change, message):
+    with pytest.raises(ValueError, match=message):
+        Recipe.from_description({**Recipe((Trim(),)).describe(), **change})
+
+
+@dataclass(frozen=True)
+class TakeMaximum(Step):
+    """Largest value of each band."""
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        return values.max(axis=0, keepdims=True)
+
+
+def test_a_step_of_ones_own_follows_others(table):
+    extracted = extract_features(table, RECIPE, augmentations=AUGMENTATIONS)
+    taken = extracted.then(TakeMaximum())
+    np.testing.assert_array_equal(taken.values, extracted.values.max(axis=1, keepdims=True))
+    np.testing.assert_array_equal(taken.copies, extracted.copies.max(axis=2, keepdims=True))
+    waveform = load_waveform(table["path"].iloc[2])
+    np.testing.assert_array_equal(taken.recipe(waveform), taken.values[2])
+    assert Recipe.from_description(taken.recipe.describe()) == taken.recipe
+    assert extract_features(table, RECIPE).then(TakeMaximum()).copies.shape == (5, 0, 1, 16)
 
 
 # Extraction of a table, and its cache
 
 
 @dataclass(frozen=True)
-class AddNoise:
+class AddNoise(Augmentation):
     amplitude: float
 
     def __call__(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         return waveform + self.amplitude * rng.normal(size=len(waveform)).astype(np.float32)
 
-    def describe(self) -> dict:
-        return {"name": "AddNoise", **asdict(self)}
 
-
-CONFIG = FeatureConfig(duration_seconds=0.5, num_bands=16)
+RECIPE = make_recipe(LogMel(num_bands=16), seconds=0.5)
+SHAPE = (32, 16)
 AUGMENTATIONS = (ChangeSpeed(1.1), AddNoise(0.1))
 
 
@@ -372,60 +440,62 @@ def table(tmp_path, monkeypatch) -> pd.DataFrame:
     return pd.DataFrame({"path": [str(path) for path in recordings], "audio_hash": hashes})
 
 
-def assert_equal(first: features.Features, second: features.Features) -> None:
+def assert_equal(first: Features, second: Features) -> None:
     np.testing.assert_array_equal(first.values, second.values)
     np.testing.assert_array_equal(first.copies, second.copies)
-    assert first.description == second.description
+    assert first.describe() == second.describe()
 
 
 def test_a_table_is_extracted_row_for_row(table):
-    extracted = extract_features(table, CONFIG, augmentations=AUGMENTATIONS)
-    assert extracted.values.shape == (5, *CONFIG.shape)
-    assert extracted.copies.shape == (5, 2, *CONFIG.shape)
+    extracted = extract_features(table, RECIPE, augmentations=AUGMENTATIONS)
+    assert extracted.values.shape == (5, *SHAPE)
+    assert extracted.copies.shape == (5, 2, *SHAPE)
     for row, path in enumerate(table["path"]):
-        expected = compute_features(load_waveform(path), CONFIG)
+        expected = RECIPE(load_waveform(path))
         np.testing.assert_array_equal(extracted.values[row], expected)
         faster = ChangeSpeed(1.1)(load_waveform(path), np.random.default_rng(0))
-        np.testing.assert_array_equal(extracted.copies[row, 0], compute_features(faster, CONFIG))
-    assert extracted.description["num_bands"] == 16
-    assert [entry["name"] for entry in extracted.description["augmentations"]] == [
+        np.testing.assert_array_equal(extracted.copies[row, 0], RECIPE(faster))
+    assert extracted.describe()["recipe"]["steps"][-1]["num_bands"] == 16
+    assert [entry["name"] for entry in extracted.describe()["augmentations"]] == [
         "ChangeSpeed",
         "AddNoise",
     ]
 
 
 def test_without_augmentations_there_are_no_copies(table):
-    assert extract_features(table, CONFIG).copies.shape == (5, 0, *CONFIG.shape)
+    assert extract_features(table, RECIPE).copies.shape == (5, 0, *SHAPE)
 
 
 def test_a_cache_hit_equals_a_miss_and_reads_no_audio(table, monkeypatch):
-    missed = extract_features(table, CONFIG, augmentations=AUGMENTATIONS)
+    missed = extract_features(table, RECIPE, augmentations=AUGMENTATIONS)
     for path in table["path"]:
         Path(path).unlink()
-    assert_equal(extract_features(table, CONFIG, augmentations=AUGMENTATIONS), missed)
+    assert_equal(extract_features(table, RECIPE, augmentations=AUGMENTATIONS), missed)
 
 
 def test_whatever_decides_the_values_decides_the_cache_file(table):
-    extract_features(table, CONFIG)
-    extract_features(table, replace(CONFIG, range_db=70.0))
-    extract_features(table, CONFIG, augmentations=AUGMENTATIONS)
-    extract_features(table, CONFIG, augmentations=AUGMENTATIONS[::-1])
-    extract_features(table[::-1], CONFIG)
+    extract_features(table, RECIPE)
+    extract_features(
+        table, replace(RECIPE, steps=(*RECIPE.steps[:2], LogMel(num_bands=16, range_db=70.0)))
+    )
+    extract_features(table, RECIPE, augmentations=AUGMENTATIONS)
+    extract_features(table, RECIPE, augmentations=AUGMENTATIONS[::-1])
+    extract_features(table[::-1], RECIPE)
     assert len(list(paths.CACHE_DIR.iterdir())) == 5
-    extract_features(table.assign(path="moved elsewhere"), CONFIG)  # the bytes decide
+    extract_features(table.assign(path="moved elsewhere"), RECIPE)  # the bytes decide
     assert len(list(paths.CACHE_DIR.iterdir())) == 5
 
 
 def test_one_job_and_many_give_the_same(table):
-    first = extract_features(table, CONFIG, augmentations=AUGMENTATIONS, jobs=1)
+    first = extract_features(table, RECIPE, augmentations=AUGMENTATIONS, jobs=1)
     for cached in paths.CACHE_DIR.iterdir():
         cached.unlink()
-    assert_equal(extract_features(table, CONFIG, augmentations=AUGMENTATIONS, jobs=3), first)
+    assert_equal(extract_features(table, RECIPE, augmentations=AUGMENTATIONS, jobs=3), first)
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])
 def test_a_cache_that_cannot_be_written_costs_time_only(code, table, monkeypatch):
-    expected = extract_features(table, CONFIG, augmentations=AUGMENTATIONS)
+    expected = extract_features(table, RECIPE, augmentations=AUGMENTATIONS)
     [cached] = paths.CACHE_DIR.iterdir()
     cached.unlink()
     save = np.save
@@ -439,7 +509,7 @@ def test_a_cache_that_cannot_be_written_costs_time_only(code, table, monkeypatch
         with pytest.warns(
             UserWarning, match="cannot write.*Free space, or .*SER_DATA_DIR"
         ) as caught:
-            extracted = extract_features(table, CONFIG, augmentations=AUGMENTATIONS)
+            extracted = extract_features(table, RECIPE, augmentations=AUGMENTATIONS)
     assert len(caught) == 1 and caught[0].filename == __file__
     assert str(cached) in str(caught[0].message)
     assert_equal(extracted, expected)
@@ -450,30 +520,30 @@ def test_a_cache_folder_that_cannot_be_made_costs_time_only(table, tmp_path, mon
     (tmp_path / "file").touch()
     monkeypatch.setattr(paths, "CACHE_DIR", tmp_path / "file" / "cache")
     with pytest.warns(UserWarning, match="could not be cached"):
-        assert len(extract_features(table, CONFIG).values) == 5
+        assert len(extract_features(table, RECIPE).values) == 5
 
 
 @pytest.mark.parametrize("damage", [b"", b"not an array", "cut"])
 def test_a_damaged_cache_is_made_again(damage, table):
-    expected = extract_features(table, CONFIG)
+    expected = extract_features(table, RECIPE)
     [cached] = paths.CACHE_DIR.iterdir()
     whole = cached.read_bytes()
     cached.write_bytes(whole[:-100] if damage == "cut" else damage)
-    assert_equal(extract_features(table, CONFIG), expected)
+    assert_equal(extract_features(table, RECIPE), expected)
     assert cached.read_bytes() == whole
 
 
 def test_a_recording_that_cannot_be_read_is_named(table):
     Path(table["path"].iloc[3]).write_text("not a sound")
     with pytest.raises(ValueError, match=r"3\.wav: not audio"):
-        extract_features(table, CONFIG)
+        extract_features(table, RECIPE)
     assert not paths.CACHE_DIR.exists()
 
 
 def test_copies_depend_on_their_own_recording_alone(table):
-    whole = extract_features(table, CONFIG, augmentations=AUGMENTATIONS)
+    whole = extract_features(table, RECIPE, augmentations=AUGMENTATIONS)
     rows = [4, 1]
-    part = extract_features(table.iloc[rows], CONFIG, augmentations=AUGMENTATIONS)
+    part = extract_features(table.iloc[rows], RECIPE, augmentations=AUGMENTATIONS)
     np.testing.assert_array_equal(part.values, whole.values[rows])
     np.testing.assert_array_equal(part.copies, whole.copies[rows])
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import dataclass
 from io import StringIO
 
 import keras
@@ -13,20 +14,17 @@ from keras import layers
 
 from common.corpora import load_corpus
 from common.cross_validation import cross_validate
-from common.encoders.extraction import (
-    extract_embeddings,
-    extract_inputs,
-    load_encoder,
-    pool_embeddings,
-)
-from common.features import FeatureConfig, extract_features
+from common.encoders import load_encoder
+from common.encoders.extraction import Pool, extract_embeddings, extract_inputs
+from common.features import FitLength, LogMel, Trim
 from common.layers import AttentionPooling
 from common.paths import ROOT
+from common.recipes import Recipe, Step, extract_features
 from common.recognition import EmotionRecognizer
 from common.training import TrainingConfig
 
 CONFIG = TrainingConfig(epochs=2, batch_size=16, ema_momentum=None, monitor=None)
-FEATURES = FeatureConfig(num_bands=24, duration_seconds=1)
+RECIPE = Recipe((Trim(), FitLength(seconds=1), LogMel(num_bands=24)))
 
 
 def build_model(input_shape, num_classes):
@@ -54,15 +52,15 @@ def train(table, features, folder):
 @pytest.mark.parametrize("kind", ["log_mel", "embeddings", "pooled", "inputs"])
 def test_a_saved_recognizer_repeats_what_was_tested(kind, table, encoder, tmp_path):
     if kind == "log_mel":
-        features, needed = extract_features(table, FEATURES), None
+        features, needed = extract_features(table, RECIPE), None
     else:
         extract = extract_inputs if kind == "inputs" else extract_embeddings
         features, needed = extract(table, encoder), encoder
     if kind == "pooled":
-        features = pool_embeddings(features, "mean, maximum")
+        features = features.then(Pool("mean, maximum"))
     run = train(table, features, tmp_path / "runs")
-    EmotionRecognizer.from_run(run, seed=0, fold=1, encoder=needed).save(tmp_path / "saved")
-    recognizer = EmotionRecognizer.load(tmp_path / "saved", encoder=needed)
+    EmotionRecognizer.from_run(run, seed=0, fold=1, encoder=needed).save(tmp_path / "saved.keras")
+    recognizer = EmotionRecognizer.load(tmp_path / "saved.keras", encoder=needed)
     files = table.set_index("utterance")["path"]
     for _, row in run.predictions.iterrows():
         found = recognizer.predict_file(files[row["utterance"]])
@@ -73,7 +71,7 @@ def test_a_saved_recognizer_repeats_what_was_tested(kind, table, encoder, tmp_pa
 
 
 def test_recordings_of_any_rate_and_channels_are_heard_alike(table, tmp_path):
-    run = train(table, extract_features(table, FEATURES), tmp_path)
+    run = train(table, extract_features(table, RECIPE), tmp_path)
     recognizer = EmotionRecognizer.from_run(run, seed=0, fold=1)
     waveform, rate = soundfile.read(table["path"][0])
     soundfile.write(tmp_path / "stereo.wav", np.stack([waveform, waveform], axis=1), rate)
@@ -83,16 +81,15 @@ def test_recordings_of_any_rate_and_channels_are_heard_alike(table, tmp_path):
 
 
 def test_a_saved_recognizer_needs_one_import(table, tmp_path):
-    inputs = keras.Input(FEATURES.shape)
+    inputs = keras.Input((63, 24))
     outputs = layers.Dense(8, activation="softmax")(AttentionPooling(4)(inputs))
-    recipe = extract_features(table, FEATURES).description
-    recognizer = EmotionRecognizer(keras.Model(inputs, outputs), tuple("abcdefgh"), recipe)
-    recognizer.save(tmp_path / "saved")
+    recognizer = EmotionRecognizer(keras.Model(inputs, outputs), tuple("abcdefgh"), RECIPE)
+    recognizer.save(tmp_path / "saved.keras")
     code = (
         "import sys; from common.recognition import EmotionRecognizer; "
         "print(EmotionRecognizer.load(sys.argv[1]).predict_file(sys.argv[2]).to_json())"
     )
-    command = [sys.executable, "-c", code, tmp_path / "saved", table["path"][0]]
+    command = [sys.executable, "-c", code, tmp_path / "saved.keras", table["path"][0]]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     expected = recognizer.predict_file(table["path"][0])
     assert pd.read_json(StringIO(found), typ="series").to_dict() == pytest.approx(
@@ -100,22 +97,49 @@ def test_a_saved_recognizer_needs_one_import(table, tmp_path):
     )
 
 
-def test_another_encoder_or_none_is_refused(table, encoder, tmp_path):
+def test_another_encoder_is_refused(table, encoder, tmp_path):
     run = train(table, extract_embeddings(table, encoder), tmp_path / "runs")
-    EmotionRecognizer.from_run(run, seed=0, fold=1, encoder=encoder).save(tmp_path / "saved")
-    with pytest.raises(ValueError, match=rf"BYOL-S with the weights {encoder.digest}.*give it"):
-        EmotionRecognizer.load(tmp_path / "saved")
+    EmotionRecognizer.from_run(run, seed=0, fold=1, encoder=encoder).save(tmp_path / "saved.keras")
     longer = load_encoder("byol_s", weights="random", duration_seconds=2)
-    with pytest.raises(ValueError, match=r"16000 samples, but .* 32000 samples; load that one"):
-        EmotionRecognizer.load(tmp_path / "saved", encoder=longer)
+    with pytest.raises(ValueError, match=r"16000 samples, but .* 32000 samples"):
+        EmotionRecognizer.load(tmp_path / "saved.keras", encoder=longer)
 
 
-def test_what_is_no_recognizer_says_so(table, tmp_path, encoder):
-    with pytest.raises(FileNotFoundError, match=r"nowhere: no recognizer.json there"):
-        EmotionRecognizer.load(tmp_path / "nowhere")
+def test_model_emotions_and_recipe_are_one_file(table, tmp_path):
+    run = train(table, extract_features(table, RECIPE), tmp_path / "runs")
+    recognizer = EmotionRecognizer.from_run(run, seed=0, fold=1)
+    recognizer.save(tmp_path / "saved.keras")
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["saved.keras"]
+    with pytest.raises(ValueError, match=r"saved: a recogniser is one file"):
+        recognizer.save(tmp_path / "saved")
+    found = EmotionRecognizer.load(tmp_path / "saved.keras")
+    assert (found.emotions, found.recipe) == (recognizer.emotions, RECIPE)
+
+
+def test_what_is_no_recognizer_says_so(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere.keras: no such recogniser"):
+        EmotionRecognizer.load(tmp_path / "nowhere.keras")
+    (tmp_path / "text.keras").write_text("no model")
     model = build_model((15, 512), 8)
-    recipe = {**extract_embeddings(table, encoder).description, "pca": "own"}
-    with pytest.raises(ValueError, match=r"features with \['pca'\] cannot be made"):
-        EmotionRecognizer(model, ("a", "b"), recipe, encoder)
-    with pytest.raises(ValueError, match="this recipe"):
-        EmotionRecognizer(model, ("a", "b"), {"audio": "x"}, encoder)
+    model.save(tmp_path / "bare.keras")
+    EmotionRecognizer(model, ("a", "b"), RECIPE).save(tmp_path / "other.keras")
+    for name, problem in (
+        ("text", "is not a recogniser"),
+        ("bare", "is not a recogniser .*recognizer.json"),
+        ("other", "8 outputs and 2 emotions"),
+    ):
+        with pytest.raises(ValueError, match=rf"{name}.keras.* {problem}|{name}.keras: {problem}"):
+            EmotionRecognizer.load(tmp_path / f"{name}.keras")
+
+
+@dataclass(frozen=True)
+class Unrepeatable(Step):
+    """Needs more than one recording."""
+
+
+def test_features_that_cannot_be_repeated_are_told(table, tmp_path):
+    features = extract_features(table, RECIPE)
+    features = features.replaced(features.values, features.copies, Unrepeatable())
+    recognizer = EmotionRecognizer.from_run(train(table, features, tmp_path), seed=0, fold=1)
+    with pytest.raises(NotImplementedError, match="Unrepeatable"):
+        recognizer.predict_file(table["path"][0])
