@@ -114,10 +114,14 @@ def compute_attention(model: keras.Model, values: np.ndarray, *, layer: str) -> 
     layer
         Name of an `AttentionPooling` in the network, whose weights these are, or of a
         MultiHeadAttention over its own steps: the mean over heads and over the steps that look.
+        "outer/inner" names one within a model that is a layer of the network.
     """
-    part = model.layers[-1].get_layer(layer)
-    given = part.input[0] if isinstance(part.input, (list, tuple)) else part.input
-    steps = keras.Model(model.layers[-1].inputs, given)(model.get_layer("normalise")(values))
+    part, steps = model.layers[-1], model.get_layer("normalise")(values)
+    for name in layer.split("/"):
+        whole, part = part, part.get_layer(name)
+        given = keras.Operation.input.fget(part)  # as called, also of a model: what it reads here
+        given = given[0] if isinstance(given, (list, tuple)) else given
+        steps = keras.Model(whole.inputs, given)(steps)
     if isinstance(part, keras.layers.MultiHeadAttention):
         _, scores = part(steps, steps, return_attention_scores=True)
         return keras.ops.convert_to_numpy(scores).mean(axis=(1, 2))
