@@ -5,10 +5,8 @@ from pathlib import Path
 
 import librosa
 import numpy as np
-import pandas as pd
 import soundfile
 import soxr
-from joblib import Parallel, delayed
 
 SAMPLE_RATE_HERTZ = 16_000
 SHORTEST_SECONDS = 0.2
@@ -152,18 +150,6 @@ def resample_waveform(waveform: np.ndarray, from_hertz: float, to_hertz: float) 
     if from_hertz == to_hertz:
         return waveform
     return soxr.resample(waveform, from_hertz, to_hertz, quality="HQ")
-
-
-def load_waveforms(table: pd.DataFrame, *, jobs: int = -1) -> list[np.ndarray]:
-    """Load the recordings of an utterance table, in its order, in parallel.
-
-    Returns
-    -------
-    list of np.ndarray, each of shape (samples,), float32, 16 kHz
-        Raises what `load_waveform` raises.
-    """
-    work = (delayed(load_waveform)(path) for path in table["path"])
-    return Parallel(n_jobs=jobs, prefer="threads")(work)
 
 
 def trim_silence(

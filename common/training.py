@@ -32,7 +32,7 @@ from common.optimizers import (
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Settings that decide how a model is trained.
+    """How a model is trained.
 
     Optimiser: Adam with decoupled weight decay (AdamW, Loshchilov and Hutter 2019), gradients
     clipped to `clip_norm`. `schedule` is constant, cosine (to zero at the last epoch), step
@@ -128,10 +128,6 @@ def train_model(
         Chooses the epoch, stops early, drives the plateau schedule. May be empty.
     seed
         Of the batches: their order, their augmentation.
-    title
-        Label of the progress bar.
-    callbacks
-        More Keras callbacks, TensorBoard for instance.
 
     Returns
     -------

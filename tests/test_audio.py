@@ -5,7 +5,6 @@ import struct
 
 import librosa
 import numpy as np
-import pandas as pd
 import pytest
 import soundfile
 from hypothesis import given
@@ -15,7 +14,6 @@ from common.audio import (
     SAMPLE_RATE_HERTZ,
     fix_length,
     load_waveform,
-    load_waveforms,
     resample_waveform,
     scan_recording,
     trim_silence,
@@ -53,14 +51,6 @@ def test_channels_are_averaged(tmp_path):
     path = tmp_path / "stereo.wav"
     soundfile.write(path, np.stack([left, right], axis=1), SAMPLE_RATE_HERTZ, subtype="FLOAT")
     np.testing.assert_allclose(load_waveform(path), (left + right) / 2, atol=1e-7)
-
-
-def test_a_table_is_loaded_in_its_order(tmp_path):
-    lengths = [3_000, 1_000, 2_000]
-    for length in lengths:
-        soundfile.write(tmp_path / f"{length}.wav", np.full(length, 0.1), SAMPLE_RATE_HERTZ)
-    table = pd.DataFrame({"path": [str(tmp_path / f"{length}.wav") for length in lengths]})
-    assert [len(waveform) for waveform in load_waveforms(table)] == lengths
 
 
 def test_a_file_that_cannot_be_loaded_is_named(tmp_path):

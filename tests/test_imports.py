@@ -9,7 +9,7 @@ import pytest
 from common.paths import ROOT
 
 FILES = sorted((ROOT / "common").rglob("*.py"))
-MAX_LINES = 305
+MAX_LINES = 300
 
 
 def name_module(path) -> str:
