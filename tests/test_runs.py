@@ -227,7 +227,7 @@ def test_saving_a_published_run_again_writes_nothing(folders):
 def test_the_exported_model_is_half_as_large(folders):
     def build(input_shape, num_classes):
         model = build_model(input_shape, num_classes)
-        x = keras.layers.Dense(2000, name="wide")(model.get_layer("pool").output)
+        x = keras.layers.Dense(20_000, name="wide")(model.get_layer("pool").output)
         x = keras.layers.Dense(num_classes, activation="softmax", name="emotions")(x)
         return keras.Model(model.input, x, name="toy")
 
