@@ -133,6 +133,7 @@ def _show_voices(known: pd.DataFrame, unknown: pd.DataFrame, names: dict) -> Non
     title = _compare_uar("Known against unknown voices", known, unknown)
     if known["utterance"].nunique() < num_tested:
         title += f"; {known['utterance'].nunique()} utterances that both test"
+    display(Markdown(f"{title}."))
     title = title.replace(", a difference", ",\na difference")
     _keep(plot_voices(*recalls), title, name="voices", **names)
 

@@ -82,12 +82,12 @@ def check_notebook(path: Path, *, repository: str, results: Path = RESULTS_DIR) 
 
 
 def count_opening_lines(notebook: NotebookNode) -> int:
-    """Count the lines that a reader sees down to the parameters' end.
+    """Count the lines that a reader sees between the title's cell and the parameters' end.
 
-    Blank lines, collapsed cells and the rules of Markdown tables are not seen.
+    The first cell has the question and the facts. Blank lines and collapsed cells are not seen.
     """
     end = find_cell(notebook, "parameters")
-    opening = notebook.cells[: 0 if end is None else end + 1]
+    opening = notebook.cells[1 : 0 if end is None else end + 1]
     return sum(
         bool(re.search(r"[^\s|:-]", line))
         for cell in opening
