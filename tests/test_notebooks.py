@@ -258,7 +258,7 @@ def test_sync_turns_bootstrap_and_import_cells_into_one():
 def test_opening_counts_what_a_reader_sees():
     notebook = make_notebook(parameters='corpus = "ravdess"\n\nepochs = 50  # in all')
     notebook.cells[0].source += "\n\n| | |\n|---|---|\n| corpus | RAVDESS |"
-    assert checking.count_opening_lines(notebook) == 3
+    assert checking.count_opening_lines(notebook) == 4
     notebook.cells[2].metadata.clear()
     assert checking.count_opening_lines(notebook) > 18
 
