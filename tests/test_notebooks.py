@@ -834,9 +834,7 @@ def choose_quick(paths):
 
 
 # Every one where all is checked; a fork's own notebooks are left to `make run`.
-TO_EXECUTE = (
-    COLLECTION if os.environ.get("CI") or os.environ.get("ALL") else choose_quick(COLLECTION)
-)
+TO_EXECUTE = COLLECTION if os.environ.get("ALL") else choose_quick(COLLECTION)
 
 
 def test_quick_suite_executes_one_notebook_of_each_family():
