@@ -33,6 +33,12 @@ from tools.generation import (
 
 EXECUTED_DIR = RUNS_DIR / "notebooks"
 AUDIO_PLAYER = re.compile(r"<audio\b.*?</audio>", re.DOTALL)
+NOTICE = """
+
+from IPython.display import Markdown, display
+
+notice = "**Synthetic speech.** Every number below is of the sample corpus, spoken by a synthesiser. "
+display(Markdown(notice + "It shows that the notebook works and says nothing about people."))"""
 NO_PLAYER = "<em>▶ Run this cell to hear it.</em>"
 PROGRESS_BAR = re.compile(r"\d+%\|.*\||\d+\w* ?\[\d+:\d+.*\]")
 
@@ -128,6 +134,8 @@ def execute_notebook(
     if parameters:
         inject_parameters(notebook, parameters)
     corpus = {**read_parameters(notebook), **(parameters or {})}["corpus"]
+    if parameters and corpus == "sample":
+        notebook.cells[find_cell(notebook, "injected-parameters")].source += NOTICE
     copy = folder / path.name
     folder.mkdir(parents=True, exist_ok=True)
     # The kernel of this very Python, whatever kernels its user has installed elsewhere.
