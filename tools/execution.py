@@ -37,8 +37,9 @@ NOTICE = """
 
 from IPython.display import Markdown, display
 
-notice = "**Synthetic speech.** Every number below is of the sample corpus, spoken by a synthesiser. "
-display(Markdown(notice + "It shows that the notebook works and says nothing about people."))"""
+notice = "**Synthetic speech.** Every number below is of the sample corpus, spoken by a "
+notice += "synthesiser. It shows that the notebook works and says nothing about people."
+display(Markdown(notice))"""
 NO_PLAYER = "<em>▶ Run this cell to hear it.</em>"
 PROGRESS_BAR = re.compile(r"\d+%\|.*\||\d+\w* ?\[\d+:\d+.*\]")
 
