@@ -1,121 +1,65 @@
-"""From an audio file to a mono float32 waveform at 16 kHz, and what can be wrong on the way."""
+"""From a recording to a mono float32 waveform at 16 kHz.
 
-import hashlib
+Training and use, files and arrays: every recording passes the same checks in `load_waveform`.
+"""
+
+import io
+import os
+import stat
 from pathlib import Path
+from typing import BinaryIO
 
 import librosa
 import numpy as np
-import soundfile
 import soxr
 
-SAMPLE_RATE_HERTZ = 16_000
-SHORTEST_SECONDS = 0.2
-LONGEST_SECONDS = 60.0
-SILENCE_PEAK = 1e-4
+from common.decoding import (
+    LONGEST_SECONDS,
+    MAX_CHANNELS,
+    RecordingError,
+    decode,
+    mix_channels,
+)
+from common.files import hash_open_file
 
-REMEDIES = {
-    "empty": "the file is empty; copy or download it again",
-    "not audio": "not audio that libsndfile can read ({detail}); export it as WAV or FLAC",
-    "truncated": "the header promises {detail}; copy or download the file again",
-    "too short": "{detail} s of sound, at least "
-    f"{SHORTEST_SECONDS} s are needed; remove it from the corpus",
-    "too long": f"{{detail}} s of sound, at most {LONGEST_SECONDS:.0f} s; cut it into utterances",
-    "not finite": "{detail} samples are NaN or infinite; export it again",
-    "silent": "the loudest sample is {detail}; record it again or remove it",
-}
+SAMPLE_RATE_HERTZ = 16_000
 
 
 def scan_recording(path: str | Path) -> dict:
-    """Read one recording and say whether it can be used.
-
-    Parameters
-    ----------
-    path
-        An audio file: WAV of any depth, FLAC, OGG or MP3, any rate, mono or not.
+    """Read one recording and say whether it can be used. Never raises.
 
     Returns
     -------
     dict
         `sha256` of the bytes, `sample_rate_hertz`, `channels`, `frames`, `seconds`, `peak`
-        (largest absolute sample, 1 = full scale), and `problem`: empty if the recording is
-        usable, else what is wrong and the remedy. Never raises for bad audio.
+        (largest absolute sample of the channels' mean, 1 = full scale), and `problem`: empty if
+        the recording is usable, else what is wrong and the remedy.
     """
-    path = Path(path)
-    facts = {
-        "sha256": "",
-        "sample_rate_hertz": 0,
-        "channels": 0,
-        "frames": 0,
-        "seconds": 0.0,
-        "peak": 0.0,
-        "problem": "",
-    }
-
-    def fail(kind: str, detail: object = "") -> dict:
-        return {**facts, "problem": f"{kind}: {REMEDIES[kind].format(detail=detail)}"}
-
+    facts = {"sha256": "", "sample_rate_hertz": 0, "channels": 0, "frames": 0, "seconds": 0.0}
+    facts |= {"peak": 0.0, "problem": ""}
     try:
-        with path.open("rb") as file:
-            facts["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
-        if path.stat().st_size == 0:
-            return fail("empty")
-        with soundfile.SoundFile(path) as file:
-            seconds = file.frames / file.samplerate
-            facts.update(
-                sample_rate_hertz=file.samplerate,
-                channels=file.channels,
-                frames=file.frames,
-                seconds=round(seconds, 4),
-            )
-            if seconds > LONGEST_SECONDS:
-                return fail("too long", f"{seconds:.0f}")
-            if seconds < SHORTEST_SECONDS:
-                return fail("too short", f"{seconds:.3f}")
-            promised = _count_promised_frames(path, file)
-            samples = file.read(dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, OSError) as error:
-        return fail("not audio", str(error).removeprefix(f"Error opening {str(path)!r}: "))
-    if len(samples) < promised:
-        return fail("truncated", f"{promised} samples and {len(samples)} are there")
-    broken = int(np.count_nonzero(~np.isfinite(samples)))
-    if broken:
-        return fail("not finite", broken)
-    facts["peak"] = round(float(np.abs(samples).max()), 6)
-    if facts["peak"] < SILENCE_PEAK:
-        return fail("silent", facts["peak"])
+        with _open_regular(path) as file:
+            facts["sha256"] = hash_open_file(file)
+            decode(file, facts, LONGEST_SECONDS)
+    except RecordingError as error:
+        facts["problem"] = error.problem
     return facts
 
 
-def _count_promised_frames(path: Path, file: soundfile.SoundFile) -> int:
-    """Frames that a WAV header announces; libsndfile itself silently reads what is there."""
-    if file.format not in ("WAV", "WAVEX"):
-        return file.frames
-    with path.open("rb") as stream:
-        header = stream.read(65_536)
-    position, block_align = 12, 0
-    while position + 8 <= len(header):
-        name = header[position : position + 4]
-        size = int.from_bytes(header[position + 4 : position + 8], "little")
-        if name == b"fmt ":
-            block_align = int.from_bytes(header[position + 20 : position + 22], "little")
-        if name == b"data":
-            unknown = size in (0, 0xFFFFFFFF)
-            return file.frames if unknown or not block_align else size // block_align
-        position += 8 + size + size % 2
-    return file.frames
-
-
-def load_waveform(path: str | Path, *, sample_rate_hertz: int = SAMPLE_RATE_HERTZ) -> np.ndarray:
-    """Load a recording as mono at one rate.
+def load_waveform(source, *, longest_seconds: float = LONGEST_SECONDS) -> np.ndarray:
+    """Load a recording as mono at 16 kHz.
 
     Channels are averaged; other rates are converted with soxr (high quality).
 
     Parameters
     ----------
-    path
-        An audio file of any format, depth, rate and number of channels that libsndfile reads.
-    sample_rate_hertz
-        The rate of the result.
+    source
+        A path, the bytes or a file object of WAV, FLAC, OGG, MP3, AIFF, Opus, M4A, WebM or what
+        else libsndfile or FFmpeg read, of any depth; an array (samples,), (samples, channels) or
+        (1, samples) at 16 kHz; or (rate, array) as microphones give it. Integers are scaled by
+        their type, floats have full scale 1.
+    longest_seconds
+        What is longer is refused.
 
     Returns
     -------
@@ -126,23 +70,70 @@ def load_waveform(path: str | Path, *, sample_rate_hertz: int = SAMPLE_RATE_HERT
     ------
     FileNotFoundError
         If there is no such file.
-    ValueError
-        If the file is not audio, or holds no samples, or NaN; the message names it.
+    RecordingError
+        A ValueError, if the recording is not audio, truncated, silent, too short or long, or
+        what else `REMEDIES` lists; the message names the file and the remedy.
     """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such recording; fetch or unpack the corpus again")
+    facts: dict = {}
     try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise ValueError(f"{path}: {REMEDIES['not audio'].format(detail=error)}") from error
-    if not len(samples):
-        raise ValueError(f"{path}: no samples; {REMEDIES['empty']}")
-    if not np.isfinite(samples).all():
-        broken = int(np.count_nonzero(~np.isfinite(samples)))
-        raise ValueError(f"{path}: {REMEDIES['not finite'].format(detail=broken)}")
-    waveform = samples.mean(axis=1)
-    return resample_waveform(waveform, rate, sample_rate_hertz)
+        if isinstance(source, str | os.PathLike):
+            with _open_regular(source) as file:
+                waveform = decode(file, facts, longest_seconds)
+        elif isinstance(source, bytes | bytearray | memoryview) or hasattr(source, "read"):
+            waveform = decode(_open_memory(source), facts, longest_seconds)
+        else:
+            waveform = _read_array(source, facts, longest_seconds)
+    except RecordingError as error:
+        name = source if isinstance(source, str | os.PathLike) else "the recording"
+        if error.kind == "absent":
+            raise FileNotFoundError(f"{name}: {error.problem}") from error
+        raise RecordingError(error.kind, error.detail, source=name) from error
+    return resample_waveform(waveform, facts["sample_rate_hertz"], SAMPLE_RATE_HERTZ)
+
+
+def _open_regular(path: str | Path) -> BinaryIO:
+    """Open a file that has an end: no folder, pipe or device."""
+    try:
+        regular = stat.S_ISREG(os.stat(path).st_mode)
+        if regular:
+            return open(path, "rb")
+    except FileNotFoundError:
+        raise RecordingError("absent") from None
+    except (OSError, ValueError) as error:
+        raise RecordingError("no file", getattr(error, "strerror", None) or error) from error
+    raise RecordingError("no file", "a folder, a pipe or a device")
+
+
+def _open_memory(source) -> BinaryIO:
+    if not hasattr(source, "read"):
+        return io.BytesIO(source)
+    content = source.read()
+    if not isinstance(content, bytes):
+        raise RecordingError("not audio", "the file object gives text; open it in binary mode")
+    return io.BytesIO(content)
+
+
+def _read_array(source, facts: dict, longest_seconds: float) -> np.ndarray:
+    """Check and mix down samples, or (rate, samples)."""
+    rate = SAMPLE_RATE_HERTZ
+    if isinstance(source, tuple) and len(source) == 2 and np.ndim(source[0]) == 0:
+        rate, source = source
+    try:
+        samples, rate = np.asarray(source), int(rate)
+        if samples.dtype.kind in "iu":
+            unsigned = samples.dtype.kind == "u"
+            samples = samples / 2 ** (8 * samples.dtype.itemsize - 1) - unsigned
+        samples = samples.astype(np.float32)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise RecordingError("shape", type(source).__name__) from error
+    if samples.ndim == 2 and samples.shape[0] == 1:
+        samples = samples.T
+    if samples.ndim == 1:
+        samples = samples[:, None]
+    if samples.ndim != 2 or samples.shape[1] > MAX_CHANNELS:
+        raise RecordingError("shape", f"shape {samples.shape}")
+    facts.update(sample_rate_hertz=rate, channels=samples.shape[1])
+    return mix_channels(iter([samples]), facts, longest_seconds)
 
 
 def resample_waveform(waveform: np.ndarray, from_hertz: float, to_hertz: float) -> np.ndarray:
@@ -155,38 +146,22 @@ def resample_waveform(waveform: np.ndarray, from_hertz: float, to_hertz: float) 
 def trim_silence(
     waveform: np.ndarray, *, top_db: float, frame_length: int = 1024, hop_length: int = 256
 ) -> np.ndarray:
-    """Cut what is quieter than `top_db` below the loudest frame from both ends.
+    """Cut what is quieter than `top_db` decibels below the loudest frame from both ends.
 
-    Parameters
-    ----------
-    waveform
-        Shape (samples,).
-    top_db
-        Decibels below the loudest frame (root mean square over `frame_length` samples).
-
-    Returns
-    -------
-    np.ndarray, shape (samples kept,)
-        As `librosa.effects.trim`; an all-quiet waveform comes back whole.
+    As `librosa.effects.trim` on (samples,), but an all-quiet waveform comes back whole.
     """
-    trimmed, _ = librosa.effects.trim(
-        waveform, top_db=top_db, frame_length=frame_length, hop_length=hop_length
-    )
+    lengths = {"frame_length": frame_length, "hop_length": hop_length}
+    trimmed, _ = librosa.effects.trim(waveform, top_db=top_db, **lengths)
     return trimmed if len(trimmed) else waveform
 
 
 def fix_length(waveform: np.ndarray, num_samples: int) -> np.ndarray:
     """Keep the middle of a longer waveform; add zeros around a shorter one, equally.
 
-    Parameters
-    ----------
-    waveform
-        Shape (samples,).
-
-    Returns
-    -------
-    np.ndarray, shape (num_samples,)
+    (samples,) -> (num_samples,); ValueError for any other shape.
     """
+    if np.ndim(waveform) != 1:
+        raise ValueError(f"a waveform of {np.shape(waveform)}: give mono samples, (samples,)")
     surplus = len(waveform) - num_samples
     if surplus >= 0:
         start = surplus // 2

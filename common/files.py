@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import get_args
+from typing import BinaryIO, get_args
 
 
 @contextmanager
@@ -57,7 +57,12 @@ def digest(content: object) -> str:
 def hash_file(path: Path) -> str:
     """SHA-256 of a file's bytes, as hexadecimal text."""
     with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hash_open_file(file)
+
+
+def hash_open_file(file: BinaryIO) -> str:
+    """SHA-256 of what an open file holds from here on, as hexadecimal text."""
+    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def describe_settings(settings: object, *, changed: bool = False) -> dict:

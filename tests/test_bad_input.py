@@ -69,13 +69,29 @@ def write_no_samples(path: Path) -> None:
 
 
 def write_three_hours(path: Path) -> None:
-    """Write a header of 3 hours of 8-bit sound at 1 kHz and a sparse file behind it."""
-    rate, size = 1_000, 3 * 3_600 * 1_000
+    """Write a header of 3 hours of 8-bit sound at 8 kHz and a sparse file behind it."""
+    rate, size = 8_000, 3 * 3_600 * 8_000
     chunks = b"WAVEfmt " + struct.pack("<IHHIIHH", 16, 1, 1, rate, rate, 1, 8)
     header = b"RIFF" + struct.pack("<I", 36 + size) + chunks + b"data" + struct.pack("<I", size)
     with path.open("wb") as file:
         file.write(header)
         file.truncate(len(header) + size)
+
+
+def write_pointer(path: Path) -> None:
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 51564\n")
+
+
+def write_opposite_channels(path: Path) -> None:
+    soundfile.write(path, np.outer(make_noise(), [1, -1]), RATE)
+
+
+def write_integers_as_floats(path: Path) -> None:
+    soundfile.write(path, 32_768 * make_noise(), RATE, subtype="FLOAT")
+
+
+def write_one_hertz(path: Path) -> None:
+    soundfile.write(path, make_noise(), 1)
 
 
 UNUSABLE = [
@@ -87,7 +103,11 @@ UNUSABLE = [
     (write_silence, "silent", "record it again or remove it"),
     (write_short, "too short", "0.100 s of sound, at least 0.2 s"),
     (write_no_samples, "too short", "0.000 s of sound"),
-    (write_three_hours, "too long", "10800 s of sound, at most 60 s; cut it into utterances"),
+    (write_three_hours, "too long", "more than 60 s of sound; cut it into utterances"),
+    (write_pointer, "git lfs", "run git lfs pull where it was cloned"),
+    (write_opposite_channels, "cancelling", "export one of them"),
+    (write_integers_as_floats, "too loud", "divide by what full scale is"),
+    (write_one_hertz, "rate", "4000 to 192000 Hz are read: convert it"),
 ]
 
 
