@@ -9,10 +9,15 @@ from pathlib import Path
 
 import pooch
 import requests
+from filelock import FileLock
 from tqdm.auto import tqdm
+
+from common.files import digest
 
 CHUNK_BYTES = 1 << 16
 TIMEOUT_SECONDS = 60
+LARGEST_BYTES = 4_000_000_000  # of a file or an archive's contents whose size is not known
+LARGEST_RATIO = 100  # of contents to archive, above the largest of recordings
 
 
 def download_archive(
@@ -22,7 +27,8 @@ def download_archive(
 
     What has arrived of an interrupted download stays in `<path>.part` and is continued with
     an HTTP range request. A file that is there already, with the right checksum, is used as
-    it is, so an archive that was copied by hand counts too.
+    it is, so an archive that was copied by hand counts too. Of two processes that want the same
+    file one waits for the other. No more is taken than the size that was published, or 4 GB.
 
     Parameters
     ----------
@@ -47,15 +53,14 @@ def download_archive(
         If the size or the checksum is not the published one; the download is deleted.
     """
     path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     pooch.get_logger().setLevel("WARNING")
+    downloader = _continue_download(path.with_name(f"{path.name}.part"), num_bytes)
+    where = {"fname": path.name, "path": path.parent, "downloader": downloader}
+    lock = Path(tempfile.gettempdir(), f"speech-emotion-{digest(str(path.resolve()))}.lock")
     try:
-        pooch.retrieve(
-            url,
-            known_hash=checksum,
-            fname=path.name,
-            path=path.parent,
-            downloader=_continue_download(path.with_name(f"{path.name}.part"), num_bytes),
-        )
+        with FileLock(lock):
+            pooch.retrieve(url, known_hash=checksum, **where)
     except ValueError as error:
         raise ValueError(
             f"{url}: not the file that was published ({error}). Call again; if it stays so, "
@@ -70,7 +75,10 @@ def _continue_download(part: Path, num_bytes: int | None) -> Callable:
     def download(url: str, output_file: str, _: object) -> None:
         try:
             if num_bytes is None or _count_bytes(part) < num_bytes:
-                _append_rest(url, part)
+                _append_rest(url, part, num_bytes or LARGEST_BYTES)
+        except ValueError:
+            part.unlink()
+            raise
         except OSError as error:
             raise OSError(
                 f"{url}: stopped after {_count_bytes(part):,} bytes ({error}). They are kept in "
@@ -84,13 +92,15 @@ def _continue_download(part: Path, num_bytes: int | None) -> Callable:
     return download
 
 
-def _append_rest(url: str, part: Path) -> None:
+def _append_rest(url: str, part: Path, most: int) -> None:
     have = _count_bytes(part)
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS) as response:
         if have and response.status_code == requests.codes.requested_range_not_satisfiable:
             return  # nothing is left to fetch; the checksum judges what is here
         response.raise_for_status()
+        if response.headers.get("Content-Encoding", "identity") != "identity":
+            raise OSError("the server compresses what it sends")
         if response.status_code != requests.codes.partial_content:
             have = 0  # the server sends the file from its beginning
         total = have + int(response.headers.get("Content-Length", 0)) or None
@@ -101,6 +111,9 @@ def _append_rest(url: str, part: Path) -> None:
             ) as bar,
         ):
             for chunk in response.iter_content(CHUNK_BYTES):
+                have += len(chunk)
+                if have > most:
+                    raise ValueError(f"the server sends more than {most:,} bytes")
                 file.write(chunk)
                 bar.update(len(chunk))
 
@@ -119,24 +132,32 @@ def unpack_archive(archive: str | Path, folder: str | Path) -> Iterator[Path]:
     Raises
     ------
     ValueError
-        If the archive is damaged, or a member would be written outside the folder; nothing
-        is unpacked then.
+        If the archive is damaged or unpacks to more than recordings can, or a member would be
+        written outside the folder; nothing is unpacked then.
     """
     with tempfile.TemporaryDirectory(prefix=".unpack-", dir=folder) as temporary:
         target = Path(temporary).resolve()
         try:
             with zipfile.ZipFile(archive) as file:
                 members = file.infolist()
-                for member in members:
-                    if not (target / member.filename).resolve().is_relative_to(target):
-                        raise ValueError(
-                            f"{archive}: member {member.filename!r} leaves the folder; this is "
-                            "not the published archive: delete it and download it again"
-                        )
+                _check_members(members, target, Path(archive).stat().st_size)
                 for member in tqdm(members, desc="unpacking", unit="file", leave=False):
                     file.extract(member, target)
-        except zipfile.BadZipFile as error:
+        except OSError:
+            raise  # the disk, not the archive
+        except Exception as error:  # zipfile raises more kinds than it documents
             raise ValueError(
-                f"{archive}: damaged archive ({error}); delete it and download it again"
+                f"{archive}: damaged archive, or not the published one ({error}); delete it and "
+                "download it again"
             ) from error
         yield target
+
+
+def _check_members(members: list[zipfile.ZipInfo], target: Path, num_bytes: int) -> None:
+    """Raise ValueError, before anything is written, for what no corpus's archive holds."""
+    for member in members:
+        if not (target / member.filename).resolve().is_relative_to(target):
+            raise ValueError(f"member {member.filename!r} leaves the folder")
+    size = sum(member.file_size for member in members)
+    if size > min(LARGEST_BYTES, LARGEST_RATIO * num_bytes):
+        raise ValueError(f"{num_bytes:,} bytes that unpack to {size:,}")

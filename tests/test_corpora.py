@@ -5,14 +5,17 @@ import hashlib
 import http.server
 import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common import corpora, downloads, paths
@@ -317,7 +320,7 @@ def test_combined_corpora_keep_speakers_apart():
 class Server(http.server.ThreadingHTTPServer):
     """Serves one body; `cut` breaks the next answer off, `ranges` records what was asked for."""
 
-    body, cut, honours_ranges = b"", None, True
+    body, cut, honours_ranges, endless, headers = b"", None, True, False, {}
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -334,12 +337,20 @@ class Handler(http.server.BaseHTTPRequestHandler):
         server, asked = self.server, self.headers.get("Range")
         server.ranges.append(asked)
         start = int(asked.removeprefix("bytes=")[:-1]) if asked and server.honours_ranges else 0
+        if server.endless:
+            self.send_response(200)
+            self.end_headers()
+            with suppress(OSError):
+                while True:
+                    self.wfile.write(bytes(1 << 16))
         if start >= len(server.body) > 0:
             self.send_error(416)
             return
         rest = server.body[start:]
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(rest)))
+        for name, value in server.headers.items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(rest[: server.cut])
         server.cut = None
@@ -410,6 +421,29 @@ def test_fetch_continues_an_interrupted_download(server, published, monkeypatch)
     assert len(load_corpus("ravdess")) == 4
 
 
+def test_fetch_takes_no_more_than_was_published(server, published):
+    server.endless = True
+    with pytest.raises(ValueError, match=r"the server sends more than \d\d,\d\d\d bytes"):
+        fetch_corpus("ravdess")
+    assert list((paths.RAW_DIR / "ravdess").iterdir()) == []
+
+
+def test_fetch_refuses_a_compressed_answer(server, published, monkeypatch):
+    monkeypatch.setattr(Server, "headers", {"Content-Encoding": "gzip"})
+    with pytest.raises(OSError, match="the server compresses what it sends"):
+        fetch_corpus("ravdess")
+
+
+def test_two_who_fetch_at_once_download_once(server, published, tmp_path):
+    path = tmp_path / "a" / "speech.zip"
+    checksum = f"md5:{hashlib.md5(published).hexdigest()}"
+    with ThreadPoolExecutor(4) as pool:
+        fetch = partial(downloads.download_archive, server.url, path, checksum=checksum)
+        jobs = [pool.submit(fetch) for _ in range(4)]
+    assert [job.result() for job in jobs] == [path] * 4
+    assert path.read_bytes() == published and server.ranges == [None]
+
+
 def test_fetch_starts_again_where_ranges_are_not_served(server, published):
     server.honours_ranges, server.cut = False, 20_000
     with pytest.raises(OSError, match="call again"):
@@ -423,7 +457,7 @@ def test_fetch_refuses_another_file_than_published(server, published, monkeypatc
         fetch_corpus("ravdess")
     assert list((paths.RAW_DIR / "ravdess").iterdir()) == []
     server.body = published + b"?"
-    with pytest.raises(ValueError, match="expected "):
+    with pytest.raises(ValueError, match="sends more than "):
         fetch_corpus("ravdess")
     server.body = published
     assert len(list(fetch_corpus("ravdess").rglob("*.wav"))) == 4
@@ -466,7 +500,7 @@ def test_an_interrupted_extraction_leaves_nothing(server, published, monkeypatch
 
 
 def test_a_full_disk_while_downloading_says_what_to_do(published, monkeypatch):
-    def fail(url, part):
+    def fail(url, part, most):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(downloads, "_append_rest", fail)
@@ -493,11 +527,51 @@ def test_fetch_without_checksum_goes_by_the_index(server, monkeypatch, tmp_path)
     assert not list((tmp_path / "second").rglob("*.wav"))
 
 
-def test_a_damaged_archive_is_named(tmp_path):
-    (tmp_path / "a.zip").write_bytes(b"PK\x03\x04 not an archive")
-    damaged = pytest.raises(ValueError, match=r"a\.zip: damaged archive .* download it again")
-    with damaged, downloads.unpack_archive(tmp_path / "a.zip", tmp_path):
+def make_bomb(folder: Path) -> bytes:
+    with zipfile.ZipFile(folder / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("Actor_01/a.wav", bytes(20_000_000))
+    return (folder / "bomb.zip").read_bytes()
+
+
+def make_encrypted(folder: Path) -> bytes:
+    body = bytearray(zip_folder(folder))
+    body[6] |= 1
+    body[body.index(b"PK\x01\x02") + 8] |= 1
+    return bytes(body)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda folder: b"PK\x03\x04 not an archive", "not a zip file"),
+        (lambda folder: zip_folder(folder)[:-30], "not a zip file"),
+        (make_bomb, "bytes that unpack to 20,000,000"),
+        (make_encrypted, "encrypted"),
+    ],
+)
+def test_a_damaged_archive_is_named_and_leaves_nothing(make, words, tmp_path):
+    write_ravdess(tmp_path / "speech")
+    (tmp_path / "a.zip").write_bytes(make(tmp_path / "speech"))
+    (tmp_path / "out").mkdir()
+    damaged = pytest.raises(ValueError, match=rf"a\.zip: damaged archive.*{words}.*download it")
+    with damaged, downloads.unpack_archive(tmp_path / "a.zip", tmp_path / "out"):
         pass
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@settings(max_examples=60)
+@given(data=st.data())
+def test_any_damaged_archive_is_unpacked_or_refused(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("zips")
+    write_noise(folder / "speech" / "a.wav", seconds=0.05)
+    body = bytearray(zip_folder(folder / "speech"))
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(body) - 1))
+        body[place] = data.draw(st.integers(0, 255))
+    (folder / "a.zip").write_bytes(body)
+    with suppress(ValueError), downloads.unpack_archive(folder / "a.zip", folder) as unpacked:
+        assert unpacked.is_dir()
+    assert {path.name for path in folder.iterdir()} == {"speech", "speech.zip", "a.zip"}
 
 
 @pytest.mark.parametrize(
