@@ -38,7 +38,7 @@ def scan_recording(path: str | Path) -> dict:
     facts = {"sha256": "", "sample_rate_hertz": 0, "channels": 0, "frames": 0, "seconds": 0.0}
     facts |= {"peak": 0.0, "problem": ""}
     try:
-        with _open_regular(path) as file:
+        with open_regular(path) as file:
             facts["sha256"] = hash_open_file(file)
             decode(file, facts, LONGEST_SECONDS)
     except RecordingError as error:
@@ -77,7 +77,7 @@ def load_waveform(source, *, longest_seconds: float = LONGEST_SECONDS) -> np.nda
     facts: dict = {}
     try:
         if isinstance(source, str | os.PathLike):
-            with _open_regular(source) as file:
+            with open_regular(source) as file:
                 waveform = decode(file, facts, longest_seconds)
         elif isinstance(source, bytes | bytearray | memoryview) or hasattr(source, "read"):
             waveform = decode(_open_memory(source), facts, longest_seconds)
@@ -91,7 +91,7 @@ def load_waveform(source, *, longest_seconds: float = LONGEST_SECONDS) -> np.nda
     return resample_waveform(waveform, facts["sample_rate_hertz"], SAMPLE_RATE_HERTZ)
 
 
-def _open_regular(path: str | Path) -> BinaryIO:
+def open_regular(path: str | Path) -> BinaryIO:
     """Open a file that has an end: no folder, pipe or device."""
     try:
         regular = stat.S_ISREG(os.stat(path).st_mode)

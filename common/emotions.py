@@ -9,3 +9,28 @@ def order_emotions(labels: Iterable[str]) -> list[str]:
     """Sort distinct labels into the canonical order of `EMOTIONS`, others after it by name."""
     rank = {emotion: position for position, emotion in enumerate(EMOTIONS)}
     return sorted(set(labels), key=lambda label: (rank.get(label, len(rank)), label))
+
+
+# How corpora and people call them otherwise.
+SYNONYMS = {
+    **dict.fromkeys(("neutrality", "neu"), "neutral"),
+    **dict.fromkeys(("calmness",), "calm"),
+    **dict.fromkeys(("happiness", "joy", "joyful", "hap"), "happy"),
+    **dict.fromkeys(("sadness",), "sad"),
+    **dict.fromkeys(("anger", "ang"), "angry"),
+    **dict.fromkeys(("fear", "afraid", "scared", "fea"), "fearful"),
+    **dict.fromkeys(("disgusted", "dis"), "disgust"),
+    **dict.fromkeys(("surprise", "pleasant surprise", "pleasant surprised", "ps"), "surprised"),
+    "boredom": "bored",
+}
+
+
+def name_emotion(label: str) -> str:
+    """Give the usual name of an emotion: `fear` is fearful; what is not known stays as it is."""
+    label = " ".join(label.casefold().replace("_", " ").split())
+    return SYNONYMS.get(label, label)
+
+
+def is_emotion(label: str) -> bool:
+    """Whether a word is known as the name of an emotion."""
+    return name_emotion(label) in {*EMOTIONS, *SYNONYMS.values()}

@@ -1,7 +1,6 @@
 """The evidence files: predictions and curves as CSV, and one JSON of what they amount to."""
 
 import json
-import re
 import subprocess
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import pandas as pd
 from common import paths
 from common.bootstrap import summarise_predictions
 from common.evaluation import METRICS, report_classes
-from common.files import hash_file, write_atomically
+from common.files import NAME_PART, hash_file, write_atomically
 from common.predictions import COLUMNS, check_predictions, read_predictions
 
 DESCRIBED = (
@@ -20,7 +19,6 @@ DESCRIBED = (
     *("versions", "backend", "device", "seconds"),
 )
 NUM_DECIMALS = 6
-NAME_PART = re.compile(r"[A-Za-z0-9]+([_+.-][A-Za-z0-9]+)*")
 
 
 def save_results(

@@ -10,6 +10,7 @@ import soundfile
 
 from common import audio, paths
 from common.corpora import load_corpus, load_folder, validate_corpus
+from tests.test_audio import encode
 
 RATE = 16_000
 
@@ -135,14 +136,14 @@ def test_validation_names_them_too(write, problem, remedy, corpus):
 
 def test_a_truncated_flac_is_left_out(tmp_path):
     folder = tmp_path / "own"
-    for name in ("angry/a_1.flac", "angry/a_2.flac"):
+    for seed, name in enumerate(("angry/a_1.flac", "angry/a_2.flac", "sad/a_1.flac")):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(folder / name, make_noise(seconds=2), RATE)
+        soundfile.write(folder / name, make_noise(seconds=2, seed=seed), RATE)
     path = folder / "angry" / "a_2.flac"
     path.write_bytes(path.read_bytes()[:10_000])
     with pytest.warns(UserWarning, match="a_2.flac: "):
         table = load_folder(folder)
-    assert table["utterance"].tolist() == ["my_corpus/angry/a_1"]
+    assert table["utterance"].tolist() == ["my_corpus/angry/a_1", "my_corpus/sad/a_1"]
 
 
 @pytest.mark.parametrize(
@@ -185,7 +186,7 @@ def test_one_warning_counts_many_and_names_the_first(corpus):
         ("wav", {"subtype": "DOUBLE"}, 44_100, 1),
         ("wav", {}, 48_000, 2),
         ("wav", {}, 96_000, 1),
-        ("wav", {}, 8_000, 1),
+        ("m4a", {}, RATE, 1),
         ("mp3", {}, 44_100, 1),
         ("flac", {}, RATE, 1),
         ("ogg", {}, RATE, 2),
@@ -195,14 +196,25 @@ def test_one_warning_counts_many_and_names_the_first(corpus):
 def test_every_common_format_is_usable(suffix, options, rate, channels, corpus):
     path = corpus / "Actor_03" / f"03-01-05-01-01-01-03.{suffix}"
     path.parent.mkdir()
-    soundfile.write(path, make_noise(rate=rate, channels=channels), rate, **options)
+    if suffix == "m4a":
+        encode(path, "aac", rate=rate)
+    else:
+        soundfile.write(path, make_noise(seconds=2, rate=rate, channels=channels), rate, **options)
     table = load_corpus("ravdess")
     assert table["speaker"].tolist() == ["01", "02", "03"]
-    assert table["seconds"].iloc[2] == pytest.approx(0.5, abs=0.06)
+    assert table["seconds"].iloc[2] == pytest.approx(2, abs=0.15)
     waveform = audio.load_waveform(table["path"].iloc[2])
     assert waveform.dtype == np.float32 and waveform.ndim == 1
-    assert len(waveform) == pytest.approx(0.5 * RATE, abs=0.06 * RATE)
+    assert len(waveform) == pytest.approx(2 * RATE, abs=0.15 * RATE)
     assert 0.1 < np.abs(waveform).max() < 1.2
+
+
+def test_low_rates_are_told(corpus):
+    path = corpus / "Actor_03" / "03-01-05-01-01-01-03.wav"
+    path.parent.mkdir()
+    soundfile.write(path, make_noise(rate=8_000), 8_000)
+    with pytest.warns(UserWarning, match="1 recordings have 8000 Hz or more but less than 16000"):
+        assert len(load_corpus("ravdess")) == 3
 
 
 def test_an_absent_corpus_says_how_to_get_it():

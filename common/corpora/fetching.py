@@ -1,5 +1,6 @@
 """Put a corpus in place: from the download to the official layout."""
 
+import warnings
 from pathlib import Path
 
 from common.corpora.recordings import explain_absence, find_corpus, match_recordings, read_index
@@ -9,6 +10,8 @@ from common.files import hash_file
 
 def fetch_corpus(name: str, *, folder: str | Path | None = None) -> Path:
     """Download a corpus, check it and put it in place; do nothing if it is there already.
+
+    A part of it that is there is used, with a warning, where the rest cannot be had.
 
     The archive is checked against the published size and MD5, or, where none is known,
     every recording in it against data/index. Only recordings are taken out of it, each into
@@ -29,7 +32,7 @@ def fetch_corpus(name: str, *, folder: str | Path | None = None) -> Path:
     Raises
     ------
     FileNotFoundError
-        If the corpus may not or cannot be fetched: how to get it and where to put it.
+        If nothing is there and the corpus may not be fetched: how to get it and where to put it.
     OSError
         If the download stopped; call again to continue it.
     ValueError
@@ -39,15 +42,22 @@ def fetch_corpus(name: str, *, folder: str | Path | None = None) -> Path:
     there = match_recordings(corpus, folder) if folder.is_dir() else {}
     if len(there) >= corpus.num_utterances:
         return folder
-    if corpus.archive is None:
-        raise FileNotFoundError(explain_absence(corpus, folder, num_there=len(there)))
     source = corpus.archive
-    archive = download_archive(
-        source.url,
-        folder / source.file_name,
-        num_bytes=source.num_bytes,
-        checksum=source.checksum,
-    )
+    if source is None:
+        problem = explain_absence(corpus, folder, num_there=len(there))
+        if there:
+            warnings.warn(problem, stacklevel=2)
+            return folder
+        raise FileNotFoundError(problem)
+    facts = {"num_bytes": source.num_bytes, "checksum": source.checksum}
+    try:
+        archive = download_archive(source.url, folder / source.file_name, **facts)
+    except OSError as error:
+        if not there:
+            raise
+        problem = explain_absence(corpus, folder, num_there=len(there))
+        warnings.warn(f"{problem} The rest could not be downloaded ({error})", stacklevel=2)
+        return folder
     with unpack_archive(archive, folder) as unpacked:
         found = match_recordings(corpus, unpacked, by_name=True)
         if source.checksum is None:
@@ -61,9 +71,9 @@ def fetch_corpus(name: str, *, folder: str | Path | None = None) -> Path:
                 f"published, so none was put in place. Delete it and get {corpus.title} by hand "
                 f"from {corpus.homepage}"
             )
-        for recording, path in found.items():
-            target = folder / f"{recording}{path.suffix.lower()}"
+        for recording in good:
+            target = folder / f"{recording}{found[recording].suffix.lower()}"
             target.parent.mkdir(parents=True, exist_ok=True)
-            path.replace(target)
+            found[recording].replace(target)
     archive.unlink()
     return folder

@@ -1,4 +1,4 @@
-"""The recordings of a corpus on disk: finding them, reading their labels, scanning them."""
+"""The recordings of a corpus on disk: finding them, reading their names, scanning them."""
 
 import hashlib
 import json
@@ -11,15 +11,23 @@ import joblib
 import pandas as pd
 from tqdm.auto import tqdm
 
-from common import audio, paths
+from common import audio, decoding, paths
 from common.corpora.records import CORPORA, INTENSITIES, Corpus
-from common.files import write_atomically
+from common.files import write_json
 
 COLUMNS = (
     *("utterance", "path", "corpus", "speaker", "gender", "emotion", "intensity"),
     *("statement", "repetition", "seconds", "audio_hash"),
 )
-AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff"})
+AUDIO_SUFFIXES = frozenset(
+    [
+        *(".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc"),
+        *(".au", ".snd", ".caf", ".w64", ".rf64", ".m4a", ".webm", ".mka", ".aac", ".amr", ".wma"),
+    ]
+)
+# How recordings begin, for those whose name does not tell.
+_BEGINNINGS = (b"RIFF", b"RF64", b"fLaC", b"OggS", b"ID3", b"FORM", b"caff", b".snd")
+SCAN_FACTS = {"sha256", "sample_rate_hertz", "channels", "frames", "seconds", "peak", "problem"}
 
 
 def find_corpus(name: str, folder: str | Path | None) -> tuple[Corpus, Path]:
@@ -39,11 +47,11 @@ def explain_absence(corpus: Corpus, folder: Path, *, num_there: int = 0) -> str:
     )
 
 
-def parse_path(corpus: Corpus, path: str) -> dict[str, str]:
-    """Read the labels out of a recording's path below the corpus folder.
+def parse_path(corpus: Corpus, path: str, *, include_song: bool = False) -> dict[str, str]:
+    """Read the labels out of a recording's path.
 
-    Folders above the official layout are ignored, so that a copy which lies one folder
-    deeper has the same utterance names.
+    Folders above the official layout are ignored, and copies that are laid out otherwise are
+    understood where their names are unmistakable: an utterance has one name wherever it lies.
 
     Returns
     -------
@@ -57,13 +65,20 @@ def parse_path(corpus: Corpus, path: str) -> dict[str, str]:
         If the name is outside the grammar, or the emotion or the speaker is unknown.
     """
     stem = PurePosixPath(path).with_suffix("").as_posix()
-    match = re.search(rf"(?:^|/)(?P<recording>{corpus.pattern})$", stem)
-    if not match:
+    for pattern in filter(None, (corpus.pattern, corpus.mirror)):
+        if include_song:
+            pattern = pattern.replace("03-01-", "03-0[12]-")
+        if match := re.search(rf"(?:^|/)(?P<recording>{pattern})$", stem):
+            break
+    else:
         raise ValueError(
             f"not a recording of {corpus.title} by its name; expected the like of "
             f"{corpus.example}: rename it or move it out of the folder"
         )
     labels = match.groupdict()
+    if pattern == corpus.mirror or (include_song and "Actor" not in labels["recording"]):
+        name = PurePosixPath(stem).name
+        labels["recording"] = corpus.layout.format(name=name, **labels)
     if labels["emotion"] not in corpus.emotions:
         known = ", ".join(f"{code} {label}" for code, label in corpus.emotions.items())
         raise ValueError(f"unknown emotion code {labels['emotion']!r}; {corpus.title} has {known}")
@@ -84,25 +99,57 @@ def parse_path(corpus: Corpus, path: str) -> dict[str, str]:
     }
 
 
-def list_audio(folder: Path) -> list[Path]:
-    """List audio files, the least nested first; hidden files and macOS leftovers do not count."""
-    found = (
-        Path(where, name)
-        for where, _, names in os.walk(folder, followlinks=True)
-        for name in names
-        if Path(name).suffix.lower() in AUDIO_SUFFIXES
-    )
-    found = [
-        path
-        for path in found
-        if not any(part.startswith((".", "__MACOSX")) for part in path.relative_to(folder).parts)
-    ]
+def list_audio(folder: Path, *, left_out: list[dict] | None = None) -> list[Path]:
+    """List the recordings below a folder, the least nested first.
+
+    Hidden files and macOS leftovers do not count, nor what is no sound by name and beginning. A
+    folder that is linked to from below itself is listed once. What cannot be listed, since a
+    folder cannot be opened or a name is not UTF-8, is entered into `left_out` with its problem.
+    """
+    left_out = [] if left_out is None else left_out
+
+    def report(path: Path | str | None, problem: str) -> None:
+        left_out.append({"path": os.fsencode(path).decode(errors="replace"), "problem": problem})
+
+    def fail(error: OSError) -> None:
+        report(error.filename, f"cannot be opened ({error.strerror}); change its permissions")
+
+    found, seen = [], set()
+    for where, folders, names in os.walk(folder, followlinks=True, onerror=fail):
+        seen.add(os.path.realpath(where))
+        folders[:] = [
+            name
+            for name in sorted(folders)
+            if not name.startswith((".", "__MACOSX"))
+            and os.path.realpath(Path(where, name)) not in seen
+        ]
+        for name in names:
+            path = Path(where, name)
+            if name.startswith((".", "__MACOSX")) or not _is_audio(path):
+                continue
+            if any("\udc80" <= letter <= "\udcff" for letter in str(path)):
+                report(path, "its name is not UTF-8; rename it")
+            else:
+                found.append(path)
     return sorted(found, key=lambda path: (len(path.parts), path.as_posix()))
 
 
-def list_recordings(corpus: Corpus, folder: Path) -> list[Path]:
+def _is_audio(path: Path) -> bool:
+    """Whether a file is a recording by its suffix, or else by its beginning if it has none."""
+    if path.suffix:
+        return path.suffix.lower() in AUDIO_SUFFIXES
+    try:
+        with audio.open_regular(path) as file:
+            return file.read(12).startswith(_BEGINNINGS)
+    except (OSError, ValueError):
+        return False
+
+
+def list_recordings(
+    corpus: Corpus, folder: Path, *, left_out: list[dict] | None = None
+) -> list[Path]:
     """List the audio files of a corpus folder; FileNotFoundError if there is none."""
-    listed = list_audio(folder) if folder.is_dir() else []
+    listed = list_audio(folder, left_out=left_out) if folder.is_dir() else []
     if not listed:
         raise FileNotFoundError(explain_absence(corpus, folder))
     return listed
@@ -130,7 +177,7 @@ def match_recordings(corpus: Corpus, folder: Path, *, by_name: bool = False) -> 
     found: dict[str, Path] = {}
     for path in list_audio(folder):
         try:
-            labels = parse_path(corpus, path.relative_to(folder).as_posix())
+            labels = parse_path(corpus, path.as_posix())
             recording = labels["utterance"].removeprefix(f"{corpus.name}/")
             recording = spelling.get(recording.casefold(), recording)
         except ValueError:
@@ -140,63 +187,17 @@ def match_recordings(corpus: Corpus, folder: Path, *, by_name: bool = False) -> 
     return found
 
 
-def read_folder_labels(folder: Path) -> list[dict[str, str]]:
-    """List path, emotion and speaker of the audio in a folder with one sub-folder per emotion."""
-    rows, num_alone = [], 0
-    for path in list_audio(folder):
-        relative = path.relative_to(folder)
-        speaker, underscore, _ = path.stem.partition("_")
-        if not (speaker and underscore):
-            speaker = relative.with_suffix("").as_posix()
-            num_alone += 1
-        emotion = relative.parts[0].strip().lower() if len(relative.parts) > 1 else ""
-        rows.append({"path": relative.as_posix(), "emotion": emotion, "speaker": speaker})
-    if not rows:
-        raise FileNotFoundError(
-            f"{folder}: no audio below it; put recordings into one sub-folder per emotion, "
-            f"such as {folder / 'angry' / 'anna_01.wav'}"
-        )
-    if num_alone:
-        warnings.warn(
-            f"{folder}: {num_alone} of {len(rows)} file names have no '_', so each counts as a "
-            "speaker of its own and one person may be in training and test: name the files "
-            "<speaker>_<anything>, or give a CSV with path, emotion and speaker",
-            stacklevel=3,
-        )
-    return rows
-
-
-def read_csv_labels(csv: Path, folder: Path) -> list[dict[str, str]]:
-    """List path, emotion, speaker and what else is known of the recordings that a CSV names."""
-    if not csv.is_file():
-        raise FileNotFoundError(f"{csv}: no such file; give a CSV with path, emotion and speaker")
-    table = pd.read_csv(csv, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    missing = [column for column in ("path", "emotion", "speaker") if column not in table]
-    if missing:
-        raise ValueError(
-            f"{csv}: no column {', '.join(missing)} among {', '.join(table.columns)}; "
-            f"add it (path is relative to {folder})"
-        )
-    table = table[[column for column in COLUMNS if column in table]].apply(
-        lambda column: column.str.strip()
-    )
-    table["emotion"] = table["emotion"].str.lower()
-    return table.to_dict("records")
-
-
-def scan_recordings(recordings: list[Path], folder: Path) -> list[dict]:
+def scan_recordings(recordings: list[Path], folder: Path, *, fresh: bool = False) -> list[dict]:
     """Run `audio.scan_recording` on files, in parallel and in their order.
 
-    The result is cached per file, size and modification time, and per text of `audio.py`,
-    whose rules decide what is usable. A cache that cannot be written raises a warning only.
+    The result is cached per file, size and modification time, and per text of the modules whose
+    rules decide what is usable; `fresh` reads every byte again. What is damaged in the cache is
+    made again. A cache that cannot be written raises a warning only.
     """
-    rules = Path(audio.__file__).read_bytes()
+    rules = b"".join(Path(module.__file__).read_bytes() for module in (audio, decoding))
     digest = hashlib.sha256(f"{folder}".encode() + rules).hexdigest()[:16]
     cache = paths.CACHE_DIR / f"recordings-{digest}.json"
-    try:
-        known = dict(json.loads(cache.read_text(encoding="utf-8")))
-    except (OSError, TypeError, ValueError):
-        known = {}
+    known = {} if fresh else _read_scans(cache)
     states = {}
     for path in recordings:
         status = path.stat() if path.exists() else None
@@ -209,8 +210,7 @@ def scan_recordings(recordings: list[Path], folder: Path) -> list[dict]:
         for key, scan in zip(stale, bar, strict=True):
             known[key] = {"state": states[key], "scan": scan}
         try:
-            with write_atomically(cache) as temporary:
-                temporary.write_text(json.dumps(known), encoding="utf-8")
+            write_json(cache, known)
         except OSError as error:
             warnings.warn(
                 f"{cache}: could not be written ({error}), so every recording is read again next "
@@ -218,3 +218,19 @@ def scan_recordings(recordings: list[Path], folder: Path) -> list[dict]:
                 stacklevel=4,
             )
     return [known[str(path)]["scan"] for path in recordings]
+
+
+def _read_scans(cache: Path) -> dict[str, dict]:
+    """Read what is whole in the cache."""
+    try:
+        content = json.loads(cache.read_text(encoding="utf-8"))
+        entries = content.items() if isinstance(content, dict) else ()
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return {
+        key: entry
+        for key, entry in entries
+        if isinstance(entry, dict)
+        and isinstance(entry.get("scan"), dict)
+        and set(entry["scan"]) == SCAN_FACTS
+    }

@@ -20,9 +20,10 @@ class Archive:
 class Corpus:
     """What is known of one corpus.
 
-    `pattern` is a regular expression for the end of a file's path below the corpus folder,
-    without its suffix. Its groups name columns of the utterance table; `emotion` is a code
-    that `emotions` translates. `example` is one such path. `genders` has every speaker.
+    `pattern` is a regular expression for the end of a recording's path, without its suffix. Its
+    groups name columns of the utterance table; `emotion` is a code that `emotions` translates.
+    `example` is one such path below the corpus folder. Copies in other layouts have names that
+    `mirror` matches, from which `layout` makes the official path. `genders` has every speaker.
     `archive` is None where the corpus cannot be fetched and checked automatically.
     """
 
@@ -38,6 +39,8 @@ class Corpus:
     emotions: Mapping[str, str]
     genders: Mapping[str, str]
     num_utterances: int
+    mirror: str = ""
+    layout: str = ""
 
     @property
     def num_speakers(self) -> int:
@@ -54,9 +57,13 @@ INTENSITIES = {
     "X": "unspecified",
 }
 _NUMBERED_EMOTIONS = {f"{number:02d}": label for number, label in enumerate(EMOTIONS, start=1)}
-_NUMBERED_PATTERN = (
-    r"Actor_(?P<speaker>\d\d)/03-01-(?P<emotion>\d\d)-(?P<intensity>0[12])"
-    r"-(?P<statement>0[12])-(?P<repetition>0[12])-(?P=speaker)"
+_NUMBERED_FIELDS = (
+    r"03-01-(?P<emotion>\d\d)-(?P<intensity>0[12])-(?P<statement>0[12])-(?P<repetition>0[12])-"
+)
+_NUMBERED_PATTERN = rf"Actor_(?P<speaker>\d\d)/{_NUMBERED_FIELDS}(?P=speaker)"
+_EMODB_NAME = r"(?P<speaker>\d\d)(?P<statement>[ab]\d\d)(?P<emotion>[A-Z])(?P<repetition>[a-z])"
+_CREMAD_NAME = (
+    r"(?P<speaker>\d{4})_(?P<statement>[A-Z]{3})_(?P<emotion>[A-Z]{3})_(?P<intensity>LO|MD|HI|XX?)"
 )
 # After VideoDemographics.csv of CREMA-D.
 _WOMEN_OF_CREMAD = """
@@ -105,6 +112,8 @@ _RECORDS = (
         emotions=_NUMBERED_EMOTIONS,
         genders=_alternate_genders(24),
         num_utterances=1440,
+        mirror=rf"(?<!Actor_\d\d/){_NUMBERED_FIELDS}(?P<speaker>\d\d)",
+        layout="Actor_{speaker}/{name}",
     ),
     Corpus(
         name="savee",
@@ -129,6 +138,8 @@ _RECORDS = (
         },
         genders=dict.fromkeys(("DC", "JE", "JK", "KL"), "male"),
         num_utterances=480,
+        mirror=r"(?P<speaker>DC|JE|JK|KL)_(?P<code>(?P<emotion>[a-z]+)\d\d)",
+        layout="AudioData/{speaker}/{code}",
     ),
     Corpus(
         name="tess",
@@ -171,8 +182,9 @@ _RECORDS = (
         "http://emodb.bilderbar.info/download/download.zip by hand.",
         archive=None,
         example="wav/03a01Fa.wav",
-        pattern=r"wav/(?P<speaker>\d\d)(?P<statement>[ab]\d\d)(?P<emotion>[A-Z])"
-        r"(?P<repetition>[a-z])",
+        pattern=rf"wav/{_EMODB_NAME}",
+        mirror=_EMODB_NAME,
+        layout="wav/{name}",
         emotions={
             "N": "neutral",
             "F": "happy",
@@ -201,8 +213,9 @@ _RECORDS = (
         "(The ZIP that GitHub offers holds links, not audio.)",
         archive=None,
         example="AudioWAV/1001_DFA_ANG_XX.wav",
-        pattern=r"AudioWAV/(?P<speaker>\d{4})_(?P<statement>[A-Z]{3})_(?P<emotion>[A-Z]{3})"
-        r"_(?P<intensity>LO|MD|HI|XX?)",
+        pattern=rf"AudioWAV/{_CREMAD_NAME}",
+        mirror=_CREMAD_NAME,
+        layout="AudioWAV/{name}",
         emotions={
             "NEU": "neutral",
             "HAP": "happy",

@@ -1,28 +1,35 @@
 """From a corpus folder, or a folder of one's own, to its utterance table."""
 
 import warnings
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
+from common.corpora.labels import read_csv_labels, read_folder_labels
 from common.corpora.recordings import (
     COLUMNS,
     find_corpus,
+    list_audio,
     list_recordings,
     parse_path,
-    read_csv_labels,
-    read_folder_labels,
     scan_recordings,
 )
+from common.emotions import name_emotion
+from common.files import NAME_PART
 
 
-def load_corpus(name: str, *, folder: str | Path | None = None) -> pd.DataFrame:
+def load_corpus(
+    name: str, *, folder: str | Path | None = None, include_song: bool = False
+) -> pd.DataFrame:
     """Make the utterance table of a corpus.
 
-    Every recording is read once to see that it is usable; what was seen is cached. What
-    cannot be used, has a name outside the grammar, or is a second copy of another file is
-    left out: one warning counts them, and `table.attrs["left_out"]` lists path and problem.
+    Every recording is read once to see that it is usable; what was seen is cached. What cannot
+    be used, has a name outside the grammar, is a second copy of another file, or has the bytes of
+    a recording of another emotion or speaker is left out: one warning counts them, and
+    `table.attrs["left_out"]` lists path and problem. `attrs["num_missing"]` counts what a partial
+    copy lacks.
 
     Parameters
     ----------
@@ -30,6 +37,8 @@ def load_corpus(name: str, *, folder: str | Path | None = None) -> pd.DataFrame:
         A key of `CORPORA`.
     folder
         Where the corpus lies; by default data/raw/<name>, and data/sample for the sample.
+    include_song
+        Whether RAVDESS's sung recordings, 03-02-…, come too, where they are.
 
     Returns
     -------
@@ -46,13 +55,15 @@ def load_corpus(name: str, *, folder: str | Path | None = None) -> pd.DataFrame:
     """
     corpus, folder = find_corpus(name, folder)
     rows, left_out = [], []
-    for path in list_recordings(corpus, folder):
+    for path in list_recordings(corpus, folder, left_out=left_out):
         try:
-            labels = parse_path(corpus, path.relative_to(folder).as_posix())
+            labels = parse_path(corpus, path.as_posix(), include_song=include_song)
             rows.append({"path": str(path), **labels})
         except ValueError as error:
             left_out.append({"path": str(path), "problem": str(error)})
-    return _make_table(rows, left_out, name=name, folder=folder)
+    table = _make_table(rows, left_out, name=name, folder=folder)
+    table.attrs["num_missing"] = max(0, corpus.num_utterances - len(rows))
+    return table
 
 
 def load_folder(
@@ -60,9 +71,11 @@ def load_folder(
 ) -> pd.DataFrame:
     """Make the utterance table of a corpus of one's own.
 
-    Without `csv`, each sub-folder is an emotion, and the speaker is the file name up to its
-    first "_": `angry/anna_01.wav` is Anna. A file without "_" counts as its own speaker, and
-    a warning says so: then nothing keeps one person out of both training and test.
+    Without `csv`, folders are emotions, or speakers with emotions below them or above them, and
+    else the speaker is the file name up to its first "_": `angry/anna_01.wav` is Anna. A file
+    without "_" counts as its own speaker, and a warning says so: then nothing keeps one person
+    out of both training and test. Of recordings with the same bytes the first is kept, or none
+    where their labels differ.
 
     Parameters
     ----------
@@ -72,7 +85,7 @@ def load_folder(
         A table with the columns path (below `folder`), emotion and speaker; gender,
         intensity, statement and repetition are taken over if they are there.
     name
-        The name of the corpus in the table.
+        The name of the corpus in the table, which results are filed under.
 
     Returns
     -------
@@ -84,37 +97,66 @@ def load_folder(
     FileNotFoundError
         If the folder, its audio or the CSV is missing.
     ValueError
-        If the CSV lacks a column, or no recording is usable.
+        If the name or the CSV cannot be used, it cannot be told what is an emotion and who
+        speaks, there are fewer than two emotions, or no recording is usable.
     """
+    if not NAME_PART.fullmatch(name):
+        raise ValueError(f"name={name!r}: use letters and digits, joined by single '_', '-' or '.'")
     folder = Path(folder).expanduser().resolve()
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; give the one that holds the corpus")
-    listed = read_folder_labels(folder) if csv is None else read_csv_labels(Path(csv), folder)
-    rows, left_out = [], []
+    left_out: list[dict] = []
+    if csv is None:
+        files = list_audio(folder, left_out=left_out)
+        if not files:
+            raise FileNotFoundError(
+                f"{folder}: no audio below it; put recordings into one sub-folder per emotion, "
+                f"such as {folder / 'angry' / 'anna_01.wav'}"
+            )
+        listed = read_folder_labels(folder, files)
+    else:
+        listed = read_csv_labels(Path(csv).expanduser(), folder)
+    stems = [str(PurePosixPath(row["path"]).with_suffix("")) for row in listed]
+    twice = {stem for stem, count in Counter(stems).items() if count > 1}  # a.wav and a.flac
+    said = defaultdict(list)
     for labels in listed:
-        path = folder / labels["path"]
+        labels["emotion"] = labels["emotion"].casefold()
+        said[labels["path"]].append(f"{labels['emotion']} of {labels['speaker']}")
+    rows, seen = [], set()
+    for labels, stem in zip(listed, stems, strict=True):
+        path, names = labels["path"], said[labels["path"]]
         missing = [column for column in ("emotion", "speaker") if not labels[column]]
-        if missing:
+        problem = labels.pop("problem", "")
+        if missing and not problem:
             where = "sort it into a folder named after its emotion" if csv is None else "fill it in"
             problem = f"no {' and no '.join(missing)}; {where}"
-            left_out.append({"path": str(path), "problem": problem})
-        elif not path.is_file():
-            problem = f"no such file, though {csv} names it; correct the path"
-            left_out.append({"path": str(path), "problem": problem})
-        else:
-            recording = PurePosixPath(labels["path"]).with_suffix("").as_posix()
-            blank = {"gender": "unknown", "intensity": "", "statement": "", "repetition": ""}
-            given = {column: value for column, value in labels.items() if value}
-            own = {"utterance": f"{name}/{recording}", "path": str(path), "corpus": name}
-            rows.append(blank | given | own)
-    return _make_table(rows, left_out, name=name, folder=folder)
+        elif len(set(names)) > 1 and not problem:
+            problem = f"{csv} says {' and '.join(sorted(set(names)))}; keep the row that is right"
+        elif path in seen and not problem:
+            problem = f"{csv} names it twice; remove one row"
+        if problem:
+            left_out.append({"path": str(folder / path), "problem": problem})
+            continue
+        seen.add(path)
+        blank = {"gender": "unknown", "intensity": "", "statement": "", "repetition": ""}
+        given = {column: value for column, value in labels.items() if value}
+        own = {"utterance": f"{name}/{path if stem in twice and len(names) == 1 else stem}"}
+        rows.append(blank | given | own | {"path": str(folder / path), "corpus": name})
+    table = _make_table(rows, left_out, name=name, folder=folder, own=True)
+    if table["emotion"].nunique() < 2:
+        raise ValueError(
+            f"{folder}: one emotion, {table['emotion'].iloc[0]!r}, is nothing to learn; give the "
+            "folder with one sub-folder per emotion, or a CSV with path, emotion and speaker"
+        )
+    return table
 
 
 def combine_corpora(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
     """Join utterance tables into one, sorted by utterance.
 
     Speakers become `<corpus>/<speaker>`, so that speaker 01 of one corpus is not taken for
-    speaker 01 of another; `attrs["left_out"]` is joined too.
+    speaker 01 of another. Where emotions have two names, fear and fearful, they get the usual
+    one, and a warning says so. `attrs["left_out"]` is joined too.
 
     Raises
     ------
@@ -136,12 +178,49 @@ def combine_corpora(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
         for corpus, speaker in zip(table["corpus"], table["speaker"], strict=True)
     ]
     left_out = [entry for part in tables for entry in part.attrs.get("left_out", [])]
-    table = table.sort_values("utterance", ignore_index=True)
+    table = _merge_names(table.sort_values("utterance", ignore_index=True))
     table.attrs = {"left_out": left_out}
     return table
 
 
-def _make_table(rows: list[dict], left_out: list[dict], *, name: str, folder: Path) -> pd.DataFrame:
+def _merge_names(table: pd.DataFrame) -> pd.DataFrame:
+    """Give emotions that the table calls by two names the usual one."""
+    there = set(table["emotion"])
+    usual = {label: name_emotion(label) for label in sorted(there)}
+    merged = {old: new for old, new in usual.items() if new != old and new in there}
+    if merged:
+        pairs = ", ".join(f"{old} as {new}" for old, new in merged.items())
+        warnings.warn(f"emotions by two names are taken for one: {pairs}", stacklevel=3)
+    return table.replace({"emotion": merged})
+
+
+def _drop_same_bytes(usable: list[dict], left_out: list[dict], *, own: bool) -> list[dict]:
+    """Leave out recordings with the same bytes and other labels, and second copies of one's own."""
+    groups = defaultdict(list)
+    for row in usable:
+        groups[row["audio_hash"]].append(row)
+    kept = []
+    for rows in groups.values():
+        labels = {(row["emotion"], row["speaker"]) for row in rows}
+        for position, row in enumerate(rows):
+            other = rows[position == 0]["path"] if len(rows) > 1 else ""
+            if len(labels) > 1:
+                told = " and ".join(
+                    f"{emotion} of {speaker}" for emotion, speaker in sorted(labels)
+                )
+                problem = f"the same bytes as {other}, as {told}; keep the one that is right"
+            elif own and position:
+                problem = f"the same bytes as {other}; remove one of them"
+            else:
+                kept.append(row)
+                continue
+            left_out.append({"path": row["path"], "problem": problem})
+    return kept
+
+
+def _make_table(
+    rows: list[dict], left_out: list[dict], *, name: str, folder: Path, own: bool = False
+) -> pd.DataFrame:
     """Scan recordings whose labels are known; keep each usable one once and report the rest."""
     first: dict[str, dict] = {}
     for row in rows:
@@ -149,14 +228,15 @@ def _make_table(rows: list[dict], left_out: list[dict], *, name: str, folder: Pa
             problem = f"a second copy of {first[row['utterance']]['path']}; remove one of them"
             left_out.append({"path": row["path"], "problem": problem})
     rows = list(first.values())
-    usable = []
-    for row, scan in zip(
-        rows, scan_recordings([Path(row["path"]) for row in rows], folder), strict=True
-    ):
+    usable, low_rates = [], []
+    scans = scan_recordings([Path(row["path"]) for row in rows], folder)
+    for row, scan in zip(rows, scans, strict=True):
         if scan["problem"]:
             left_out.append({"path": row["path"], "problem": scan["problem"]})
         else:
             usable.append({**row, "seconds": scan["seconds"], "audio_hash": scan["sha256"]})
+            low_rates += [scan["sample_rate_hertz"]] * (scan["sample_rate_hertz"] < 16_000)
+    usable = _drop_same_bytes(usable, left_out, own=own)
     left_out = sorted(left_out, key=lambda entry: entry["path"])
     listed = "".join(f"\n  {entry['path']}: {entry['problem']}" for entry in left_out[:3])
     if len(left_out) > 3:
@@ -169,7 +249,14 @@ def _make_table(rows: list[dict], left_out: list[dict], *, name: str, folder: Pa
             f"(all are listed in table.attrs['left_out']):{listed}",
             stacklevel=3,
         )
+    if low_rates:
+        warnings.warn(
+            f"{name}: {len(low_rates)} recordings have {min(low_rates)} Hz or more but less than "
+            "16000 Hz: what lies above half their rate is missing, and models hear that",
+            stacklevel=3,
+        )
     table = pd.DataFrame(usable, columns=list(COLUMNS))
     table = table.sort_values("utterance", ignore_index=True)
+    table = _merge_names(table) if own else table
     table.attrs = {"left_out": left_out}
     return table

@@ -41,16 +41,19 @@ def validate_corpus(name: str, *, folder: str | Path | None = None) -> pd.DataFr
         As `load_corpus`, if the corpus is absent or unknown.
     """
     corpus, folder = find_corpus(name, folder)
-    listed = list_recordings(corpus, folder)
+    left_out: list[dict] = []
+    listed = list_recordings(corpus, folder, left_out=left_out)
     found = match_recordings(corpus, folder)
     index = read_index(corpus)
-    scans = dict(zip(listed, scan_recordings(listed, folder), strict=True))
+    scans = dict(zip(listed, scan_recordings(listed, folder, fresh=True), strict=True))
     findings = []
 
     def report(path: Path | str, problem: str, detail: str) -> None:
         path = path.relative_to(folder).as_posix() if isinstance(path, Path) else path
         findings.append({"path": path, "problem": problem, "detail": detail})
 
+    for entry in left_out:
+        report(entry["path"], "unreadable", entry["problem"])
     recordings = {path: recording for recording, path in found.items()}
     originals: dict[str, Path] = {}
     for path in listed:
@@ -78,15 +81,15 @@ def validate_corpus(name: str, *, folder: str | Path | None = None) -> pd.DataFr
         for recording in index.index.difference(list(found)):
             report(index.loc[recording, "path"], "missing", "in the published corpus, not here")
     elif len(found) < corpus.num_utterances:
-        report(".", "missing", f"{len(found)} of {corpus.num_utterances} recordings are here")
+        num_missing = corpus.num_utterances - len(found)
+        report(".", "missing", f"{num_missing} of {corpus.num_utterances} recordings are not here")
     table = pd.DataFrame(findings, columns=["path", "problem", "detail"])
     return table.sort_values(["path", "problem"], ignore_index=True)
 
 
 def _explain_extra(corpus: Corpus, folder: Path, path: Path, found: dict[str, Path]) -> str:
-    relative = path.relative_to(folder).as_posix()
     try:
-        recording = parse_path(corpus, relative)["utterance"].removeprefix(f"{corpus.name}/")
+        recording = parse_path(corpus, path.as_posix())["utterance"].removeprefix(f"{corpus.name}/")
     except ValueError as error:
         return str(error)
     if found.get(recording, path) != path:
