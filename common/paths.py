@@ -5,7 +5,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-DATA_DIR = Path(os.environ.get("SER_DATA_DIR", ROOT / "data")).expanduser().resolve()
+# Relative to the repository, wherever a notebook or a command is started.
+DATA_DIR = (ROOT / Path(os.environ.get("SER_DATA_DIR") or "data").expanduser()).resolve()
 RAW_DIR = DATA_DIR / "raw"
 CACHE_DIR = DATA_DIR / "cache"
 RUNS_DIR = DATA_DIR / "runs"

@@ -202,7 +202,9 @@ def scan_recordings(recordings: list[Path], folder: Path, *, fresh: bool = False
     for path in recordings:
         status = path.stat() if path.exists() else None
         states[str(path)] = [status.st_size, status.st_mtime_ns] if status else None
-    stale = [key for key, state in states.items() if known.get(key, {}).get("state") != state]
+    stale = [
+        key for key, state in states.items() if key not in known or known[key].get("state") != state
+    ]
     if stale:
         work = (joblib.delayed(audio.scan_recording)(path) for path in stale)
         scans = joblib.Parallel(n_jobs=-1, prefer="threads", return_as="generator")(work)
