@@ -14,9 +14,9 @@ from types import ModuleType
 import numpy as np
 
 from common import paths
-from common.audio import fix_length
+from common.audio import SAMPLE_RATE_HERTZ, fix_length
 from common.encoders.contract import Encoder, EncoderRecord, Weights, register
-from common.encoders.weights import check_outputs, explain_absence
+from common.encoders.weights import check_outputs, explain_absence, make_network
 
 SPEECH = {"num_layers": 13, "num_dimensions": 2 * 768, "hop_seconds": 0.02, "window_seconds": 0.025}
 RECORDS = (
@@ -99,17 +99,11 @@ def load(record: EncoderRecord, weights: Weights, num_samples: int, trainable: b
 
 
 def load_transformer(record: EncoderRecord, weights: Weights) -> tuple[ComputeStates, str]:
-    """Load a speech model and see that it keeps the contract of the published one.
+    """Load a speech model, see that it keeps its record's contract; name its weights.
 
-    `data/pretrained/<name>` is looked at first. What is downloaded is kept below
+    `data/pretrained/<name>` is looked at first. Complete downloads are kept below
     `data/pretrained/huggingface`, or where the environment variable `HF_HUB_CACHE` or `HF_HOME`
-    says; a file is put there when it is complete. A folder of one's own holds `config.json`,
-    `preprocessor_config.json` and the weights, as `save_pretrained` writes them.
-
-    Returns
-    -------
-    compute_states, digest
-        Waveform (samples,) -> hidden states (layers, frames, width), float32; the weights' name.
+    says. A folder of one's own is as `save_pretrained` writes it.
     """
     remedy = f"give the folder of {record.title} (see {record.url}), or delete it and fetch it anew"
     folder = record.path if weights == "published" else Path(weights)
@@ -143,9 +137,9 @@ def load_transformer(record: EncoderRecord, weights: Weights) -> tuple[ComputeSt
     if missing:
         raise ValueError(f"{source} lacks weights such as {sorted(missing)[0]}: {remedy}")
     compute_states, digest = freeze_transformer(model, extractor, record)
-    rate = record.sample_rate_hertz
-    expected = (record.num_layers, record.count_embeddings(rate), record.num_dimensions // 2)
-    check_outputs(compute_states, rate, expected, source=source, remedy=remedy)
+    num_frames = record.count_embeddings(SAMPLE_RATE_HERTZ)
+    expected = (record.num_layers, num_frames, record.num_dimensions // 2)
+    check_outputs(compute_states, SAMPLE_RATE_HERTZ, expected, source=source, remedy=remedy)
     return compute_states, digest
 
 
@@ -164,26 +158,24 @@ def draw_transformer(record: EncoderRecord) -> tuple[ComputeStates, str, Encoder
 
 
 def freeze_transformer(model, extractor, record: EncoderRecord) -> tuple[ComputeStates, str]:
-    """Make a function of a model of `transformers` and its feature extractor.
+    """Make a function, waveform (samples,) -> states (layers, frames, width); name the weights.
 
-    The extractor prepares the waveform as its publisher does: zero mean and unit variance for
-    wav2vec 2.0, a log-mel spectrogram of 30 s for Whisper, of whose states those of the padding
-    are left out. The states are the input of the first layer and the output of each.
+    The states are the input of the first layer and the output of each. The extractor prepares the
+    waveform as its publisher does: zero mean and unit variance for wav2vec 2.0, a log-mel
+    spectrogram of 30 s for Whisper, of whose states those of the padding are left out.
     """
     _, torch = import_transformers(record)
     if record.name == "whisper":
         model = model.get_encoder()
     model = model.float().eval()
-    hop = round(record.hop_seconds * record.sample_rate_hertz)
     alone = threading.Lock()  # PyTorch has threads of its own
 
     def compute_states(waveform: np.ndarray) -> np.ndarray:
-        rate = record.sample_rate_hertz
-        inputs = extractor(waveform, sampling_rate=rate, return_tensors="pt")
+        inputs = extractor(waveform, sampling_rate=SAMPLE_RATE_HERTZ, return_tensors="pt")
         with alone, torch.no_grad():
             found = model(inputs[model.main_input_name], output_hidden_states=True)
         states = np.stack([state[0].numpy() for state in found.hidden_states])
-        return states[:, : -(-len(waveform) // hop)]
+        return states[:, : -(-len(waveform) // record.hop_length)]
 
     arrays = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     normalised = bool(getattr(extractor, "do_normalize", False))
@@ -203,20 +195,16 @@ def digest_weights(arrays: Mapping[str, np.ndarray], *, normalised: bool) -> str
 def make_layer_network(compute_states: ComputeStates, record: EncoderRecord) -> Callable:
     """Make the network of an encoder: waveforms (batch, samples) -> (batch, layers, dimensions).
 
-    The dimensions are mean and standard deviation over time of each of a layer's numbers. Zeros
-    around an utterance that is shorter than the waveform are left out before.
+    Dimensions are mean and deviation over time of each of a layer's numbers; zeros around a
+    shorter utterance are left out before.
     """
-    shortest = round((record.window_seconds or record.hop_seconds) * record.sample_rate_hertz)
 
     def embed_waveform(waveform: np.ndarray) -> np.ndarray:
         sound = np.trim_zeros(waveform)
-        states = compute_states(fix_length(sound, max(len(sound), shortest)))
+        states = compute_states(fix_length(sound, max(len(sound), record.window_length)))
         return np.concatenate([states.mean(axis=1), states.std(axis=1)], axis=1)
 
-    def embed(waveforms: np.ndarray, training: bool = False) -> np.ndarray:
-        return np.stack([embed_waveform(waveform) for waveform in waveforms])
-
-    return embed
+    return make_network(embed_waveform)
 
 
 def import_transformers(record: EncoderRecord) -> tuple[ModuleType, ModuleType]:
@@ -239,11 +227,11 @@ def import_transformers(record: EncoderRecord) -> tuple[ModuleType, ModuleType]:
 def _quiet_logs() -> Iterator[None]:
     """Keep to errors: every load would warn of weights that only pretraining used."""
     loggers = [logging.getLogger(name) for name in ("transformers", "huggingface_hub")]
-    levels = [logger.level for logger in loggers]
+    levels = {logger: logger.level for logger in loggers}
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
+        for logger, level in levels.items():
             logger.setLevel(level)

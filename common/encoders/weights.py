@@ -7,9 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from common.downloads import download_archive
-from common.encoders.contract import EncoderRecord, Weights
-
-Arrays = dict[str, np.ndarray]
+from common.encoders.contract import Arrays, EncoderRecord, Weights
 
 
 def get_arrays(
@@ -73,20 +71,28 @@ def check_outputs(
         raise ValueError(f"{source}: embeddings {found}, expected {expected}: {remedy}")
 
 
+def make_network(embed_waveform: Callable) -> Callable[..., np.ndarray]:
+    """Make the network of a frozen encoder: waveforms -> embeddings (batch, …, dimensions)."""
+
+    def embed(waveforms: np.ndarray, training: bool = False) -> np.ndarray:
+        return np.stack([embed_waveform(waveform) for waveform in waveforms])
+
+    return embed
+
+
 def draw_arrays(shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> Arrays:
     """Draw weights that know nothing: kernels that keep the signal's level, the rest neutral."""
     rng = np.random.default_rng(seed)
-    arrays = {}
-    for name, shape in shapes.items():
-        if len(shape) > 1:
-            scale = np.sqrt(2 / np.prod(shape[:-1]))
-            arrays[name] = (scale * rng.standard_normal(shape)).astype(np.float32)
-        else:
-            arrays[name] = np.full(shape, name.endswith(("gamma", "var")), dtype=np.float32)
-    return arrays
+
+    def draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
+        if len(shape) == 1:
+            return np.full(shape, name.endswith(("gamma", "var")))
+        return np.sqrt(2 / np.prod(shape[:-1])) * rng.standard_normal(shape)
+
+    return {name: draw(name, shape).astype(np.float32) for name, shape in shapes.items()}
 
 
-def digest_arrays(arrays: Mapping[str, np.ndarray]) -> str:
+def digest_arrays(arrays: Arrays) -> str:
     """Name weights by what they are."""
     digest = hashlib.sha256()
     for key in sorted(arrays):
