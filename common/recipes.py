@@ -162,9 +162,7 @@ def extract_features(
     return Features(stacked[:, 0], stacked[:, 1:], recipe, copies)
 
 
-def _extract_row(
-    path: str, audio_hash: str, recipe: Recipe, augmentations: tuple[Augmentation, ...]
-) -> np.ndarray:
+def _extract_row(path: str, audio_hash: str, recipe: Recipe, augmentations: tuple) -> np.ndarray:
     waveform = load_waveform(path)
     versions = [waveform]
     for number, augmentation in enumerate(augmentations):

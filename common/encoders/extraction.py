@@ -50,18 +50,16 @@ class Embed(Step):
 
         Raises ValueError if it is not the one that the settings name, or could not be loaded.
         """
-        needed, whose = _name_weights(**settings), "the encoder given is"
-        if encoder is None:
-            whose, seconds = "what is published is", settings["num_samples"] / SAMPLE_RATE_HERTZ
-            facts = {"duration_seconds": seconds, "trainable": cls.trainable}
-            try:
-                encoder = load_encoder(settings["encoder"], **facts)
-            except (OSError, ImportError) as error:
-                raise ValueError(
-                    f"the model reads {needed}, which could not be loaded ({error}): give it, "
-                    "encoder=load_encoder(…)"
-                ) from error
-        step = cls(encoder)
+        needed, seconds = _name_weights(**settings), settings["num_samples"] / SAMPLE_RATE_HERTZ
+        whose = "the encoder given is" if encoder else "what is published is"
+        facts = {"duration_seconds": seconds, "trainable": cls.trainable}
+        try:
+            step = cls(encoder or load_encoder(settings["encoder"], **facts))
+        except (OSError, ImportError) as error:
+            raise ValueError(
+                f"the model reads {needed}, which could not be loaded ({error}): give it, "
+                "encoder=load_encoder(…)"
+            ) from error
         found = step.describe()
         found.pop("step")
         if found != settings:

@@ -11,7 +11,7 @@ import numpy as np
 
 from common import paths
 from common.encoders.contract import Arrays, Encoder, EncoderRecord, Weights, register
-from common.encoders.weights import check_outputs, explain_absence, make_network
+from common.encoders.weights import check_outputs, explain_absence, find_folder, make_network
 from common.features import LogMel
 
 YAMNET = EncoderRecord(
@@ -44,18 +44,9 @@ def find_saved_model(record: EncoderRecord, weights: Weights = "published") -> P
     `data/pretrained/<name>` is looked at first. Complete downloads are kept below
     `data/pretrained/tfhub`, or in the folder that the environment variable `TFHUB_CACHE_DIR` names.
     """
-    folder = record.path if weights == "published" else Path(weights)
-    if weights == "published" and not folder.exists():
-        folder = _fetch_saved_model(record)
-    if not (folder / "saved_model.pb").is_file():
-        raise FileNotFoundError(
-            f"No SavedModel at {folder} (saved_model.pb is not in it): give the folder of "
-            f"{record.title}'s, or delete it and give 'published' to fetch it"
-        )
-    return folder
-
-
-def _fetch_saved_model(record: EncoderRecord) -> Path:
+    folder = find_folder(record, weights, "SavedModel", "saved_model.pb")
+    if folder is not None:
+        return folder
     tensorflow, what = import_tensorflow(record), "the SavedModel there"
     try:
         with warnings.catch_warnings():

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -16,7 +15,7 @@ import numpy as np
 from common import paths
 from common.audio import SAMPLE_RATE_HERTZ, fix_length
 from common.encoders.contract import Encoder, EncoderRecord, Weights, register
-from common.encoders.weights import check_outputs, explain_absence, make_network
+from common.encoders.weights import check_outputs, explain_absence, find_folder, make_network
 
 SPEECH = {"num_layers": 13, "num_dimensions": 2 * 768, "hop_seconds": 0.02, "window_seconds": 0.025}
 RECORDS = (
@@ -85,17 +84,12 @@ SMALL_WHISPER = {
 
 @register(*RECORDS)
 def load(record: EncoderRecord, weights: Weights, num_samples: int, trainable: bool) -> Encoder:
-    """Load a speech model, frozen: one embedding per layer.
-
-    It is the mean and the deviation, over all frames of an utterance, of the numbers that the
-    layer has per frame; the input of the first layer counts as one.
-    """
+    """Load a speech model, frozen: one embedding per layer and one of the first layer's input."""
     if weights == "random":
         compute_states, digest, record = draw_transformer(record)
     else:
         compute_states, digest = load_transformer(record, weights)
-    network = make_layer_network(compute_states, record)
-    return Encoder(record, None, network, num_samples, digest)
+    return Encoder(record, None, make_layer_network(compute_states, record), num_samples, digest)
 
 
 def load_transformer(record: EncoderRecord, weights: Weights) -> tuple[ComputeStates, str]:
@@ -106,15 +100,9 @@ def load_transformer(record: EncoderRecord, weights: Weights) -> tuple[ComputeSt
     says. A folder of one's own is as `save_pretrained` writes it.
     """
     remedy = f"give the folder of {record.title} (see {record.url}), or delete it and fetch it anew"
-    folder = record.path if weights == "published" else Path(weights)
-    fetch = weights == "published" and not folder.exists()
-    if not fetch and not (folder / "config.json").is_file():
-        raise FileNotFoundError(
-            f"No model at {folder} (config.json is not in it): give the folder of {record.title}, "
-            "or delete it and give 'published' to fetch it"
-        )
+    folder = find_folder(record, weights, "model", "config.json")
     transformers, _ = import_transformers(record)
-    if fetch:
+    if folder is None:
         elsewhere = CACHE_VARIABLES & os.environ.keys()
         source = record.url.removeprefix("https://huggingface.co/")
         settings = {"cache_dir": None if elsewhere else str(paths.PRETRAINED_DIR / "huggingface")}
@@ -122,12 +110,11 @@ def load_transformer(record: EncoderRecord, weights: Weights) -> tuple[ComputeSt
         source, settings = str(folder), {"local_files_only": True}
     try:
         with _quiet_logs():
-            model, facts = transformers.AutoModel.from_pretrained(
-                source, output_loading_info=True, **settings
-            )
+            load_model = transformers.AutoModel.from_pretrained
+            model, facts = load_model(source, output_loading_info=True, **settings)
             extractor = transformers.AutoFeatureExtractor.from_pretrained(source, **settings)
     except Exception as error:  # what a broken connection or a damaged file raises has no one base
-        if fetch:
+        if folder is None:
             what = "config.json, preprocessor_config.json and the weights into that folder"
             raise OSError(explain_absence(record, error, what)) from error
         raise ValueError(f"{folder} cannot be read ({error}): {remedy}") from error
@@ -195,8 +182,8 @@ def digest_weights(arrays: Mapping[str, np.ndarray], *, normalised: bool) -> str
 def make_layer_network(compute_states: ComputeStates, record: EncoderRecord) -> Callable:
     """Make the network of an encoder: waveforms (batch, samples) -> (batch, layers, dimensions).
 
-    Dimensions are mean and deviation over time of each of a layer's numbers; zeros around a
-    shorter utterance are left out before.
+    Dimensions are mean and standard deviation, over all frames of an utterance, of each of a
+    layer's numbers; zeros around a shorter utterance are left out before.
     """
 
     def embed_waveform(waveform: np.ndarray) -> np.ndarray:

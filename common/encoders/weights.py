@@ -1,13 +1,15 @@
 """What several encoders share: finding, fetching, checking, drawing and naming their weights."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from common.downloads import download_archive
 from common.encoders.contract import Arrays, EncoderRecord, Weights
+
+Shapes = dict[str, tuple[int, ...]]
 
 
 def get_arrays(
@@ -20,6 +22,19 @@ def get_arrays(
     if not (file.exists() or file.with_name(f"{file.name}.index").exists()):  # of a checkpoint
         raise FileNotFoundError(f"No weights at {file}: give another path, or 'published'")
     return read(file)
+
+
+def find_folder(record: EncoderRecord, weights: Weights, kind: str, file: str) -> Path | None:
+    """Give the folder of a model with that file in it; None where it is yet to be fetched."""
+    folder = record.path if weights == "published" else Path(weights)
+    if weights == "published" and not folder.exists():
+        return None
+    if not (folder / file).is_file():
+        raise FileNotFoundError(
+            f"No {kind} at {folder} ({file} is not in it): give the folder of {record.title}, or "
+            "delete it and give 'published' to fetch it"
+        )
+    return folder
 
 
 def fetch_file(record: EncoderRecord, file: Path | None = None) -> Path:
@@ -42,9 +57,7 @@ def explain_absence(record: EncoderRecord, error: object, what: str) -> str:
     )
 
 
-def check_arrays(
-    file: Path, arrays: Arrays, shapes: Mapping[str, tuple[int, ...]], *, remedy: str
-) -> None:
+def check_arrays(file: Path, arrays: Arrays, shapes: Shapes, *, remedy: str) -> None:
     """Raise ValueError unless the arrays have these names and shapes and are finite."""
     held = ", ".join(sorted(arrays)[:3]) or "nothing"
     for name in dict.fromkeys([*shapes, *arrays]):
@@ -80,7 +93,7 @@ def make_network(embed_waveform: Callable) -> Callable[..., np.ndarray]:
     return embed
 
 
-def draw_arrays(shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> Arrays:
+def draw_arrays(shapes: Shapes, seed: int = 0) -> Arrays:
     """Draw weights that know nothing: kernels that keep the signal's level, the rest neutral."""
     rng = np.random.default_rng(seed)
 
