@@ -1,7 +1,7 @@
 """Augmentations of waveforms, which belong to training rows alone."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import pyroomacoustics
@@ -29,11 +29,29 @@ class Augmentation(Protocol):
 
 
 @dataclass(frozen=True)
+class _FromRange(Augmentation):
+    """One that draws a number between its two fields, which lie within `limits`."""
+
+    limits: ClassVar[tuple[float, float]]
+
+    def __post_init__(self) -> None:
+        (low, least), (high, most) = vars(self).items()
+        lowest, highest = self.limits
+        if not lowest <= least <= most <= highest:
+            raise ValueError(
+                f"{low}={least}, {high}={most}: give two numbers in rising order "
+                f"between {lowest} and {highest}"
+            )
+
+    def draw(self, rng: np.random.Generator) -> float:
+        return rng.uniform(*vars(self).values())
+
+
+@dataclass(frozen=True)
 class ChangeSpeed(Augmentation):
     """Play the waveform `factor` times as fast; tempo and pitch change together.
 
-    Speed perturbation: Ko et al., "Audio augmentation for speech recognition",
-    Interspeech 2015.
+    Speed perturbation: Ko et al., "Audio augmentation for speech recognition", Interspeech 2015.
     """
 
     factor: float
@@ -43,13 +61,12 @@ class ChangeSpeed(Augmentation):
             raise ValueError(f"factor={self.factor} is not speech any more; use 0.5 to 2")
 
     def __call__(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        return resample_waveform(
-            waveform, SAMPLE_RATE_HERTZ, round(SAMPLE_RATE_HERTZ / self.factor)
-        )
+        rate = round(SAMPLE_RATE_HERTZ / self.factor)
+        return resample_waveform(waveform, SAMPLE_RATE_HERTZ, rate)
 
 
 @dataclass(frozen=True)
-class ChangeTempo(Augmentation):
+class ChangeTempo(_FromRange):
     """Play the waveform faster or slower at the same pitch, by a rate drawn from a range.
 
     Signalsmith Stretch, a phase vocoder that keeps spectral peaks together.
@@ -57,18 +74,16 @@ class ChangeTempo(Augmentation):
 
     min_rate: float = 0.8
     max_rate: float = 1.2
-
-    def __post_init__(self) -> None:
-        _check_range(self, "min_rate", "max_rate", lowest=0.5, highest=2)
+    limits: ClassVar = (0.5, 2)
 
     def __call__(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         stretch = _prepare_stretch()
-        stretch.timeFactor = rng.uniform(self.min_rate, self.max_rate)
+        stretch.timeFactor = self.draw(rng)
         return stretch.process(waveform[None].astype(np.float32))[0]
 
 
 @dataclass(frozen=True)
-class ShiftPitch(Augmentation):
+class ShiftPitch(_FromRange):
     """Raise or lower the pitch at the same tempo, by semitones drawn from a range.
 
     Formants move with the pitch, as in a smaller or larger speaker. Signalsmith Stretch.
@@ -76,18 +91,16 @@ class ShiftPitch(Augmentation):
 
     min_semitones: float = -2.0
     max_semitones: float = 2.0
-
-    def __post_init__(self) -> None:
-        _check_range(self, "min_semitones", "max_semitones", lowest=-12, highest=12)
+    limits: ClassVar = (-12, 12)
 
     def __call__(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         stretch = _prepare_stretch()
-        stretch.setTransposeSemitones(rng.uniform(self.min_semitones, self.max_semitones))
+        stretch.setTransposeSemitones(self.draw(rng))
         return stretch.process(waveform[None].astype(np.float32))[0]
 
 
 @dataclass(frozen=True)
-class AddNoise(Augmentation):
+class AddNoise(_FromRange):
     """Add white Gaussian noise at a signal-to-noise ratio drawn from a range of decibels.
 
     The ratio is of mean powers over the whole waveform. Silence stays silence.
@@ -95,27 +108,25 @@ class AddNoise(Augmentation):
 
     min_snr_db: float = 20.0
     max_snr_db: float = 40.0
-
-    def __post_init__(self) -> None:
-        _check_range(self, "min_snr_db", "max_snr_db", lowest=-20, highest=100)
+    limits: ClassVar = (-20, 100)
 
     def __call__(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        snr_db = rng.uniform(self.min_snr_db, self.max_snr_db)
+        snr_db = self.draw(rng)
         scale = np.sqrt(np.mean(np.square(waveform, dtype=np.float64)) / 10 ** (snr_db / 10))
         noise = rng.standard_normal(len(waveform), dtype=np.float32)
         return waveform.astype(np.float32) + np.float32(scale) * noise
 
 
 @dataclass(frozen=True)
-class AddReverberation(Augmentation):
+class AddReverberation(_FromRange):
     """Play the waveform in a simulated room, by a reverberation time drawn from a range.
 
     The room is a box between `SMALLEST_ROOM_METRES` and `LARGEST_ROOM_METRES`; voice and
-    microphone stand anywhere in it, `WALL_DISTANCE_METRES` from the walls or more. Its walls
-    absorb what Sabine's formula asks for the reverberation time, in which sound decays by
-    60 dB; what comes out is within a third of that in nine rooms of ten. The direct sound stays
-    at its place to half a sample; length and mean power stay as well, so what rings on after
-    the end is cut. The cost grows with the cube of the reverberation time.
+    microphone stand anywhere in it, `WALL_DISTANCE_METRES` from the walls or more. Its walls absorb
+    what Sabine's formula asks for that time, in which sound decays by 60 dB; what comes out is
+    within a third of it in nine rooms of ten. The direct sound stays at its place to half a sample;
+    length and mean power stay as well, so what rings on after the end is cut. The cost grows with
+    the cube of the time.
 
     Image-source model: Allen and Berkley, "Image method for efficiently simulating small-room
     acoustics", JASA 1979, as in pyroomacoustics: Scheibler et al., ICASSP 2018.
@@ -123,13 +134,10 @@ class AddReverberation(Augmentation):
 
     min_rt60_seconds: float = 0.2
     max_rt60_seconds: float = 0.5
-
-    def __post_init__(self) -> None:
-        _check_range(self, "min_rt60_seconds", "max_rt60_seconds", lowest=0.15, highest=1)
+    limits: ClassVar = (0.15, 1)
 
     def __call__(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        rt60_seconds = rng.uniform(self.min_rt60_seconds, self.max_rt60_seconds)
-        response, delay = _simulate_room(rt60_seconds, rng)
+        response, delay = _simulate_room(self.draw(rng), rng)
         dry = waveform.astype(np.float64)
         wet = fftconvolve(dry, response)[delay : delay + len(dry)]
         power = max(np.mean(wet**2), np.finfo(np.float64).tiny)
@@ -137,42 +145,35 @@ class AddReverberation(Augmentation):
 
 
 @dataclass(frozen=True)
-class ShiftTime(Augmentation):
+class ShiftTime(_FromRange):
     """Move the waveform later (positive) or earlier, by seconds drawn from a range.
 
-    What leaves at one end comes in at the other, as by default in audiomentations: no sample
-    is lost, and the seam falls into the silence around the words. Features that trim silence
-    undo most of it; `shift_frames` moves them after trimming.
+    What leaves at one end comes in at the other, as by default in audiomentations; the seam falls
+    into the silence around the words. Features that trim silence undo most of it; `shift_frames`
+    moves them after trimming.
     """
 
     min_shift_seconds: float = -0.2
     max_shift_seconds: float = 0.2
-
-    def __post_init__(self) -> None:
-        _check_range(self, "min_shift_seconds", "max_shift_seconds", lowest=-5, highest=5)
+    limits: ClassVar = (-5, 5)
 
     def __call__(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        shift_seconds = rng.uniform(self.min_shift_seconds, self.max_shift_seconds)
-        return np.roll(waveform.astype(np.float32), round(shift_seconds * SAMPLE_RATE_HERTZ))
+        return np.roll(waveform.astype(np.float32), round(self.draw(rng) * SAMPLE_RATE_HERTZ))
 
 
 @dataclass(frozen=True)
-class ChangeGain(Augmentation):
+class ChangeGain(_FromRange):
     """Make the waveform louder or softer, by decibels drawn from a range.
 
-    The amplitude is multiplied by 10^(decibels / 20). Nothing is clipped: samples may lie
-    beyond full scale, which features do not mind.
+    Nothing is clipped: samples may lie beyond full scale, which features do not mind.
     """
 
     min_gain_db: float = -6.0
     max_gain_db: float = 6.0
-
-    def __post_init__(self) -> None:
-        _check_range(self, "min_gain_db", "max_gain_db", lowest=-40, highest=40)
+    limits: ClassVar = (-40, 40)
 
     def __call__(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        gain_db = rng.uniform(self.min_gain_db, self.max_gain_db)
-        return waveform.astype(np.float32) * np.float32(10 ** (gain_db / 20))
+        return waveform.astype(np.float32) * np.float32(10 ** (self.draw(rng) / 20))
 
 
 @dataclass(frozen=True)
@@ -207,12 +208,3 @@ def _simulate_room(rt60_seconds: float, rng: np.random.Generator) -> tuple[np.nd
     delay = np.linalg.norm(voice - microphone) / room.c * SAMPLE_RATE_HERTZ
     delay += pyroomacoustics.constants.get("frac_delay_length") // 2
     return room.rir[0][0], round(delay)
-
-
-def _check_range(augmentation, low: str, high: str, *, lowest: float, highest: float) -> None:
-    values = getattr(augmentation, low), getattr(augmentation, high)
-    if not lowest <= values[0] <= values[1] <= highest:
-        raise ValueError(
-            f"{low}={values[0]}, {high}={values[1]}: give two numbers in rising order "
-            f"between {lowest} and {highest}"
-        )

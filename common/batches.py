@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 SAMPLINGS = ("shuffled", "oversampled", "balanced")
+MASKS = ("num_time_masks", "num_frequency_masks", "max_time_width", "max_frequency_width")
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,7 @@ class TrainingBatches(keras.utils.PyDataset):
         if config.use_copies and train.copies is not None:
             self.versions = np.concatenate([self.versions, train.copies], axis=1)
         self.targets = targets = train.targets
-        self.config = config
-        self.seed = seed
+        self.config, self.seed = config, seed
         counts = targets.sum(axis=0)
         self.class_weights = len(targets) / (len(counts) * np.maximum(counts, 1))
         self.start_epoch(0)
@@ -43,19 +43,16 @@ class TrainingBatches(keras.utils.PyDataset):
         """Draw the rows in their order, and which version of each is seen."""
         self.epoch = epoch
         rng = np.random.default_rng([self.seed, epoch])
-        if self.config.sampling == "shuffled":
-            self.order = rng.permutation(len(self.targets))
-            self.choice = self._draw_versions(rng)[self.order]
-            return
         labels = self.targets.argmax(axis=1)
-        if self.config.sampling == "oversampled":
+        if self.config.sampling == "shuffled":
+            self.order = rng.permutation(len(labels))
+        elif self.config.sampling == "oversampled":
             self.order = oversample_rows(labels, rng)
         else:
             self.order = balance_rows(labels, rng, batch_size=self.config.batch_size)
-        self.choice = self._draw_versions(rng)
-
-    def _draw_versions(self, rng: np.random.Generator) -> np.ndarray:
-        return rng.integers(0, self.versions.shape[1], size=len(self.order))
+        self.choice = rng.integers(0, self.versions.shape[1], size=len(self.order))
+        if self.config.sampling == "shuffled":  # drawn by row, not by place
+            self.choice = self.choice[self.order]
 
     def __len__(self) -> int:
         return max(1, len(self.order) // self.config.batch_size)
@@ -71,14 +68,8 @@ class TrainingBatches(keras.utils.PyDataset):
         if config.max_shift:
             batch = shift_frames(batch, rng, max_shift=config.max_shift)
         if config.num_time_masks or config.num_frequency_masks:
-            batch = mask_spectrograms(
-                batch,
-                rng,
-                num_time_masks=config.num_time_masks,
-                num_frequency_masks=config.num_frequency_masks,
-                max_time_width=config.max_time_width,
-                max_frequency_width=config.max_frequency_width,
-            )
+            masks = {name: getattr(config, name) for name in MASKS}
+            batch = mask_spectrograms(batch, rng, **masks)
         if config.mixup_alpha:
             batch, targets = mix_examples(batch, targets, rng, alpha=config.mixup_alpha)
         return (batch, targets, weights) if config.class_weights else (batch, targets)
@@ -87,16 +78,8 @@ class TrainingBatches(keras.utils.PyDataset):
 def oversample_rows(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Repeat rows of rarer classes until all classes are equally frequent; shuffle them all.
 
-    Parameters
-    ----------
-    labels
-        Class number of each row, shape (rows,).
-
-    Returns
-    -------
-    np.ndarray
-        Row numbers. Each row stands there at least once, and rows of one class differ by one
-        in how often they do.
+    Class numbers (rows,) -> row numbers. Each row stands there at least once, and rows of one
+    class differ by one at most in how often they do.
     """
     classes, counts = np.unique(labels, return_counts=True)
     drawn = [_draw_rounds(labels, kind, counts.max(), rng) for kind in classes]
@@ -106,28 +89,17 @@ def oversample_rows(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def balance_rows(labels: np.ndarray, rng: np.random.Generator, *, batch_size: int) -> np.ndarray:
     """Fill as many batches as the rows would fill, each evenly with all classes.
 
-    Where the batch size is no multiple of the number of classes, some classes, drawn anew for
-    each batch, have one row more in it. A class begins anew once all its rows were drawn.
-
-    Parameters
-    ----------
-    labels
-        Class number of each row, shape (rows,).
-
-    Returns
-    -------
-    np.ndarray
-        Row numbers, one batch after the other.
+    Class numbers (rows,) -> row numbers, one batch after the other. Where the batch size is no
+    multiple of the number of classes, some classes, drawn anew for each batch, have one row more
+    in it. A class begins anew once all its rows were drawn.
     """
     classes = np.unique(labels)
     batch_size = min(batch_size, len(labels))
     each, more = divmod(batch_size, len(classes))
-    kinds = np.concatenate(
-        [
-            np.concatenate([np.repeat(classes, each), rng.permutation(classes)[:more]])
-            for _ in range(len(labels) // batch_size)
-        ]
-    )
+    kinds = []
+    for _ in range(len(labels) // batch_size):
+        kinds += [np.repeat(classes, each), rng.permutation(classes)[:more]]
+    kinds = np.concatenate(kinds)
     order = np.empty(len(kinds), dtype=int)
     for kind in classes:
         places = np.flatnonzero(kinds == kind)
@@ -153,19 +125,8 @@ def mask_spectrograms(
 ) -> np.ndarray:
     """Set random stretches of time and of frequency to zero, the mean of normalised features.
 
-    SpecAugment without time warping: Park et al., Interspeech 2019.
-
-    Parameters
-    ----------
-    batch
-        Shape (examples, frames, bands), normalised.
-    max_time_width, max_frequency_width
-        Widest mask, in frames and in bands; each width is uniform from 0.
-
-    Returns
-    -------
-    np.ndarray
-        A masked copy.
+    Gives a copy of the batch (examples, frames, bands). Widths are uniform from 0 to the largest,
+    in frames and in bands. SpecAugment without time warping: Park et al., Interspeech 2019.
     """
     keep = np.ones_like(batch)
     num_examples, num_frames, num_bands = batch.shape
@@ -183,13 +144,7 @@ def mask_spectrograms(
 
 
 def shift_frames(batch: np.ndarray, rng: np.random.Generator, *, max_shift: int) -> np.ndarray:
-    """Move each example in time by up to `max_shift` frames, repeating the edge frame.
-
-    Parameters
-    ----------
-    batch
-        Shape (examples, frames, bands).
-    """
+    """Move each example (frames, bands) in time by up to `max_shift`, repeating the edge frame."""
     num_examples, num_frames, _ = batch.shape
     shifts = rng.integers(-max_shift, max_shift + 1, size=(num_examples, 1))
     source = np.clip(np.arange(num_frames) - shifts, 0, num_frames - 1)
@@ -199,18 +154,10 @@ def shift_frames(batch: np.ndarray, rng: np.random.Generator, *, max_shift: int)
 def mix_examples(
     batch: np.ndarray, targets: np.ndarray, rng: np.random.Generator, *, alpha: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Blend each example and its target with another of the batch (mixup).
+    """Blend each example (frames, bands) and its target (classes,) with another of the batch.
 
-    Zhang et al., "mixup: Beyond empirical risk minimization", ICLR 2018.
-
-    Parameters
-    ----------
-    batch
-        Shape (examples, frames, bands).
-    targets
-        Shape (examples, classes).
-    alpha
-        Of the Beta distribution that the weight of each example is drawn from.
+    The weight of each is drawn from the Beta distribution of `alpha`. Zhang et al., "mixup: Beyond
+    empirical risk minimization", ICLR 2018.
     """
     partner = rng.permutation(len(batch))
     weight = rng.beta(alpha, alpha, size=len(batch)).astype(np.float32)

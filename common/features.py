@@ -12,19 +12,9 @@ from common.audio import SAMPLE_RATE_HERTZ, fix_length, trim_silence
 from common.recipes import Step
 
 FUNCTIONALS = (
-    "mean",
-    "standard deviation",
-    "minimum",
-    "maximum",
-    "range",
-    "median",
-    "lower quartile",
-    "upper quartile",
-    "interquartile range",
-    "skewness",
-    "kurtosis",
-    "slope",
-    "mean absolute difference",
+    *("mean", "standard deviation", "minimum", "maximum", "range"),
+    *("median", "lower quartile", "upper quartile", "interquartile range"),
+    *("skewness", "kurtosis", "slope", "mean absolute difference"),
 )
 
 
@@ -88,13 +78,8 @@ class LogMel(Step):
 
     def compute_power(self, waveform: np.ndarray) -> np.ndarray:
         """Power spectrum of each frame, shape (bins, frames)."""
-        spectrum = librosa.stft(
-            waveform,
-            n_fft=self.fft_length,
-            win_length=self.window_length,
-            hop_length=self.hop_length,
-            pad_mode="constant",
-        )
+        lengths = {"win_length": self.window_length, "hop_length": self.hop_length}
+        spectrum = librosa.stft(waveform, n_fft=self.fft_length, pad_mode="constant", **lengths)
         return spectrum.real**2 + spectrum.imag**2
 
     def compute_bands(self, power: np.ndarray, build_filters: Callable) -> np.ndarray:
@@ -155,9 +140,8 @@ def build_mel_filters(
     fft_length: int, num_bands: int, fmin_hertz: float, fmax_hertz: float
 ) -> np.ndarray:
     """Slaney's mel triangles, shape (num_bands, bins)."""
-    return librosa.filters.mel(
-        sr=SAMPLE_RATE_HERTZ, n_fft=fft_length, n_mels=num_bands, fmin=fmin_hertz, fmax=fmax_hertz
-    )
+    bounds = {"fmin": fmin_hertz, "fmax": fmax_hertz}
+    return librosa.filters.mel(sr=SAMPLE_RATE_HERTZ, n_fft=fft_length, n_mels=num_bands, **bounds)
 
 
 @lru_cache(maxsize=16)
@@ -178,18 +162,10 @@ FILTERS = {"mel": build_mel_filters, "gaussian": build_gaussian_filters}
 
 
 def compute_functionals(frames: np.ndarray) -> np.ndarray:
-    """Sum up each band over time by the statistics that `FUNCTIONALS` names.
+    """Sum up frames (frames, bands) by `FUNCTIONALS` over time: (13, bands), float32.
 
-    Parameters
-    ----------
-    frames
-        Shape (frames, bands).
-
-    Returns
-    -------
-    np.ndarray, shape (13, bands), float32
-        The slope is that of a straight line fitted to the frames, per frame; a band that
-        does not change has skewness and kurtosis 0.
+    The slope is that of a straight line fitted to the frames, per frame; a band that does not
+    change has skewness and kurtosis 0.
     """
     values = frames.astype(np.float64)
     low, lower, median, upper, high = np.percentile(values, (0, 25, 50, 75, 100), axis=0)

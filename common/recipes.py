@@ -44,15 +44,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Recipe:
-    """The steps from a waveform at 16 kHz to what a model reads.
+    """The steps from a waveform at 16 kHz to what a model reads, one after the other.
 
-    Parameters
-    ----------
-    steps
-        Applied one after the other.
-    normalise
-        Whether training brings each band to mean 0 and deviation 1, as measured on its own
-        rows; the trained model holds these numbers.
+    With `normalise` training brings each band to mean 0 and deviation 1, as measured on its own
+    rows; the trained model holds these numbers.
     """
 
     steps: tuple[Step, ...]
@@ -69,11 +64,11 @@ class Recipe:
 
     def find(self, kind: type[Step]) -> Step:
         """Give the first step of a kind; raises ValueError if there is none."""
-        found = next((step for step in self.steps if isinstance(step, kind)), None)
-        if found is None:
-            names = [type(step).__name__ for step in self.steps]
-            raise ValueError(f"the recipe has no {kind.__name__} among its steps {names}")
-        return found
+        for step in self.steps:
+            if isinstance(step, kind):
+                return step
+        names = [type(step).__name__ for step in self.steps]
+        raise ValueError(f"the recipe has no {kind.__name__} among its steps {names}")
 
     def describe(self, *, changed: bool = False) -> dict:
         """Write the recipe as JSON can hold it; `changed` leaves out settings at their defaults."""
@@ -82,28 +77,19 @@ class Recipe:
 
     @classmethod
     def from_description(cls, description: dict, *, encoder=None) -> "Recipe":
-        """Make the recipe that `describe` wrote.
+        """Make the recipe that `describe` wrote; `encoder` where its weights are one's own.
 
-        Parameters
-        ----------
-        encoder
-            For a recipe with an encoder whose weights are not the published ones.
-
-        Raises
-        ------
-        ValueError
-            If a step is unknown, or its settings are not; if the encoder is not the one that
-            the recipe names.
+        Raises ValueError if a step or its settings are unknown, or the encoder is not the one that
+        the recipe names.
         """
         steps = []
         try:
-            for settings in description["steps"]:
-                settings = dict(settings)
+            for settings in map(dict, description["steps"]):
                 kind = settings.pop("step")
                 if kind not in Step.KINDS:
                     raise ValueError(f"no step {kind!r} among {sorted(Step.KINDS)}")
                 steps.append(Step.KINDS[kind].from_settings(settings, encoder))
-            return cls(tuple(steps), normalise=bool(description["normalise"]))
+            return cls(steps, normalise=bool(description["normalise"]))
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"not a recipe as Recipe.describe writes it ({error}); import the module that "
@@ -154,25 +140,12 @@ def extract_features(
 ) -> Features:
     """Follow a recipe for every recording of a table, or read the result from the cache.
 
-    Parameters
-    ----------
-    table
-        An utterance table.
-    augmentations
-        Each one gives every utterance one augmented copy. A copy depends on its own
-        recording alone, so making it before the split lets nothing through; training
-        takes the copies of its own rows and leaves the others.
-    jobs
-        joblib workers; -1 for one per core.
+    Each of `augmentations` gives every utterance one augmented copy. It depends on its own
+    recording alone, so making it before the split lets nothing through; training takes the copies
+    of its own rows and leaves the others. `jobs` are joblib workers, -1 one per core.
 
-    Returns
-    -------
-    Features
-
-    Notes
-    -----
-    The cache lies in `data/cache`, one file per table and recipe. Where it cannot be
-    written (read-only, full disk) a warning says so and the result is returned all the same.
+    The cache lies in `data/cache`, one file per table and recipe. Where it cannot be written
+    (read-only, full disk) a warning says so and the result is returned all the same.
     """
     copies = tuple(augmentations)
     made_by = [recipe.describe(), [copy.describe() for copy in copies], list(table["audio_hash"])]
@@ -189,15 +162,13 @@ def extract_features(
     return Features(stacked[:, 0], stacked[:, 1:], recipe, copies)
 
 
-def _extract_row(
-    path: str, audio_hash: str, recipe: Recipe, augmentations: tuple[Augmentation, ...]
-) -> np.ndarray:
+def _extract_row(path: str, audio_hash: str, recipe: Recipe, augmentations: tuple) -> np.ndarray:
     waveform = load_waveform(path)
-    versions = [recipe(waveform)]
+    versions = [waveform]
     for number, augmentation in enumerate(augmentations):
         rng = np.random.default_rng([number, int(audio_hash[:16], 16)])
-        versions.append(recipe(augmentation(waveform, rng)))
-    return np.stack(versions)
+        versions.append(augmentation(waveform, rng))
+    return np.stack([recipe(version) for version in versions])
 
 
 def _load_cache(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
@@ -239,13 +210,7 @@ class Normaliser:
 
 
 def fit_normaliser(values: np.ndarray) -> Normaliser:
-    """Measure each band of the training rows.
-
-    Parameters
-    ----------
-    values
-        Shape (training utterances, frames, bands).
-    """
+    """Measure each band of training rows, shape (utterances, frames, bands)."""
     axes = tuple(range(values.ndim - 1))
     mean = values.mean(axis=axes, dtype=np.float64)
     std = values.std(axis=axes, dtype=np.float64)

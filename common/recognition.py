@@ -24,8 +24,8 @@ FACTS = "recognizer.json"
 class EmotionRecognizer:
     """A model that takes a waveform.
 
-    `model` takes features as extracted and gives one probability for each of `emotions`;
-    `recipe` makes those features of a recording.
+    `recipe` makes of it the features that `model` takes, which gives one probability for each of
+    `emotions`.
     """
 
     model: keras.Model
@@ -36,14 +36,9 @@ class EmotionRecognizer:
     def from_run(cls, run: Run, *, seed: int, fold: int, encoder=None) -> "EmotionRecognizer":
         """Take the model of one fold of a run, which has not heard the fold's test speakers.
 
-        `encoder` is the one of the features, where its weights are not the published ones.
-
-        Raises
-        ------
-        FileNotFoundError
-            If the model is not at hand.
-        ValueError
-            If the features have steps that cannot be repeated for one recording.
+        `encoder` is the one of the features, where its weights are not the published ones. Raises
+        FileNotFoundError if the model is not at hand, ValueError if the features have steps that
+        cannot be repeated for one recording.
         """
         names = run.predictions.filter(like="p_").columns
         emotions = tuple(name.removeprefix("p_") for name in names)
@@ -54,33 +49,22 @@ class EmotionRecognizer:
     def load(cls, path: str | Path, *, encoder=None) -> "EmotionRecognizer":
         """Load what `save` wrote; `encoder` as in `from_run`.
 
-        Raises
-        ------
-        FileNotFoundError
-            If there is no such file.
-        ValueError
-            If it is not a recogniser, or needs another encoder than the one that is given.
+        Raises FileNotFoundError if there is no such file, ValueError if it is not a recogniser or
+        needs another encoder than the one that is given.
         """
-        path = Path(path)
+        path, remedy = Path(path), "name a file that EmotionRecognizer.save wrote"
         if not path.is_file():
-            raise FileNotFoundError(
-                f"{path}: no such recogniser; name a file that EmotionRecognizer.save wrote"
-            )
+            raise FileNotFoundError(f"{path}: no such recogniser; {remedy}")
         try:
             with zipfile.ZipFile(path) as file:
                 facts = json.loads(file.read(FACTS))
             emotions, recipe = tuple(facts["emotions"]), facts["recipe"]
             model = keras.models.load_model(path)
         except (KeyError, TypeError, ValueError, OSError, zipfile.BadZipFile) as error:
-            raise ValueError(
-                f"{path} is not a recogniser ({error}); name a file that EmotionRecognizer.save "
-                "wrote"
-            ) from error
-        if model.output_shape[-1] != len(emotions):
-            raise ValueError(
-                f"{path}: {model.output_shape[-1]} outputs and {len(emotions)} emotions; save it "
-                "anew"
-            )
+            raise ValueError(f"{path} is not a recogniser ({error}); {remedy}") from error
+        found, needed = model.output_shape[-1], len(emotions)
+        if found != needed:
+            raise ValueError(f"{path}: {found} outputs and {needed} emotions; save it anew")
         return cls(model, emotions, Recipe.from_description(recipe, encoder=encoder))
 
     def save(self, path: str | Path) -> None:
@@ -95,13 +79,7 @@ class EmotionRecognizer:
                 file.writestr(FACTS, json.dumps(facts))
 
     def predict(self, waveform: np.ndarray) -> pd.Series:
-        """Give the probability of each emotion.
-
-        Parameters
-        ----------
-        waveform
-            Shape (samples,), 16 kHz.
-        """
+        """Give the probability of each emotion in a waveform (samples,) at 16 kHz."""
         probabilities = self.model.predict(self.recipe(waveform)[None], verbose=0)[0]
         return pd.Series(probabilities, index=self.emotions, name="probability")
 

@@ -1,7 +1,6 @@
 """BYOL-S as a trainable Keras network: front end, layers, and where its weights come from."""
 
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 
 import keras
@@ -10,7 +9,7 @@ import numpy as np
 from keras import layers, ops
 
 from common.audio import SAMPLE_RATE_HERTZ
-from common.encoders.contract import Encoder, EncoderRecord, Weights, register
+from common.encoders.contract import Arrays, Encoder, EncoderRecord, Weights, register
 from common.encoders.weights import check_arrays, digest_arrays, draw_arrays, fetch_file, get_arrays
 from common.files import write_atomically
 
@@ -48,8 +47,7 @@ class ByolFrontEnd(layers.Layer):
     Hann windows of 25 ms in an FFT of 1024 points, power, 64 HTK mel bands from 60 to 7800 Hz,
     natural logarithm. Each utterance is standardised by its own mean and deviation, in which
     frames of digital silence, as put around a short one, do not count.
-
-    Call: waveforms (batch, samples) -> (batch, 1 + samples // 160, 64).
+    Waveforms (batch, samples) -> (batch, 1 + samples // 160, 64).
     """
 
     def __init__(self, **kwargs) -> None:
@@ -82,11 +80,10 @@ class ByolFrontEnd(layers.Layer):
         return (input_shape[0], num_samples and 1 + num_samples // 160, 64)
 
 
-def build_byol_s(arrays: Mapping[str, np.ndarray], *, dropout: float = 0.3) -> keras.Model:
+def build_byol_s(arrays: Arrays, *, dropout: float = 0.3) -> keras.Model:
     """Build the network of BYOL-S, AudioNTT2020 (Niizumi et al., IJCNN 2021), with its weights.
 
-    (batch, frames, 64) -> (batch, frames // 8, 512); needs at least 8 frames. All of it can
-    be trained further.
+    (batch, frames, 64) -> (batch, frames // 8, 512); needs at least 8 frames.
     """
     inputs = keras.Input((None, 64), name="log_mel")
     x = layers.Reshape((-1, 64, 1), name="image")(inputs)
@@ -99,19 +96,18 @@ def build_byol_s(arrays: Mapping[str, np.ndarray], *, dropout: float = 0.3) -> k
     x = layers.Dense(512, activation="relu", name="byol_4_dense")(x)
     x = layers.Dropout(dropout, name="byol_4_dropout")(x)
     x = layers.Dense(512, activation="relu", name="byol_5_dense")(x)
-    model = keras.Model(inputs, x, name="byol_s")
+    weights = []
     for number in (1, 2, 3):
         kernel = arrays[f"conv{number}_kernel"].transpose(1, 0, 2, 3)  # mel, time -> time, mel
-        model.get_layer(f"byol_{number}_conv").set_weights([kernel, arrays[f"conv{number}_bias"]])
-        parts = [arrays[f"bn{number}_{part}"] for part in NORM_PARTS]
-        model.get_layer(f"byol_{number}_norm").set_weights(parts)
-    for number, layer in ((1, "byol_4_dense"), (2, "byol_5_dense")):
-        kernel, bias = arrays[f"fc{number}_kernel"], arrays[f"fc{number}_bias"]
-        model.get_layer(layer).set_weights([kernel, bias])
+        weights += [kernel, arrays[f"conv{number}_bias"]]
+        weights += [arrays[f"bn{number}_{part}"] for part in NORM_PARTS]
+    weights += [arrays[f"fc{number}_{part}"] for number in (1, 2) for part in ("kernel", "bias")]
+    model = keras.Model(inputs, x, name="byol_s")
+    model.set_weights(weights)
     return model
 
 
-def read_byol_s(file: Path) -> dict[str, np.ndarray]:
+def read_byol_s(file: Path) -> Arrays:
     """Read the arrays of BYOL-S from an .npz file; refuse one that holds anything else."""
     remedy = "give the path of a file with the weights of BYOL-S, or delete it to fetch them anew"
     try:
@@ -123,19 +119,15 @@ def read_byol_s(file: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def convert_byol_s(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def convert_byol_s(state: Arrays) -> Arrays:
     """Turn the arrays of the PyTorch checkpoint into those that `read_byol_s` reads.
 
-    PyTorch's kernels are (out, in, mel, time) and (out, in); here they are (mel, time, in,
-    out) and (in, out).
+    Kernels (out, in, mel, time) become (mel, time, in, out), and (out, in) become (in, out).
     """
     arrays = {}
     for number, index in ((1, 0), (2, 4), (3, 8)):
-        kernel = state[f"features.{index}.weight"].transpose(2, 3, 1, 0)
-        arrays |= {
-            f"conv{number}_kernel": kernel,
-            f"conv{number}_bias": state[f"features.{index}.bias"],
-        }
+        arrays[f"conv{number}_kernel"] = state[f"features.{index}.weight"].transpose(2, 3, 1, 0)
+        arrays[f"conv{number}_bias"] = state[f"features.{index}.bias"]
         for part, name in NORM_PARTS.items():
             arrays[f"bn{number}_{part}"] = state[f"features.{index + 1}.{name}"]
     for number, index in ((1, 0), (2, 3)):
@@ -169,5 +161,5 @@ def load(record: EncoderRecord, weights: Weights, num_samples: int, trainable: b
     """Load BYOL-S, a Keras network either way."""
     ways = {"fetch": fetch_byol_s, "read": read_byol_s}
     arrays = get_arrays(record, weights, draw=lambda: draw_arrays(BYOL_S_SHAPES), **ways)
-    front_end, network = ByolFrontEnd(name="front_end"), build_byol_s(arrays)
-    return Encoder(record, front_end, network, num_samples, digest_arrays(arrays))
+    front_end = ByolFrontEnd(name="front_end")
+    return Encoder(record, front_end, build_byol_s(arrays), num_samples, digest_arrays(arrays))

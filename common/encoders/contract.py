@@ -15,12 +15,11 @@ from common.audio import SAMPLE_RATE_HERTZ, fix_length
 class EncoderRecord:
     """What is known of an encoder. It gives `num_dimensions` numbers per `hop_seconds`.
 
-    `url` is where the published weights are, `num_bytes` and `checksum` those of the file; None
-    where the publisher gives none. `file_name` is what they are called in `data/pretrained`: a
-    file that needs no PyTorch, or the folder of a model; None where it is called as the encoder.
-    One embedding needs `window_seconds` of sound; None where any length will do. Where there are
-    `num_layers`, there is one embedding per layer of the network in place of one per hop.
-    `trainable` tells whether there is a Keras network to be trained further.
+    `url` is where the published weights are, `num_bytes` and `checksum` those of the file, if the
+    publisher gives them. `file_name` is what they are called in `data/pretrained`, a file that
+    needs no PyTorch or the folder of a model; None: as the encoder. One embedding needs
+    `window_seconds` of sound; None: any length will do. Where there are `num_layers`, there is one
+    embedding per layer in place of one per hop. `trainable`: there is a Keras network.
     """
 
     name: str
@@ -37,36 +36,40 @@ class EncoderRecord:
     window_seconds: float | None = None
     num_layers: int | None = None
     trainable: bool = False
-    sample_rate_hertz: int = SAMPLE_RATE_HERTZ
 
     @property
     def path(self) -> Path:
         """Where the published weights are looked for and put."""
         return paths.PRETRAINED_DIR / (self.file_name or self.name)
 
+    @property
+    def hop_length(self) -> int:
+        return round(self.hop_seconds * SAMPLE_RATE_HERTZ)
+
+    @property
+    def window_length(self) -> int:
+        return round((self.window_seconds or self.hop_seconds) * SAMPLE_RATE_HERTZ)
+
     def count_samples(self, duration_seconds: float) -> int:
         """Give the samples to cut to: `duration_seconds`, and then up to whole embeddings."""
-        num_samples = round(duration_seconds * self.sample_rate_hertz)
+        num_samples = round(duration_seconds * SAMPLE_RATE_HERTZ)
         if self.window_seconds is None:
             return num_samples
-        window = round(self.window_seconds * self.sample_rate_hertz)
-        hop = round(self.hop_seconds * self.sample_rate_hertz)
-        return window + -(-max(0, num_samples - window) // hop) * hop
+        surplus = max(0, num_samples - self.window_length)
+        return self.window_length + -(-surplus // self.hop_length) * self.hop_length
 
     def count_embeddings(self, num_samples: int) -> int:
         """Give how many embeddings whole windows make of a waveform of that length."""
-        window = round((self.window_seconds or self.hop_seconds) * self.sample_rate_hertz)
-        return 1 + (num_samples - window) // round(self.hop_seconds * self.sample_rate_hertz)
+        return 1 + (num_samples - self.window_length) // self.hop_length
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """An encoder with its weights.
+    """An encoder with its weights, which `digest` names.
 
-    `front_end` turns waveforms (batch, samples) into what `network` reads, (batch, frames,
-    bands); `network` gives (batch, embeddings, dimensions). It is a Keras model, or a function
-    that reads waveforms: then there is no front end. Waveforms are cut or padded to
-    `num_samples`. `digest` names the weights.
+    `front_end` turns waveforms (batch, samples), cut or padded to `num_samples`, into what
+    `network` reads, (batch, frames, bands); `network` gives (batch, embeddings, dimensions). It is
+    a Keras model, or, without a front end, a function that reads waveforms.
     """
 
     record: EncoderRecord
@@ -88,6 +91,7 @@ class Encoder:
         return ops.convert_to_numpy(values)[0].astype(np.float32, copy=False)
 
 
+Arrays = dict[str, np.ndarray]
 Weights = str | Path
 Load = Callable[[EncoderRecord, Weights, int, bool], Encoder]
 ENCODERS: dict[str, EncoderRecord] = {}
@@ -114,26 +118,21 @@ def load_encoder(
 ) -> Encoder:
     """Load an encoder; its weights are fetched the first time.
 
-    Parameters
-    ----------
-    weights
-        "published", which are put into `data/pretrained`; the path of one's own: an .npz file for
-        BYOL-S, .h5 for VGG16, the folder of a SavedModel for YAMNet and VGGish, the checkpoint
-        for a trainable VGGish, the folder of a model of `transformers`; or "random": a small
-        stand-in with the same inputs and outputs that knows nothing, to try code on. That of a
-        model of `transformers` has fewer layers and dimensions, as its `record` then says.
-    duration_seconds
-        Of each utterance the middle is kept; shorter ones are padded. Most take somewhat more, so
-        that whole windows fit: for 2.5 s YAMNet and VGGish take 2.895 s, VGG16 takes 2.56 s.
-    trainable
-        Whether VGGish becomes a Keras network, to be trained further, in place of the SavedModel,
-        which is quicker to load. BYOL-S and VGG16 are always Keras networks.
+    `weights` is "published", which are put into `data/pretrained`; the path of one's own: an .npz
+    file for BYOL-S, .h5 for VGG16, the folder of a SavedModel for YAMNet and VGGish, the checkpoint
+    for a trainable VGGish, the folder of a model of `transformers`; or "random": a stand-in that
+    knows nothing, to try code on. It has the same inputs and outputs, but that of a model of
+    `transformers` has fewer layers and dimensions, as its `record` then says.
 
-    Raises
-    ------
-    ValueError, OSError, ImportError
-        If there is no such encoder, or what is read is not what was published; if there is
-        nothing at that path, or it could not be downloaded; if what reads the weights is missing.
+    Of each utterance the middle `duration_seconds` are kept; shorter ones are padded. Most take
+    somewhat more, so that whole windows fit: for 2.5 s YAMNet and VGGish take 2.895 s, VGG16 2.56.
+
+    With `trainable` VGGish is a Keras network, to be trained further, in place of the SavedModel,
+    which is quicker to load. BYOL-S and VGG16 are always Keras networks.
+
+    Raises ValueError if there is no such encoder or what is read is not what was published,
+    OSError if nothing is at that path or the download fails, ImportError if what reads the weights
+    is missing.
     """
     if name not in ENCODERS:
         raise ValueError(f"encoder {name!r} is unknown; choose from {sorted(ENCODERS)}")
@@ -141,5 +140,4 @@ def load_encoder(
     if trainable and not record.trainable:
         others = " or ".join(sorted(key for key, other in ENCODERS.items() if other.trainable))
         raise ValueError(f"{record.title} cannot be trained further; choose {others}")
-    num_samples = record.count_samples(duration_seconds)
-    return LOADERS[name](record, weights, num_samples, trainable)
+    return LOADERS[name](record, weights, record.count_samples(duration_seconds), trainable)

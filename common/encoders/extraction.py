@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 
+from common.audio import SAMPLE_RATE_HERTZ
 from common.augmentation import Augmentation
 from common.encoders.contract import ENCODERS, Encoder, load_encoder
 from common.features import Trim
@@ -32,12 +34,12 @@ class Embed(Step):
     """A waveform (samples,) at 16 kHz -> embeddings (embeddings, dimensions), float32."""
 
     encoder: Encoder
+    trainable: ClassVar[bool] = False
 
     def __call__(self, waveform: np.ndarray) -> np.ndarray:
         return self.encoder.embed(waveform)
 
     def describe(self, *, changed: bool = False) -> dict:
-        """Name the encoder, its weights and the length to which it cuts."""
         encoder = self.encoder
         facts = {"weights": encoder.digest, "num_samples": encoder.num_samples}
         return {"step": type(self).__name__, "encoder": encoder.record.name, **facts}
@@ -48,17 +50,16 @@ class Embed(Step):
 
         Raises ValueError if it is not the one that the settings name, or could not be loaded.
         """
-        needed, whose = _name_weights(**settings), "the encoder given is"
-        if encoder is None:
-            whose = "what is published is"
-            try:
-                encoder = cls._load(settings["encoder"], settings["num_samples"])
-            except (OSError, ImportError) as error:
-                raise ValueError(
-                    f"the model reads {needed}, which could not be loaded ({error}): give it, "
-                    "encoder=load_encoder(…)"
-                ) from error
-        step = cls(encoder)
+        needed, seconds = _name_weights(**settings), settings["num_samples"] / SAMPLE_RATE_HERTZ
+        whose = "the encoder given is" if encoder else "what is published is"
+        facts = {"duration_seconds": seconds, "trainable": cls.trainable}
+        try:
+            step = cls(encoder or load_encoder(settings["encoder"], **facts))
+        except (OSError, ImportError) as error:
+            raise ValueError(
+                f"the model reads {needed}, which could not be loaded ({error}): give it, "
+                "encoder=load_encoder(…)"
+            ) from error
         found = step.describe()
         found.pop("step")
         if found != settings:
@@ -67,10 +68,6 @@ class Embed(Step):
                 "and give it, encoder=load_encoder(…)"
             )
         return step
-
-    @staticmethod
-    def _load(name: str, num_samples: int) -> Encoder:
-        return load_encoder(name, duration_seconds=num_samples / 16_000)
 
     def __getstate__(self) -> dict:
         """Leave out the network, which may not be pickled: workers only describe the step."""
@@ -83,6 +80,8 @@ class PrepareInputs(Embed):
 
     Raises ValueError if the encoder is no Keras network, and so cannot be trained further.
     """
+
+    trainable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         title = self.encoder.record.title
@@ -97,18 +96,13 @@ class PrepareInputs(Embed):
     def __call__(self, waveform: np.ndarray) -> np.ndarray:
         return self.encoder.prepare(waveform)
 
-    @staticmethod
-    def _load(name: str, num_samples: int) -> Encoder:
-        return load_encoder(name, duration_seconds=num_samples / 16_000, trainable=True)
-
 
 @dataclass(frozen=True)
 class Pool(Step):
     """Sum up embeddings over time: (embeddings, dimensions) -> (1, dimensions).
 
-    `how` is "mean"; "mean + maximum", the two added, which is the clip embedding of BYOL-A and
-    BYOL-S (Niizumi et al., IJCNN 2021); or "mean, maximum", the two side by side, which are twice
-    as many dimensions.
+    `how` is "mean"; "mean + maximum", the two added, as for BYOL-A and BYOL-S (Niizumi et al.,
+    IJCNN 2021); or "mean, maximum", the two side by side, twice as many dimensions.
     """
 
     how: str = "mean + maximum"
@@ -141,16 +135,9 @@ def extract_embeddings(
 ) -> Features:
     """Trim silence and embed the utterances of a table, or read the embeddings from the cache.
 
-    Parameters
-    ----------
-    normalise
-        Whether training normalises them; False for a head that `train_stage` goes on with.
-
-    Returns
-    -------
-    Features
-        `values` has shape (utterances, embeddings, dimensions); of a model of `transformers` the
-        embeddings are its layers. `recipe` does the same with a single waveform.
+    `values` has shape (utterances, embeddings, dimensions); of a model of `transformers` the
+    embeddings are its layers. Training normalises them unless `normalise` is False, as a head that
+    `train_stage` goes on with needs it.
     """
     recipe = Recipe((Trim(), Embed(encoder)), normalise=normalise)
     return extract_features(table, recipe, augmentations=augmentations)
@@ -161,11 +148,8 @@ def extract_inputs(
 ) -> Features:
     """Trim silence and give what the encoder's Keras network reads, to train it further.
 
-    Returns
-    -------
-    Features
-        `values` has shape (utterances, frames, bands), as the front end gives them: training
-        normalises nothing. The weights that training starts from are named too.
+    `values` has shape (utterances, frames, bands), as the front end gives them: training
+    normalises nothing. The recipe names the weights that training starts from.
     """
     recipe = Recipe((Trim(), PrepareInputs(encoder)), normalise=False)
     return extract_features(table, recipe, augmentations=augmentations)

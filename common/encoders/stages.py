@@ -31,26 +31,14 @@ def train_stage(
     """Train the head and some layers of the network on all folds, once.
 
     Gradual unfreezing (Howard and Ruder, ACL 2018). No fold starts from what another learnt, so
-    no test speaker is heard.
+    no test speaker is heard. `add_head`, (embeddings, num_classes) -> probabilities, ends the
+    network of each fold; `inputs` are from `extract_inputs` for this encoder; names of the layers
+    that are trained start with `unfrozen`, a string or several.
 
-    Parameters
-    ----------
-    add_head
-        (embeddings, num_classes) -> probabilities; it ends the network of each fold.
-    inputs
-        What `extract_inputs` gives for this encoder.
-    unfrozen
-        How the names of the layers start that are trained; a string or several.
-    before
-        The stage before, or the run of a head on what `extract_embeddings` gives with
-        `normalise=False`, which `add_head` calls by the same name. None starts with the
-        encoder's own weights and a new head.
-
-    Raises
-    ------
-    ValueError, FileNotFoundError
-        If `before` is a run of another head, or of one on normalised embeddings; if its trained
-        models are not at hand.
+    `before` is the stage before, or the run of a head on what `extract_embeddings` gives with
+    `normalise=False`, which `add_head` calls by the same name; None starts with the encoder's own
+    weights and a new head. Raises ValueError if it is a run of another head, or of one on
+    normalised embeddings, and FileNotFoundError if its trained models are not at hand.
     """
 
     def assign(model: keras.Model, seed: int, fold: int) -> None:
@@ -60,15 +48,8 @@ def train_stage(
     starts = [unfrozen] if isinstance(unfrozen, str) else list(unfrozen)
     key = None if before is None else before.description["key"]
     start = Start({"weights": encoder.digest, "run": key, "unfrozen": starts}, assign)
-    return cross_validate(
-        make_stage(add_head, encoder, unfrozen),
-        table,
-        inputs,
-        protocol=protocol,
-        config=config,
-        seeds=[seed],
-        start=start,
-    )
+    settings = {"protocol": protocol, "config": config, "seeds": [seed], "start": start}
+    return cross_validate(make_stage(add_head, encoder, starts), table, inputs, **settings)
 
 
 def make_stage(add_head: AddHead, encoder: Encoder, unfrozen: str | Sequence[str]) -> BuildModel:

@@ -10,8 +10,8 @@ from types import ModuleType
 import numpy as np
 
 from common import paths
-from common.encoders.contract import Encoder, EncoderRecord, Weights, register
-from common.encoders.weights import Arrays, check_outputs, explain_absence
+from common.encoders.contract import Arrays, Encoder, EncoderRecord, Weights, register
+from common.encoders.weights import check_outputs, explain_absence, find_folder, make_network
 from common.features import LogMel
 
 YAMNET = EncoderRecord(
@@ -41,22 +41,12 @@ def load(record: EncoderRecord, weights: Weights, num_samples: int, trainable: b
 def find_saved_model(record: EncoderRecord, weights: Weights = "published") -> Path:
     """Give the folder of a SavedModel, which TensorFlow Hub fetches where it is missing.
 
-    `data/pretrained/<name>` is looked at first. What is downloaded is kept below
-    `data/pretrained/tfhub`, or in the folder that the environment variable `TFHUB_CACHE_DIR`
-    names; TensorFlow Hub puts a download there when it is complete.
+    `data/pretrained/<name>` is looked at first. Complete downloads are kept below
+    `data/pretrained/tfhub`, or in the folder that the environment variable `TFHUB_CACHE_DIR` names.
     """
-    folder = record.path if weights == "published" else Path(weights)
-    if weights == "published" and not folder.exists():
-        folder = _fetch_saved_model(record)
-    if not (folder / "saved_model.pb").is_file():
-        raise FileNotFoundError(
-            f"No SavedModel at {folder} (saved_model.pb is not in it): give the folder of "
-            f"{record.title}'s, or delete it and give 'published' to fetch it"
-        )
-    return folder
-
-
-def _fetch_saved_model(record: EncoderRecord) -> Path:
+    folder = find_folder(record, weights, "SavedModel", "saved_model.pb")
+    if folder is not None:
+        return folder
     tensorflow, what = import_tensorflow(record), "the SavedModel there"
     try:
         with warnings.catch_warnings():
@@ -73,10 +63,7 @@ def _fetch_saved_model(record: EncoderRecord) -> Path:
 
 
 def load_saved_model(folder: Path, record: EncoderRecord) -> Callable[..., np.ndarray]:
-    """Load a SavedModel and see that it keeps the contract of the published one.
-
-    Gives a function: waveforms (batch, samples) -> embeddings (batch, embeddings, dimensions).
-    """
+    """Load a SavedModel, waveforms -> embeddings, and see that it is as its record says."""
     tensorflow = import_tensorflow(record)
     remedy = f"give the folder of {record.title}'s SavedModel, or delete it to fetch it anew"
     try:
@@ -93,29 +80,19 @@ def load_saved_model(folder: Path, record: EncoderRecord) -> Callable[..., np.nd
     num_samples = record.count_samples(2.0)
     expected = (record.count_embeddings(num_samples), record.num_dimensions)
     check_outputs(embed_waveform, num_samples, expected, source=folder, remedy=remedy)
-
-    def embed(waveforms: np.ndarray, training: bool = False) -> np.ndarray:
-        return np.stack([embed_waveform(waveform) for waveform in waveforms])
-
-    return embed
+    return make_network(embed_waveform)
 
 
-def draw_projection(record: EncoderRecord, seed: int = 0) -> Callable[..., np.ndarray]:
-    """Make a stand-in for a SavedModel: same inputs and outputs, random numbers, to try code on.
+def draw_projection(record: EncoderRecord) -> Callable[..., np.ndarray]:
+    """Make a stand-in: mean and deviation of each window's log-mel bands, projected at random."""
+    matrix = np.random.default_rng(0).normal(0, 0.005, (128, record.num_dimensions))
 
-    It projects the mean and the deviation over time of each window's log-mel bands.
-    """
-    matrix = np.random.default_rng(seed).normal(0, 0.005, (128, record.num_dimensions))
-    window = round(record.window_seconds * record.sample_rate_hertz)
-    hop = round(record.hop_seconds * record.sample_rate_hertz)
+    def embed_waveform(waveform: np.ndarray) -> np.ndarray:
+        pieces = np.lib.stride_tricks.sliding_window_view(waveform, record.window_length)
+        bands = np.stack([LogMel(num_bands=64)(piece) for piece in pieces[:: record.hop_length]])
+        return np.tanh(np.concatenate([bands.mean(axis=1), bands.std(axis=1)], axis=1) @ matrix)
 
-    def embed(waveforms: np.ndarray, training: bool = False) -> np.ndarray:
-        pieces = np.lib.stride_tricks.sliding_window_view(waveforms, window, axis=1)[:, ::hop]
-        bands = np.stack([LogMel(num_bands=64)(piece) for piece in pieces.reshape(-1, window)])
-        statistics = np.concatenate([bands.mean(axis=1), bands.std(axis=1)], axis=-1)
-        return np.tanh(statistics @ matrix).reshape(*pieces.shape[:2], -1)
-
-    return embed
+    return make_network(embed_waveform)
 
 
 def digest_saved_model(folder: Path) -> str:

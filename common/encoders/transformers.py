@@ -8,15 +8,14 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 
 from common import paths
-from common.audio import fix_length
+from common.audio import SAMPLE_RATE_HERTZ, fix_length
 from common.encoders.contract import Encoder, EncoderRecord, Weights, register
-from common.encoders.weights import check_outputs, explain_absence
+from common.encoders.weights import check_outputs, explain_absence, find_folder, make_network
 
 SPEECH = {"num_layers": 13, "num_dimensions": 2 * 768, "hop_seconds": 0.02, "window_seconds": 0.025}
 RECORDS = (
@@ -85,42 +84,25 @@ SMALL_WHISPER = {
 
 @register(*RECORDS)
 def load(record: EncoderRecord, weights: Weights, num_samples: int, trainable: bool) -> Encoder:
-    """Load a speech model, frozen: one embedding per layer.
-
-    It is the mean and the deviation, over all frames of an utterance, of the numbers that the
-    layer has per frame; the input of the first layer counts as one.
-    """
+    """Load a speech model, frozen: one embedding per layer and one of the first layer's input."""
     if weights == "random":
         compute_states, digest, record = draw_transformer(record)
     else:
         compute_states, digest = load_transformer(record, weights)
-    network = make_layer_network(compute_states, record)
-    return Encoder(record, None, network, num_samples, digest)
+    return Encoder(record, None, make_layer_network(compute_states, record), num_samples, digest)
 
 
 def load_transformer(record: EncoderRecord, weights: Weights) -> tuple[ComputeStates, str]:
-    """Load a speech model and see that it keeps the contract of the published one.
+    """Load a speech model, see that it keeps its record's contract; name its weights.
 
-    `data/pretrained/<name>` is looked at first. What is downloaded is kept below
+    `data/pretrained/<name>` is looked at first. Complete downloads are kept below
     `data/pretrained/huggingface`, or where the environment variable `HF_HUB_CACHE` or `HF_HOME`
-    says; a file is put there when it is complete. A folder of one's own holds `config.json`,
-    `preprocessor_config.json` and the weights, as `save_pretrained` writes them.
-
-    Returns
-    -------
-    compute_states, digest
-        Waveform (samples,) -> hidden states (layers, frames, width), float32; the weights' name.
+    says. A folder of one's own is as `save_pretrained` writes it.
     """
     remedy = f"give the folder of {record.title} (see {record.url}), or delete it and fetch it anew"
-    folder = record.path if weights == "published" else Path(weights)
-    fetch = weights == "published" and not folder.exists()
-    if not fetch and not (folder / "config.json").is_file():
-        raise FileNotFoundError(
-            f"No model at {folder} (config.json is not in it): give the folder of {record.title}, "
-            "or delete it and give 'published' to fetch it"
-        )
+    folder = find_folder(record, weights, "model", "config.json")
     transformers, _ = import_transformers(record)
-    if fetch:
+    if folder is None:
         elsewhere = CACHE_VARIABLES & os.environ.keys()
         source = record.url.removeprefix("https://huggingface.co/")
         settings = {"cache_dir": None if elsewhere else str(paths.PRETRAINED_DIR / "huggingface")}
@@ -128,12 +110,11 @@ def load_transformer(record: EncoderRecord, weights: Weights) -> tuple[ComputeSt
         source, settings = str(folder), {"local_files_only": True}
     try:
         with _quiet_logs():
-            model, facts = transformers.AutoModel.from_pretrained(
-                source, output_loading_info=True, **settings
-            )
+            load_model = transformers.AutoModel.from_pretrained
+            model, facts = load_model(source, output_loading_info=True, **settings)
             extractor = transformers.AutoFeatureExtractor.from_pretrained(source, **settings)
     except Exception as error:  # what a broken connection or a damaged file raises has no one base
-        if fetch:
+        if folder is None:
             what = "config.json, preprocessor_config.json and the weights into that folder"
             raise OSError(explain_absence(record, error, what)) from error
         raise ValueError(f"{folder} cannot be read ({error}): {remedy}") from error
@@ -143,9 +124,9 @@ def load_transformer(record: EncoderRecord, weights: Weights) -> tuple[ComputeSt
     if missing:
         raise ValueError(f"{source} lacks weights such as {sorted(missing)[0]}: {remedy}")
     compute_states, digest = freeze_transformer(model, extractor, record)
-    rate = record.sample_rate_hertz
-    expected = (record.num_layers, record.count_embeddings(rate), record.num_dimensions // 2)
-    check_outputs(compute_states, rate, expected, source=source, remedy=remedy)
+    num_frames = record.count_embeddings(SAMPLE_RATE_HERTZ)
+    expected = (record.num_layers, num_frames, record.num_dimensions // 2)
+    check_outputs(compute_states, SAMPLE_RATE_HERTZ, expected, source=source, remedy=remedy)
     return compute_states, digest
 
 
@@ -164,26 +145,24 @@ def draw_transformer(record: EncoderRecord) -> tuple[ComputeStates, str, Encoder
 
 
 def freeze_transformer(model, extractor, record: EncoderRecord) -> tuple[ComputeStates, str]:
-    """Make a function of a model of `transformers` and its feature extractor.
+    """Make a function, waveform (samples,) -> states (layers, frames, width); name the weights.
 
-    The extractor prepares the waveform as its publisher does: zero mean and unit variance for
-    wav2vec 2.0, a log-mel spectrogram of 30 s for Whisper, of whose states those of the padding
-    are left out. The states are the input of the first layer and the output of each.
+    The states are the input of the first layer and the output of each. The extractor prepares the
+    waveform as its publisher does: zero mean and unit variance for wav2vec 2.0, a log-mel
+    spectrogram of 30 s for Whisper, of whose states those of the padding are left out.
     """
     _, torch = import_transformers(record)
     if record.name == "whisper":
         model = model.get_encoder()
     model = model.float().eval()
-    hop = round(record.hop_seconds * record.sample_rate_hertz)
     alone = threading.Lock()  # PyTorch has threads of its own
 
     def compute_states(waveform: np.ndarray) -> np.ndarray:
-        rate = record.sample_rate_hertz
-        inputs = extractor(waveform, sampling_rate=rate, return_tensors="pt")
+        inputs = extractor(waveform, sampling_rate=SAMPLE_RATE_HERTZ, return_tensors="pt")
         with alone, torch.no_grad():
             found = model(inputs[model.main_input_name], output_hidden_states=True)
         states = np.stack([state[0].numpy() for state in found.hidden_states])
-        return states[:, : -(-len(waveform) // hop)]
+        return states[:, : -(-len(waveform) // record.hop_length)]
 
     arrays = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     normalised = bool(getattr(extractor, "do_normalize", False))
@@ -203,20 +182,16 @@ def digest_weights(arrays: Mapping[str, np.ndarray], *, normalised: bool) -> str
 def make_layer_network(compute_states: ComputeStates, record: EncoderRecord) -> Callable:
     """Make the network of an encoder: waveforms (batch, samples) -> (batch, layers, dimensions).
 
-    The dimensions are mean and standard deviation over time of each of a layer's numbers. Zeros
-    around an utterance that is shorter than the waveform are left out before.
+    Dimensions are mean and standard deviation, over all frames of an utterance, of each of a
+    layer's numbers; zeros around a shorter utterance are left out before.
     """
-    shortest = round((record.window_seconds or record.hop_seconds) * record.sample_rate_hertz)
 
     def embed_waveform(waveform: np.ndarray) -> np.ndarray:
         sound = np.trim_zeros(waveform)
-        states = compute_states(fix_length(sound, max(len(sound), shortest)))
+        states = compute_states(fix_length(sound, max(len(sound), record.window_length)))
         return np.concatenate([states.mean(axis=1), states.std(axis=1)], axis=1)
 
-    def embed(waveforms: np.ndarray, training: bool = False) -> np.ndarray:
-        return np.stack([embed_waveform(waveform) for waveform in waveforms])
-
-    return embed
+    return make_network(embed_waveform)
 
 
 def import_transformers(record: EncoderRecord) -> tuple[ModuleType, ModuleType]:
@@ -239,11 +214,11 @@ def import_transformers(record: EncoderRecord) -> tuple[ModuleType, ModuleType]:
 def _quiet_logs() -> Iterator[None]:
     """Keep to errors: every load would warn of weights that only pretraining used."""
     loggers = [logging.getLogger(name) for name in ("transformers", "huggingface_hub")]
-    levels = [logger.level for logger in loggers]
+    levels = {logger: logger.level for logger in loggers}
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
+        for logger, level in levels.items():
             logger.setLevel(level)

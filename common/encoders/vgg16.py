@@ -1,13 +1,12 @@
 """VGG16 on pictures of sound: waveform to picture, windows, network, where its weights are from."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import keras
 import numpy as np
 from keras import layers, ops
 
-from common.encoders.contract import Encoder, EncoderRecord, Weights, register
+from common.encoders.contract import Arrays, Encoder, EncoderRecord, Weights, register
 from common.encoders.weights import check_arrays, digest_arrays, draw_arrays, fetch_file, get_arrays
 from common.features import LogMel
 
@@ -36,6 +35,7 @@ CONVOLUTIONS = {
     for block, (width, count) in enumerate(((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)), 1)
     for number in range(1, count + 1)
 }
+NAMES = [f"{name}/{part}" for name in CONVOLUTIONS for part in ("kernel", "bias")]
 
 
 def make_pictures(waveforms: np.ndarray) -> np.ndarray:
@@ -54,9 +54,7 @@ class CutWindows(layers.Layer):
     """Cut pictures into windows of `length` frames, `step` apart, and make them VGG16's images.
 
     High bands are on top, time runs to the right, the three colours are equal before the mean
-    colour of ImageNet is taken off.
-
-    Call: (batch, frames, bands) -> (batch * windows, bands, length, 3).
+    colour of ImageNet is taken off. (batch, frames, bands) -> (batch * windows, bands, length, 3).
     """
 
     def __init__(self, length: int = WINDOW_FRAMES, step: int = HOP_FRAMES, **kwargs) -> None:
@@ -76,20 +74,19 @@ class CutWindows(layers.Layer):
         return {**super().get_config(), "length": self.length, "step": self.step}
 
 
-def build_vgg16(arrays: Mapping[str, np.ndarray], *, num_windows: int) -> keras.Model:
+def build_vgg16(arrays: Arrays, *, num_windows: int) -> keras.Model:
     """Build VGG16 up to its last convolutions (Simonyan and Zisserman 2015), with its weights.
 
     (batch, 64 * (num_windows + 1), 128) -> (batch, num_windows, 512): for each window the
-    average over its image of what block 5 gives. All of it can be trained further; layers are
-    called `block5_conv3` and the like, and are as wide as the arrays.
+    average over its image of what block 5 gives. Layers, `block5_conv3` and the like, are as
+    wide as the arrays.
     """
     num_frames = WINDOW_FRAMES + HOP_FRAMES * (num_windows - 1)
     inputs = keras.Input((num_frames, PICTURE.num_bands), name="picture")
     windows = CutWindows(name="windows")(inputs)
-    network = keras.applications.VGG16(
-        include_top=False, weights=None, input_tensor=windows, pooling="avg"
-    )
-    outputs = ops.reshape(network.output, (-1, num_windows, network.output.shape[-1]))
+    settings = {"include_top": False, "weights": None, "pooling": "avg"}
+    average = keras.applications.VGG16(input_tensor=windows, **settings).output
+    outputs = ops.reshape(average, (-1, num_windows, average.shape[-1]))
 
     def fit_width(layer: layers.Layer) -> layers.Layer:
         config = layer.get_config()
@@ -99,13 +96,11 @@ def build_vgg16(arrays: Mapping[str, np.ndarray], *, num_windows: int) -> keras.
 
     model = keras.Model(inputs, outputs, name="vgg16")
     model = keras.models.clone_model(model, clone_function=fit_width)
-    for name in CONVOLUTIONS:
-        parts = [arrays[f"{name}/{part}"] for part in ("kernel", "bias")]
-        model.get_layer(name).set_weights(parts)
+    model.set_weights([arrays[name] for name in NAMES])
     return model
 
 
-def draw_vgg16(seed: int = 0, *, narrower: int = 8) -> dict[str, np.ndarray]:
+def draw_vgg16(seed: int = 0, *, narrower: int = 8) -> Arrays:
     """Draw weights that know nothing, for a VGG16 with a fraction of its width, to try code on."""
     shapes, width = {}, 3
     for name, filters in CONVOLUTIONS.items():
@@ -117,22 +112,17 @@ def draw_vgg16(seed: int = 0, *, narrower: int = 8) -> dict[str, np.ndarray]:
     return arrays
 
 
-def read_vgg16(file: Path) -> dict[str, np.ndarray]:
+def read_vgg16(file: Path) -> Arrays:
     """Read the weights from a file as Keras publishes or saves them (.h5), and check them."""
     remedy = "give the path of VGG16's weights without its top (.h5), or delete it to fetch it anew"
     model = keras.applications.VGG16(include_top=False, weights=None)
     try:
         model.load_weights(file)
     except Exception as error:  # whatever a damaged or another file makes Keras and h5py raise
-        raise ValueError(
-            f"{file} does not hold the weights of VGG16 ({error}): {remedy}"
-        ) from error
-    arrays = {}
-    for name in CONVOLUTIONS:
-        kernel, bias = model.get_layer(name).get_weights()
-        arrays |= {f"{name}/kernel": kernel, f"{name}/bias": bias}
-    shapes = {name: array.shape for name, array in arrays.items()}
-    check_arrays(file, arrays, shapes, remedy=remedy)
+        message = f"{file} does not hold the weights of VGG16 ({error}): {remedy}"
+        raise ValueError(message) from error
+    arrays = dict(zip(NAMES, model.get_weights(), strict=True))
+    check_arrays(file, arrays, {name: arrays[name].shape for name in NAMES}, remedy=remedy)
     return arrays
 
 

@@ -1,7 +1,6 @@
 """VGGish as a trainable Keras network: front end, layers, weights, post-processing."""
 
 import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +11,8 @@ from keras import layers, ops
 from common import paths
 from common.audio import SAMPLE_RATE_HERTZ
 from common.downloads import download_archive
-from common.encoders.contract import Encoder, EncoderRecord, Weights, register
-from common.encoders.tfhub import find_saved_model, read_saved_variables
-from common.encoders.tfhub import load as load_frozen
+from common.encoders import tfhub
+from common.encoders.contract import Arrays, Encoder, EncoderRecord, Weights, register
 from common.encoders.weights import check_arrays, digest_arrays, draw_arrays, get_arrays
 from common.recipes import Step
 
@@ -53,8 +51,7 @@ class VggishFrontEnd(layers.Layer):
     magnitude (not power), 64 bands from 125 to 7500 Hz that are triangles on the HTK mel scale,
     log(mel + 0.01). Frames that fill no example are left out (Hershey et al., ICASSP 2017;
     tensorflow/models, research/audioset/vggish).
-
-    Call: waveforms (batch, samples) -> (batch, 96 * examples, 64).
+    Waveforms (batch, samples) -> (batch, 96 * examples, 64).
     """
 
     def __init__(self, **kwargs) -> None:
@@ -82,20 +79,18 @@ def _to_mel(hertz: np.ndarray) -> np.ndarray:
     return 1127 * np.log1p(hertz / 700)
 
 
-def build_vggish(arrays: Mapping[str, np.ndarray], *, num_examples: int) -> keras.Model:
+def build_vggish(arrays: Arrays, *, num_examples: int) -> keras.Model:
     """Build VGGish up to its embedding (Hershey et al., ICASSP 2017), with its weights.
 
     (batch, 96 * num_examples, 64) -> (batch, num_examples, 128). The embedding has no
-    activation. All of it can be trained further; layers are called `vggish_conv3_1` and the
-    like, and are as wide as the arrays.
+    activation; layers, `vggish_conv3_1` and the like, are as wide as the arrays.
     """
     inputs = keras.Input((EXAMPLE_FRAMES * num_examples, NUM_BANDS), name="log_mel")
     x = ops.reshape(inputs, (-1, EXAMPLE_FRAMES, NUM_BANDS, 1))
     for block, scopes in BLOCKS.items():
         for scope in scopes:
-            filters = len(arrays[f"vggish/{scope}/biases"])
             settings = {"padding": "same", "activation": "relu", "name": name_layer(scope)}
-            x = layers.Conv2D(filters, 3, **settings)(x)
+            x = layers.Conv2D(len(arrays[f"vggish/{scope}/biases"]), 3, **settings)(x)
         x = layers.MaxPooling2D(2, name=f"vggish_{block}_pool")(x)
     x = layers.Flatten(name="vggish_flatten")(x)
     for scope in DENSE:
@@ -104,9 +99,8 @@ def build_vggish(arrays: Mapping[str, np.ndarray], *, num_examples: int) -> kera
         x = layers.Dense(units, activation=activation, name=name_layer(scope))(x)
     outputs = ops.reshape(x, (-1, num_examples, x.shape[-1]))
     model = keras.Model(inputs, outputs, name="vggish")
-    for scope in SCOPES:
-        parts = [arrays[f"vggish/{scope}/{part}"] for part in ("weights", "biases")]
-        model.get_layer(name_layer(scope)).set_weights(parts)
+    parts = ("weights", "biases")
+    model.set_weights([arrays[f"vggish/{scope}/{part}"] for scope in SCOPES for part in parts])
     return model
 
 
@@ -117,8 +111,7 @@ def name_layer(scope: str) -> str:
 
 def shape_vggish(widths: tuple[int, ...] = PUBLISHED_WIDTHS) -> dict[str, tuple[int, ...]]:
     """Give the shapes of the released variables, by name, for layers of those widths."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    width = 1
+    shapes, width = {}, 1
     for scope, units in zip(SCOPES, widths, strict=True):
         if scope == DENSE[0]:
             width *= (EXAMPLE_FRAMES // 16) * (NUM_BANDS // 16)  # four poolings of 2 by 2
@@ -128,15 +121,15 @@ def shape_vggish(widths: tuple[int, ...] = PUBLISHED_WIDTHS) -> dict[str, tuple[
     return shapes
 
 
-def draw_vggish(seed: int = 0, *, narrower: int = 8) -> dict[str, np.ndarray]:
+def draw_vggish(seed: int = 0, *, narrower: int = 8) -> Arrays:
     """Draw weights that know nothing, for a VGGish with a fraction of its width, to try code on."""
     widths = (*(width // narrower for width in PUBLISHED_WIDTHS[:-1]), PUBLISHED_WIDTHS[-1])
     return draw_arrays(shape_vggish(widths), seed)
 
 
-def read_vggish(path: Path) -> dict[str, np.ndarray]:
+def read_vggish(path: Path) -> Arrays:
     """Read the released variables from a SavedModel's folder or a checkpoint, and check them."""
-    found = read_saved_variables(path, RECORD)
+    found = tfhub.read_saved_variables(path, RECORD)
     sizes = zip(SCOPES[:-1], PUBLISHED_WIDTHS[:-1], strict=True)  # any narrower one will do
     widths = [len(found.get(f"vggish/{scope}/biases", range(size))) for scope, size in sizes]
     shapes = shape_vggish((*widths, PUBLISHED_WIDTHS[-1]))
@@ -149,8 +142,8 @@ def read_vggish(path: Path) -> dict[str, np.ndarray]:
 def load(record: EncoderRecord, weights: Weights, num_samples: int, trainable: bool) -> Encoder:
     """Load VGGish: the SavedModel, or a Keras network if it is to be trained or is random."""
     if not trainable and weights != "random":
-        return load_frozen(record, weights, num_samples, trainable)
-    ways = {"fetch": find_saved_model, "read": read_vggish}
+        return tfhub.load(record, weights, num_samples, trainable)
+    ways = {"fetch": tfhub.find_saved_model, "read": read_vggish}
     arrays = get_arrays(record, weights, draw=draw_vggish, **ways)
     network = build_vggish(arrays, num_examples=record.count_embeddings(num_samples))
     front_end = VggishFrontEnd(name="front_end")
@@ -197,18 +190,17 @@ class WhitenVggish(Step):
         return np.floor((whitened + 2) * 255 / 4).astype(np.float32)
 
     def describe(self, *, changed: bool = False) -> dict:
-        """Name the parameters by what they are."""
         arrays = {"vectors": self.vectors, "means": self.means}
         return {"step": type(self).__name__, "parameters": digest_arrays(arrays)}
 
     @classmethod
     def from_settings(cls, settings: dict, encoder: Encoder | None) -> "WhitenVggish":
         """Make the step with the published parameters, if they are what the settings name."""
-        step = cls()
+        step, needed = cls(), settings["parameters"]
         found = step.describe()["parameters"]
-        if found != settings["parameters"]:
+        if found != needed:
             raise ValueError(
-                "the model reads embeddings that were whitened with the parameters "
-                f"{settings['parameters']}, but those in {step.file} are {found}; put them there"
+                f"the model reads embeddings that were whitened with the parameters {needed}, but "
+                f"those in {step.file} are {found}; put them there"
             )
         return step

@@ -1,15 +1,15 @@
 """What several encoders share: finding, fetching, checking, drawing and naming their weights."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from common.downloads import download_archive
-from common.encoders.contract import EncoderRecord, Weights
+from common.encoders.contract import Arrays, EncoderRecord, Weights
 
-Arrays = dict[str, np.ndarray]
+Shapes = dict[str, tuple[int, ...]]
 
 
 def get_arrays(
@@ -22,6 +22,19 @@ def get_arrays(
     if not (file.exists() or file.with_name(f"{file.name}.index").exists()):  # of a checkpoint
         raise FileNotFoundError(f"No weights at {file}: give another path, or 'published'")
     return read(file)
+
+
+def find_folder(record: EncoderRecord, weights: Weights, kind: str, file: str) -> Path | None:
+    """Give the folder of a model with that file in it; None where it is yet to be fetched."""
+    folder = record.path if weights == "published" else Path(weights)
+    if weights == "published" and not folder.exists():
+        return None
+    if not (folder / file).is_file():
+        raise FileNotFoundError(
+            f"No {kind} at {folder} ({file} is not in it): give the folder of {record.title}, or "
+            "delete it and give 'published' to fetch it"
+        )
+    return folder
 
 
 def fetch_file(record: EncoderRecord, file: Path | None = None) -> Path:
@@ -44,9 +57,7 @@ def explain_absence(record: EncoderRecord, error: object, what: str) -> str:
     )
 
 
-def check_arrays(
-    file: Path, arrays: Arrays, shapes: Mapping[str, tuple[int, ...]], *, remedy: str
-) -> None:
+def check_arrays(file: Path, arrays: Arrays, shapes: Shapes, *, remedy: str) -> None:
     """Raise ValueError unless the arrays have these names and shapes and are finite."""
     held = ", ".join(sorted(arrays)[:3]) or "nothing"
     for name in dict.fromkeys([*shapes, *arrays]):
@@ -73,20 +84,28 @@ def check_outputs(
         raise ValueError(f"{source}: embeddings {found}, expected {expected}: {remedy}")
 
 
-def draw_arrays(shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> Arrays:
+def make_network(embed_waveform: Callable) -> Callable[..., np.ndarray]:
+    """Make the network of a frozen encoder: waveforms -> embeddings (batch, …, dimensions)."""
+
+    def embed(waveforms: np.ndarray, training: bool = False) -> np.ndarray:
+        return np.stack([embed_waveform(waveform) for waveform in waveforms])
+
+    return embed
+
+
+def draw_arrays(shapes: Shapes, seed: int = 0) -> Arrays:
     """Draw weights that know nothing: kernels that keep the signal's level, the rest neutral."""
     rng = np.random.default_rng(seed)
-    arrays = {}
-    for name, shape in shapes.items():
-        if len(shape) > 1:
-            scale = np.sqrt(2 / np.prod(shape[:-1]))
-            arrays[name] = (scale * rng.standard_normal(shape)).astype(np.float32)
-        else:
-            arrays[name] = np.full(shape, name.endswith(("gamma", "var")), dtype=np.float32)
-    return arrays
+
+    def draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
+        if len(shape) == 1:
+            return np.full(shape, name.endswith(("gamma", "var")))
+        return np.sqrt(2 / np.prod(shape[:-1])) * rng.standard_normal(shape)
+
+    return {name: draw(name, shape).astype(np.float32) for name, shape in shapes.items()}
 
 
-def digest_arrays(arrays: Mapping[str, np.ndarray]) -> str:
+def digest_arrays(arrays: Arrays) -> str:
     """Name weights by what they are."""
     digest = hashlib.sha256()
     for key in sorted(arrays):
