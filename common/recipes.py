@@ -1,5 +1,6 @@
 """What turns a waveform into what a model reads, as frozen steps; features of whole tables."""
 
+import inspect
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,10 +13,10 @@ from joblib import Parallel, delayed
 from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
-from common import paths
+from common import audio, decoding, paths
 from common.audio import load_waveform
 from common.augmentation import Augmentation
-from common.files import describe_settings, digest, write_atomically
+from common.files import describe_settings, digest, hash_file, write_atomically
 
 
 class Step:
@@ -144,11 +145,19 @@ def extract_features(
     recording alone, so making it before the split lets nothing through; training takes the copies
     of its own rows and leaves the others. `jobs` are joblib workers, -1 one per core.
 
-    The cache lies in `data/cache`, one file per table and recipe. Where it cannot be written
-    (read-only, full disk) a warning says so and the result is returned all the same.
+    The cache lies in `data/cache`, one file per recipe, the code of its steps and the bytes of the
+    recordings. Where it cannot be written (read-only, full disk) a warning says so and the result
+    is returned all the same.
+
+    Raises
+    ------
+    ValueError
+        If a recording has changed since its table was made, or gives features that are not finite.
     """
     copies = tuple(augmentations)
-    made_by = [recipe.describe(), [copy.describe() for copy in copies], list(table["audio_hash"])]
+    _check_bytes(table)
+    steps = recipe.describe()["steps"], [copy.describe() for copy in copies]
+    made_by = [*steps, _hash_code([*recipe.steps, *copies]), list(table["audio_hash"])]
     cached = paths.CACHE_DIR / f"features-{digest(made_by)}.npy"
     stacked = _load_cache(cached, (len(table), 1 + len(copies)))
     if stacked is None:
@@ -158,8 +167,37 @@ def extract_features(
         bar = tqdm(results, total=len(table), desc="features", unit="utterance", leave=False)
         with threadpool_limits(1, user_api="blas"):  # small products: its threads only wait
             stacked = np.stack(list(bar))
+        broken = np.flatnonzero(~np.isfinite(stacked).all(axis=tuple(range(1, stacked.ndim))))
+        if len(broken):
+            raise ValueError(
+                f"{table['path'].iloc[broken[0]]} and {len(broken) - 1} more: features that are "
+                "not finite; mend the step that makes them, or leave the recordings out"
+            )
         _save_cache(cached, stacked)
     return Features(stacked[:, 0], stacked[:, 1:], recipe, copies)
+
+
+def _check_bytes(table: pd.DataFrame) -> None:
+    """Raise ValueError if a recording is not the one that its table was made of."""
+    for path, expected in zip(table["path"], table["audio_hash"], strict=True):
+        if Path(path).is_file() and hash_file(path) != expected:
+            raise ValueError(
+                f"{path}: changed since its table was made; load the corpus again, by load_corpus "
+                "or load_folder"
+            )
+
+
+def _hash_code(steps: Sequence[object]) -> str:
+    """Name the code that computes: of the steps, and of what decodes recordings."""
+    sources = {inspect.getsource(audio), inspect.getsource(decoding)}
+    for kind in map(type, steps):
+        module = inspect.getmodule(kind)
+        in_notebook = getattr(module, "__file__", None) is None
+        try:
+            sources.add(inspect.getsource(kind if in_notebook else module))
+        except (OSError, TypeError):
+            sources.add(kind.__qualname__)
+    return digest(sorted(sources))
 
 
 def _extract_row(path: str, audio_hash: str, recipe: Recipe, augmentations: tuple) -> np.ndarray:
@@ -177,7 +215,8 @@ def _load_cache(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
         stacked = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
-    return stacked if stacked.shape[:2] == shape and np.isfinite(stacked).all() else None
+    good = isinstance(stacked, np.ndarray) and stacked.dtype.kind == "f"
+    return stacked if good and stacked.shape[:2] == shape and np.isfinite(stacked).all() else None
 
 
 def _save_cache(path: Path, array: np.ndarray) -> None:

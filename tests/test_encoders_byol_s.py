@@ -25,6 +25,7 @@ from common.encoders.byol_s import (
 )
 from common.encoders.extraction import extract_embeddings, extract_inputs
 from common.encoders.weights import draw_arrays
+from common.files import hash_file
 
 RECORD = ENCODERS["byol_s"]
 RNG = np.random.default_rng(0)
@@ -181,7 +182,7 @@ def make_table(folder: Path) -> pd.DataFrame:
     for number in range(3):
         path = folder / f"{number}.wav"
         soundfile.write(path, np.pad(SPEECH * (number + 1) / 4, 4_000), 16_000)
-        rows.append({"path": str(path), "audio_hash": f"{number:064x}"})
+        rows.append({"path": str(path), "audio_hash": hash_file(path)})
     return pd.DataFrame(rows)
 
 

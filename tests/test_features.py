@@ -1,6 +1,7 @@
 """Features are librosa's and the textbook's; their cache and normaliser change nothing."""
 
 import errno
+import inspect
 import json
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -16,7 +17,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common import paths
+from common import paths, recipes
 from common.audio import SAMPLE_RATE_HERTZ, load_waveform, scan_recording
 from common.augmentation import Augmentation, ChangeSpeed
 from common.features import (
@@ -29,7 +30,7 @@ from common.features import (
     build_gaussian_filters,
     compute_functionals,
 )
-from common.files import digest
+from common.files import digest, hash_file
 from common.recipes import Features, Recipe, Step, extract_features, fit_normaliser
 
 TOLERANCE_DB = 1e-3
@@ -523,20 +524,65 @@ def test_a_cache_folder_that_cannot_be_made_costs_time_only(table, tmp_path, mon
         assert len(extract_features(table, RECIPE).values) == 5
 
 
-@pytest.mark.parametrize("damage", [b"", b"not an array", "cut"])
+@pytest.mark.parametrize("damage", [b"", b"not an array", "cut", "archive", "objects"])
 def test_a_damaged_cache_is_made_again(damage, table):
     expected = extract_features(table, RECIPE)
     [cached] = paths.CACHE_DIR.iterdir()
     whole = cached.read_bytes()
-    cached.write_bytes(whole[:-100] if damage == "cut" else damage)
+    if damage == "archive":
+        with cached.open("wb") as file:
+            np.savez(file, values=expected.values)
+    elif damage == "objects":
+        np.save(cached, np.array([None] * 5))
+    else:
+        cached.write_bytes(whole[:-100] if damage == "cut" else damage)
     assert_equal(extract_features(table, RECIPE), expected)
     assert cached.read_bytes() == whole
 
 
 def test_a_recording_that_cannot_be_read_is_named(table):
-    Path(table["path"].iloc[3]).write_text("not a sound")
+    path = Path(table["path"].iloc[3])
+    path.write_text("not a sound")
     with pytest.raises(ValueError, match=r"3\.wav: not audio"):
+        extract_features(
+            table.assign(audio_hash=[hash_file(file) for file in table["path"]]), RECIPE
+        )
+    assert not paths.CACHE_DIR.exists()
+
+
+def test_a_recording_that_changed_after_its_table_was_made_is_told(table):
+    extract_features(table, RECIPE)
+    path = table["path"].iloc[3]
+    soundfile.write(path, make_speech(seconds=0.7, seed=9), 16_000)
+    with pytest.raises(ValueError, match=r"3\.wav: changed since its table was made; load the"):
         extract_features(table, RECIPE)
+    assert len(list(paths.CACHE_DIR.iterdir())) == 1
+
+
+@dataclass(frozen=True)
+class Scale(Step):
+    factor: float = 2.0
+
+    def __call__(self, waveform):
+        return (self.factor * waveform[:3_200]).reshape(32, 100)
+
+
+def test_features_are_kept_by_the_code_that_computes_them(table, monkeypatch):
+    recipe = Recipe([Scale()])
+    before = extract_features(table, recipe).values
+    assert extract_features(table, recipe).values.shape == before.shape
+    assert len(list(paths.CACHE_DIR.iterdir())) == 1
+    get_source = inspect.getsource
+    monkeypatch.setattr(
+        recipes.inspect, "getsource", lambda thing: get_source(thing).replace("3_200", "3_201")
+    )
+    extract_features(table, recipe)
+    assert len(list(paths.CACHE_DIR.iterdir())) == 2
+
+
+def test_features_that_are_not_finite_are_refused(table):
+    with pytest.raises(ValueError, match=r"0\.wav and 4 more: features that are not finite; mend"):
+        extract_features(table, Recipe([Scale(factor=np.nan)]))
     assert not paths.CACHE_DIR.exists()
 
 
