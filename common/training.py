@@ -177,14 +177,15 @@ class _EpochKeeper(keras.callbacks.Callback):
                 notes = json.loads(str(state["notes"]))
             if shapes != [value.shape for value in values]:
                 raise ValueError("it is of another model")
-            self.history, self.best_epoch = notes["history"], notes["best_epoch"]
-            self.seconds, self.best = notes["seconds"], values[len(variables) :]
+            history, best_epoch, seconds = notes["history"], notes["best_epoch"], notes["seconds"]
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             warnings.warn(f"{self.path}: damaged ({error}); begun anew", stacklevel=2)
             self.path.unlink()
             return 0
         assign_values(variables, values[: len(variables)])
-        return len(self.history)
+        self.best, self.best_epoch = values[len(variables) :], best_epoch
+        self.history, self.seconds = history, seconds
+        return len(history)
 
     def is_finished(self, epoch: int) -> bool:
         """Whether the epochs are used up, or `patience` of them went by without a better one."""
@@ -215,16 +216,15 @@ class _EpochKeeper(keras.callbacks.Callback):
             self.model.stop_training = True
 
     def _validate(self) -> dict:
-        names = ("validation_loss", "validation_uar", "validation_wa")
-        if not len(self.validation.targets):
-            return dict.fromkeys(names, math.nan)
-        probabilities = predict(self.model, self.validation.values)
-        true = self.validation.targets.argmax(axis=1)
-        predicted = probabilities.argmax(axis=1)
-        loss = -np.log(np.maximum(probabilities[np.arange(len(true)), true], 1e-7)).mean()
-        uar = recall_score(true, predicted, average="macro", labels=np.unique(true))
-        values = (float(loss), float(uar), float((true == predicted).mean()))
-        return dict(zip(names, values, strict=True))
+        loss = uar = wa = math.nan
+        if len(self.validation.targets):
+            probabilities = predict(self.model, self.validation.values)
+            true, predicted = self.validation.targets.argmax(axis=1), probabilities.argmax(axis=1)
+            loss = -np.log(np.maximum(probabilities[np.arange(len(true)), true], 1e-7)).mean()
+            uar = recall_score(true, predicted, average="macro", labels=np.unique(true))
+            wa = (true == predicted).mean()
+        scores = {"loss": loss, "uar": uar, "wa": wa}
+        return {f"validation_{name}": float(score) for name, score in scores.items()}
 
     def _is_better(self, scores: dict) -> bool:
         if self.best_epoch < 0 or not len(self.validation.targets) or self.config.monitor is None:
