@@ -158,7 +158,9 @@ def read_stored_fold(folder: Path, table: pd.DataFrame, fold: Fold) -> FoldResul
             if hash_file(folder / name) != kept:
                 raise ValueError(f"{name} is not what was written")
         predictions = read_predictions(folder / "predictions.csv")
-        validation = read_predictions(folder / "validation.csv")
+        validation = pd.read_csv(folder / "validation.csv")
+        if len(validation):  # there are none where nothing was chosen on them
+            validation = read_predictions(folder / "validation.csv")
         _check_rows(predictions, table, fold.test)
         history = pd.read_csv(folder / "history.csv")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
