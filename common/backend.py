@@ -10,16 +10,13 @@ from joblib import cpu_count
 
 
 def prepare_backend() -> None:
-    """Let TensorFlow take GPU memory as it needs it, and trace one model after another quietly.
-
-    Once TensorFlow has started a GPU its memory is as it is, which costs nothing but memory.
-    """
+    """Let TensorFlow take GPU memory as it needs it, and trace one model after another quietly."""
     if keras.backend.backend() != "tensorflow":
         return
     import tensorflow
 
     for device in tensorflow.config.list_physical_devices("GPU"):
-        with suppress(RuntimeError):
+        with suppress(RuntimeError):  # a GPU has started, and holds all its memory
             tensorflow.config.experimental.set_memory_growth(device, True)
     tensorflow.get_logger().addFilter(_is_not_about_tracing)
 
@@ -38,9 +35,9 @@ def describe_device() -> str:
     else:
         import tensorflow
 
+        describe = tensorflow.config.experimental.get_device_details
         gpus = tensorflow.config.list_physical_devices("GPU")
-        details = [tensorflow.config.experimental.get_device_details(gpu) for gpu in gpus]
-        kinds = [detail.get("device_name", "GPU") for detail in details]
+        kinds = [describe(gpu).get("device_name", "GPU") for gpu in gpus]
     num_cores = cpu_count()
     return kinds[0] if kinds else f"CPU, {num_cores} core{'s' * (num_cores > 1)}"
 

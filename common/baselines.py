@@ -29,26 +29,10 @@ def cross_validate_classifier(
 ) -> Run:
     """Fit and test a scikit-learn classifier on every fold of a protocol, once per seed.
 
-    It is fitted to the training rows as extracted, flattened to (rows, values); scaling
-    belongs into its pipeline. No epoch is chosen, so validation rows join the training. A
-    published run is read back.
-
-    Parameters
-    ----------
-    classifier
-        Cloned for each fold; must have `predict_proba`.
-    table, features, protocol, seeds, folds
-        As `cross_validate` takes them.
-
-    Returns
-    -------
-    Run
-        Without history and models.
-
-    Raises
-    ------
-    ValueError
-        If table and features differ in length, or the corpus cannot be split so.
+    A clone of it, which needs `predict_proba`, is fitted to the training rows as extracted,
+    flattened to (rows, values); scaling belongs into its pipeline. No epoch is chosen, so
+    validation rows join the training. A published run is read back. The rest is as in
+    `cross_validate`, errors too; the run has no history and no models.
     """
     settings = {"classifier": repr(classifier), "rows": "training and validation"}
     description = {
@@ -64,8 +48,8 @@ def cross_validate_classifier(
     emotions = order_emotions(table["emotion"])
     values = features.values.reshape(len(table), -1)
     versions = {name: read_version(name) for name in ("scikit-learn", "librosa", "numpy")}
-    cores = cpu_count()
-    facts = {"backend": "scikit-learn", "device": f"CPU, {cores} cores", "versions": versions}
+    device = f"CPU, {cpu_count()} cores"
+    facts = {"backend": "scikit-learn", "device": device, "versions": versions}
     for (seed, number), fold in tasks.items():
         if (seed, number) in results:
             continue
@@ -78,11 +62,9 @@ def cross_validate_classifier(
         results[seed, number] = FoldResult(
             predictions, pd.DataFrame(), pd.DataFrame(), {**facts, "seconds": seconds}, "trained"
         )
-    results = {task: results[task] for task in tasks}
-    names = name_folds(tasks)
     return collect_run(
-        results,
-        {**description, "key": key, "folds": names, "num_parameters": None},
+        {task: results[task] for task in tasks},
+        {**description, "key": key, "folds": name_folds(tasks), "num_parameters": None},
         features=features,
         training=settings,
         folder=paths.RUNS_DIR / key,

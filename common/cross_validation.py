@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -37,8 +38,8 @@ from common.training import TrainingConfig, predict, train_model
 class Start:
     """Weights that training starts from in the place of random ones.
 
-    `description` names them, as JSON can write it, and belongs to the run's key;
-    `assign(model, seed, fold number)` puts them into a model that was just built.
+    `description` names them in the run's key, as JSON can write it; `assign(model, seed, fold
+    number)` puts them into a model that was just built.
     """
 
     description: dict
@@ -61,11 +62,11 @@ def cross_validate(
     retrain: bool = False,
     runs_folder: Path | None = None,
 ) -> Run:
-    """Train and test a model on every fold of a protocol, once per seed.
+    """Train and test a model on every fold of a protocol (a key of `PROTOCOLS`), once per seed.
 
     A fold that is finished in `data/runs/<key>` or published in `results/` under that key is
-    read back. An unfinished one is continued from its last epoch, with the same result as if it
-    had never stopped.
+    read back; with `retrain` the published ones are trained here all the same. An unfinished one
+    is continued from its last epoch, with the same result as if it had never stopped.
 
     Parameters
     ----------
@@ -73,28 +74,17 @@ def cross_validate(
         (input_shape, num_classes) -> uncompiled keras.Model that ends in class probabilities.
     table
         Utterance table, row for row with `features`.
-    protocol
-        A key of `common.splits.PROTOCOLS`.
     seeds
         Each one gives other initial weights, batches, validation speakers and random splits.
     folds
-        Folds of one's own in the place of those that `make_folds` gives for the protocol, which
-        still says what they may share. The same for every seed.
+        Folds of one's own, for every seed, in the place of those that `make_folds` gives for the
+        protocol, which still says what they may share.
     only_folds
-        Numbers of the folds to run, for a first look; None runs them all. The rest can be run
-        later, and these are then read back.
-    start
-        Weights that training starts from.
+        Numbers of the folds to run for a first look; they are read back when all are run later.
     jobs
         Folds trained at once by joblib; its `parallel_config` may hand them to a cluster.
     tensorboard
-        Whether to write curves for TensorBoard into the run's folder.
-    retrain
-        Whether published folds are trained here all the same. Folds in `data/runs` are kept.
-
-    Returns
-    -------
-    Run
+        Whether to write curves for it into the run's folder.
 
     Raises
     ------
@@ -104,7 +94,8 @@ def cross_validate(
     """
     prepare_backend()
     emotions = order_emotions(table["emotion"])
-    model = build_seeded(build_model, features.values.shape[1:], len(emotions), seed=0)
+    shape = features.values.shape[1:], len(emotions)
+    model = build_seeded(build_model, *shape, seed=0)
     description = {
         **describe_data(table, features, protocol=protocol, folds=folds),
         "training": describe_settings(config, changed=True),
@@ -127,37 +118,24 @@ def cross_validate(
         results = {task: found or published.get(task) for task, found in results.items()}
     wanted = [task for task, found in results.items() if found is None]
     if wanted:
-        check_model(model, features.values.shape[1:], len(emotions))
+        check_model(model, *shape)
     trainee = Trainee(model, config) if wanted and jobs == 1 else None
+    settings = {"config": config, "start": start, "trainee": trainee, "tensorboard": tensorboard}
+    train = partial(train_fold, build_model, table, features, **settings)
     trained = Parallel(n_jobs=jobs)(
-        delayed(train_fold)(
-            build_model,
-            table,
-            features,
-            fold=tasks[task],
-            config=config,
-            seed=task[0],
-            folder=folders[task],
-            start=start,
-            trainee=trainee,
-            tensorboard=tensorboard,
-        )
-        for task in wanted
+        delayed(train)(fold=tasks[task], seed=task[0], folder=folders[task]) for task in wanted
     )
     results |= dict(zip(wanted, trained, strict=True))
-    files = {task: folders[task] / "model.keras" for task in tasks}
-    made_here = any(result.source != "published" for result in results.values())
+    here = {task for task, result in results.items() if result.source != "published"}
+    kept = {task: folders[task] / "model.keras" for task in tasks}
     return collect_run(
         results,
         {**description, "key": key, "folds": names, "num_parameters": model.count_params()},
         features=features,
         training=asdict(config),
         folder=folder,
-        models={
-            task: models.get(task, file) if results[task].source == "published" else file
-            for task, file in files.items()
-        },
-        published=published if made_here else {},
+        models=kept | {task: file for task, file in models.items() if task not in here},
+        published=published if here else {},
         complete=complete,
     )
 
@@ -175,16 +153,16 @@ def collect_run(
 ) -> Run:
     """Put the results of folds together, and write the settings out in full."""
 
-    def join(frames) -> pd.DataFrame:
+    def join(part: str, results: Mapping[Task, FoldResult] = results) -> pd.DataFrame:
+        frames = [getattr(result, part) for result in results.values()]
         frames = [frame for frame in frames if len(frame)]
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
     facts = [result.facts for result in results.values()]
-    whole = set(published) == set(results)
     return Run(
-        join(result.predictions for result in results.values()),
-        join(result.validation for result in results.values()),
-        join(result.history for result in results.values()),
+        join("predictions"),
+        join("validation"),
+        join("history"),
         {
             **description,
             "features": features.describe(),
@@ -198,17 +176,13 @@ def collect_run(
         folder,
         models,
         {task: result.source for task, result in results.items()},
-        join(result.predictions for result in published.values()) if whole else None,
+        join("predictions", published) if set(published) == set(results) else None,
         complete,
     )
 
 
 def describe_data(
-    table: pd.DataFrame,
-    features: Features,
-    *,
-    protocol: str,
-    folds: Sequence[Fold] | None = None,
+    table: pd.DataFrame, features: Features, *, protocol: str, folds: Sequence[Fold] | None = None
 ) -> dict:
     """Name what is learnt from and how it is split; refuse features of another table."""
     if len(table) != len(features.values):
@@ -240,54 +214,43 @@ def train_fold(
     trainee: Trainee | None = None,
     tensorboard: bool = False,
 ) -> FoldResult:
-    """Train on one fold, predict its test rows and its validation rows, and keep both.
-
-    `folder/model.keras` takes features as extracted: its first layer normalises them.
-    """
+    """Train on one fold, predict its test rows and its validation rows, and keep both."""
     prepare_backend()
     emotions = order_emotions(table["emotion"])
     targets = np.eye(len(emotions), dtype=np.float32)[table["emotion"].map(emotions.index)]
+    values = features.values
+    normaliser = Normaliser.identity(values.shape[-1])
     if features.recipe.normalise:
-        normaliser = fit_normaliser(features.values[fold.train])
-    else:
-        normaliser = Normaliser.identity(features.values.shape[-1])
-
-    def select(rows: np.ndarray, *, with_copies: bool) -> Examples:
-        copies = normaliser.apply(features.copies[rows]) if with_copies else None
-        return Examples(normaliser.apply(features.values[rows]), targets[rows], copies)
-
-    shape = features.values.shape[1:]
-    fresh = build_seeded(build_model, shape, len(emotions), seed=seed)
+        normaliser = fit_normaliser(values[fold.train])
+    train, validation = (normaliser.apply(values[rows]) for rows in (fold.train, fold.validation))
+    copies = normaliser.apply(features.copies[fold.train])
+    shape = values.shape[1:], len(emotions)
+    fresh = build_seeded(build_model, *shape, seed=seed)
     if start is not None:
         start.assign(fresh, seed, fold.number)
     if trainee is None:
-        trainee = Trainee(build_seeded(build_model, shape, len(emotions), seed=seed), config)
+        trainee = Trainee(build_seeded(build_model, *shape, seed=seed), config)
     model = trainee.restart(fresh)
     history, seconds = train_model(
         model,
-        select(fold.train, with_copies=True),
-        select(fold.validation, with_copies=False),
+        Examples(train, targets[fold.train], copies),
+        Examples(validation, targets[fold.validation]),
         config=config,
         seed=seed + 1000 * fold.number,
         state_path=folder / "state.npz",
         title=f"seed {seed}, fold {fold.number}",
         callbacks=[keras.callbacks.TensorBoard(str(folder / "tensorboard"))] * tensorboard,
     )
-    test, validation = (
-        tabulate_predictions(
-            table,
-            rows,
-            predict(model, normaliser.apply(features.values[rows])),
-            fold=fold.number,
-            seed=seed,
-        )
+    names = {"seed": seed, "fold": fold.number}
+    predictions = [
+        tabulate_predictions(table, rows, predict(model, normaliser.apply(values[rows])), **names)
         for rows in (fold.test, fold.validation)
-    )
-    history = pd.DataFrame([{"seed": seed, "fold": fold.number, **row} for row in history])
+    ]
+    curves = pd.DataFrame([names | row for row in history])
     facts = {"seconds": round(seconds, 1), **describe_backend()}
     fresh.set_weights(model.get_weights())  # the optimiser is left behind
     save_model(fresh, normaliser.mean, normaliser.std, folder / "model.keras")
-    result = FoldResult(test, validation, history, facts, "trained")
+    result = FoldResult(*predictions, curves, facts, "trained")
     store_fold(folder, result)
     (folder / "state.npz").unlink(missing_ok=True)
     return result

@@ -8,12 +8,10 @@ from keras import layers, ops
 
 @keras.saving.register_keras_serializable(package="ser")
 class AttentionPooling(layers.Layer):
-    """Average over time with learnt weights.
+    """Average over time by learnt weights: (batch, frames, channels) -> (batch, channels).
 
     Additive self-attention with one head (Lin et al., ICLR 2017): a score per frame from a
     hidden layer of `units`, a softmax over the frames, and the weighted mean of the frames.
-
-    Call: (batch, frames, channels) -> (batch, channels).
     """
 
     def __init__(self, units: int = 64, **kwargs) -> None:
@@ -47,8 +45,7 @@ class LayerWeighting(layers.Layer):
 
     Peters et al., "Deep contextualized word representations", NAACL 2018; Yang et al., "SUPERB:
     Speech processing universal performance benchmark", Interspeech 2021.
-
-    Call: (batch, layers, dimensions) -> (batch, dimensions); the number of layers is fixed.
+    (batch, layers, dimensions) -> (batch, dimensions); the number of layers is fixed.
     """
 
     def build(self, input_shape) -> None:
@@ -69,9 +66,7 @@ class LayerWeighting(layers.Layer):
 class CosineTransform(layers.Layer):
     """First coefficients of the orthonormal cosine transform (DCT-II) over the bands.
 
-    Turns log-mel bands into cepstral coefficients inside a model. Nothing is learnt.
-
-    Call: (batch, frames, bands) -> (batch, frames, num_coefficients).
+    Turns log-mel bands (batch, frames, bands) into cepstra (batch, frames, num_coefficients).
     """
 
     def __init__(self, num_coefficients: int = 40, **kwargs) -> None:
@@ -100,10 +95,7 @@ class CosineTransform(layers.Layer):
 
 @keras.saving.register_keras_serializable(package="ser")
 class PositionEmbedding(layers.Layer):
-    """Add a learnt vector for its place to each frame.
-
-    Call: (batch, frames, channels) -> the same shape; the number of frames is fixed.
-    """
+    """Add a learnt vector for its place to each of a fixed number of frames (batch, frames, …)."""
 
     def build(self, input_shape) -> None:
         self.positions = self.add_weight(
@@ -124,14 +116,8 @@ class Rematerialized(layers.Wrapper):
     Chen et al., "Training deep nets with sublinear memory cost", 2016): the same result in less
     memory and more time, except that JAX's compiler for CPUs keeps everything all the same.
     `keras.RematScope` does not take layers that tell training from inference; this does. What is
-    random would be drawn anew, so dropout belongs outside.
-
-    Call: as what it wraps.
-
-    Raises
-    ------
-    ValueError
-        If a variable inside is not trained, as dropout and batch normalisation have.
+    random would be drawn anew, so dropout belongs outside: ValueError if a variable inside is
+    not trained, as dropout and batch normalisation have.
     """
 
     def build(self, input_shape=None) -> None:

@@ -6,8 +6,7 @@ import json
 import random
 import tempfile
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import keras
@@ -24,26 +23,18 @@ def build_seeded(
     build_model: BuildModel, input_shape: Sequence[int], num_classes: int, *, seed: int
 ) -> keras.Model:
     """Build a model whose initial weights and dropout follow `seed`, and nothing else does."""
-    with _python_seed(seed):
-        return build_model(tuple(input_shape), num_classes)
-
-
-@contextmanager
-def _python_seed(seed: int) -> Iterator[None]:
-    """Keras draws the seeds of initialisers and dropout from Python's generator."""
     state = random.getstate()
-    random.seed(seed)
+    random.seed(seed)  # Keras draws the seeds of initialisers and dropout from this generator
     try:
-        yield
+        return build_model(tuple(input_shape), num_classes)
     finally:
         random.setstate(state)
 
 
 def check_model(model: keras.Model, input_shape: Sequence[int], num_classes: int) -> None:
-    """Raise ValueError, before anything is trained, for what would fail after it.
+    """Raise ValueError, before training, unless a model would serve after it.
 
-    A model must give one probability per class, which sum to 1, and be the same after it was
-    saved and loaded in safe mode.
+    It must give one probability per class, which sum to 1, also once saved and loaded safely.
     """
     rows = np.random.default_rng(0).normal(size=(2, *input_shape)).astype(np.float32)
     probabilities = model.predict(rows, verbose=0)
@@ -58,9 +49,10 @@ def check_model(model: keras.Model, input_shape: Sequence[int], num_classes: int
             f"{probabilities.sum(axis=1)[0]:.3g}): end it in a softmax"
         )
     with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model.keras")
         try:
-            model.save(Path(folder, "model.keras"))
-            again = keras.models.load_model(Path(folder, "model.keras")).predict(rows, verbose=0)
+            model.save(path)
+            again = keras.models.load_model(path).predict(rows, verbose=0)
         except Exception as error:  # whatever a layer that cannot be saved raises
             raise ValueError(
                 f"{model.name} cannot be saved and loaded ({error}): give a layer of your own a "
@@ -75,7 +67,7 @@ def check_model(model: keras.Model, input_shape: Sequence[int], num_classes: int
 
 
 def save_model(model: keras.Model, mean: np.ndarray, std: np.ndarray, path: Path) -> None:
-    """Save a model that takes features as extracted: normalisation is its first layer.
+    """Save a model that takes features as extracted: its first layer normalises them.
 
     `mean` and `std` have shape (bands,). The optimiser is not saved, if the model was not compiled.
     """
@@ -88,10 +80,7 @@ def save_model(model: keras.Model, mean: np.ndarray, std: np.ndarray, path: Path
 def look_inside(model: keras.Model, *names: str) -> keras.Model:
     """Open a saved model: features as extracted -> the outputs of some layers of its network.
 
-    Raises
-    ------
-    ValueError
-        If the network has no layer of such a name; the message lists those that it has.
+    Raises ValueError, with the names that there are, if the network has no such layer.
     """
     normalise, network = model.get_layer("normalise"), model.layers[-1]
     known = [layer.name for layer in network.layers]
@@ -105,16 +94,10 @@ def look_inside(model: keras.Model, *names: str) -> keras.Model:
 def compute_attention(model: keras.Model, values: np.ndarray, *, layer: str) -> np.ndarray:
     """How much attention the steps of some utterances get, shape (rows, steps), summing to 1.
 
-    Parameters
-    ----------
-    model
-        As `Run.find_model` gives it.
-    values
-        Features as extracted, shape (rows, frames, bands).
-    layer
-        Name of an `AttentionPooling` in the network, whose weights these are, or of a
-        MultiHeadAttention over its own steps: the mean over heads and over the steps that look.
-        "outer/inner" names one within a model that is a layer of the network.
+    `model` is as `Run.find_model` gives it, `values` are features as extracted, shape (rows,
+    frames, bands). `layer` names an `AttentionPooling` in the network, whose weights these are, or
+    a MultiHeadAttention over its own steps: the mean over heads and over the steps that look.
+    "outer/inner" names one within a model that is a layer of the network.
     """
     part, steps = model.layers[-1], model.get_layer("normalise")(values)
     for name in layer.split("/"):
@@ -131,8 +114,7 @@ def compute_attention(model: keras.Model, values: np.ndarray, *, layer: str) -> 
 def describe_model(model: keras.Model) -> str:
     """Digest of an architecture: its layers and settings, and the code of custom layers.
 
-    Names that Keras numbers through a session do not count, nor do module paths, comments and
-    docstrings.
+    Names that Keras numbers, module paths, comments and docstrings do not count.
     """
     parts = list(model._flatten_layers())
     operations = [step for part in parts for step in getattr(part, "operations", ())]
@@ -144,33 +126,25 @@ def describe_model(model: keras.Model) -> str:
 
     def rename(value, *, is_name: bool = False):
         if isinstance(value, dict):
-            return {
-                key: rename(item, is_name=key in NAME_KEYS)
-                for key, item in value.items()
-                if key not in ("module", "registered_name")
-            }
+            kept = value.keys() - {"module", "registered_name"}
+            return {key: rename(value[key], is_name=key in NAME_KEYS) for key in kept}
         if isinstance(value, (list, tuple)):
             return [rename(item, is_name=is_name) for item in value]
         return names.get(value, value) if is_name and isinstance(value, str) else value
 
-    classes = {kind for part in parts for kind in type(part).__mro__}
-    custom = sorted(
-        _strip_source(kind)
-        for kind in classes
-        if issubclass(kind, keras.layers.Layer) and not kind.__module__.startswith("keras")
-    )
+    kinds = {kind for part in parts for kind in type(part).__mro__}
+    layers = [kind for kind in kinds if issubclass(kind, keras.Layer)]
+    own = [kind for kind in layers if not kind.__module__.startswith("keras")]
     config = json.loads(json.dumps(model.get_config(), default=str))
-    return digest([rename(config), custom])
+    return digest([rename(config), sorted(_strip_source(kind) for kind in own)])
 
 
 def _strip_source(kind: type) -> str:
     """Code of a class's methods, which Python also finds for a class defined in a notebook."""
-    members = (
-        getattr(item, "fget", getattr(item, "__func__", item)) for item in vars(kind).values()
-    )
+    items = vars(kind).values()
+    members = [getattr(item, "fget", getattr(item, "__func__", item)) for item in items]
     methods = [inspect.unwrap(member) for member in members if inspect.isfunction(member)]
-    sources = "\n".join(textwrap.dedent(inspect.getsource(method)) for method in methods)
-    tree = ast.parse(sources)
+    tree = ast.parse("\n".join(textwrap.dedent(inspect.getsource(method)) for method in methods))
     for node in ast.walk(tree):
         if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node):
             node.body = node.body[1:] or [ast.Pass()]

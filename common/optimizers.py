@@ -55,33 +55,30 @@ class LayerwiseAdamW(keras.optimizers.AdamW):
 def compile_model(model: keras.Model, config) -> None:
     """Give a model the optimiser and the loss that a `TrainingConfig` names.
 
-    Raises
-    ------
-    ValueError
-        If a learning rate factor is for layers that there are not.
+    Raises ValueError if a learning rate factor is for layers that there are not.
     """
     for start, _ in config.learning_rate_factors:
         if not any(variable.path.startswith(start) for variable in model.trainable_variables):
+            names = sorted({v.path.partition("/")[0] for v in model.trainable_variables})
             raise ValueError(
                 f"learning_rate_factors: no trainable layer's name starts with {start!r}; "
-                f"there are {sorted({v.path.partition('/')[0] for v in model.trainable_variables})}"
+                f"there are {names}"
             )
     optimizer = LayerwiseAdamW(
         factors=config.learning_rate_factors,
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
-        clipnorm=None,
         global_clipnorm=config.clip_norm,
         use_ema=config.ema_momentum is not None,
         ema_momentum=config.ema_momentum or 0.99,
     )
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    smoothing = config.label_smoothing
+    loss = keras.losses.CategoricalCrossentropy(label_smoothing=smoothing)
     if config.focal_gamma:
         loss = keras.losses.CategoricalFocalCrossentropy(
-            alpha=1.0, gamma=config.focal_gamma, label_smoothing=config.label_smoothing
+            alpha=1.0, gamma=config.focal_gamma, label_smoothing=smoothing
         )
-    else:
-        loss = keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing)
     optimizer.build(model.trainable_variables)
     model.compile(optimizer=optimizer, loss=loss, metrics=["accuracy"])
 
@@ -95,21 +92,15 @@ class Trainee:
 
     def __init__(self, model: keras.Model, config) -> None:
         self.model = model
-        self.variables = list_variables(model)
         compile_model(model, config)
         self.optimizer_start = copy_values(model.optimizer.variables)
 
     def restart(self, fresh: keras.Model) -> keras.Model:
         """Give the model with the weights and generators of a fresh one, its optimiser anew."""
-        assign_values(self.variables, copy_values(list_variables(fresh)))
+        assign_values(self.model.variables, copy_values(fresh.variables))
         assign_values(self.model.optimizer.variables, self.optimizer_start)
         self.model.stop_training = False
         return self.model
-
-
-def list_variables(model: keras.Model) -> list[keras.Variable]:
-    """Weights trained and not, dropout generators included."""
-    return [*model.trainable_variables, *model.non_trainable_variables]
 
 
 def copy_values(variables: Sequence[keras.Variable]) -> list[np.ndarray]:

@@ -13,43 +13,23 @@ COLUMNS = ("utterance", "speaker", "fold", "seed", "true_label", "predicted_labe
 def tabulate_predictions(
     table: pd.DataFrame, rows: np.ndarray, probabilities: np.ndarray, *, fold: int, seed: int
 ) -> pd.DataFrame:
-    """Write probabilities (rows, emotions) of some rows of an utterance table as predictions.
-
-    The emotions are those of the whole table, in canonical order.
-    """
+    """Make predictions of the probabilities (rows, emotions of the whole table) of some rows."""
     emotions = order_emotions(table["emotion"])
     tested = table.iloc[rows]
+    true = tested["emotion"].to_numpy()
     predicted = np.array(emotions)[probabilities.argmax(axis=1)] if len(rows) else []
-    facts = {
-        "utterance": tested["utterance"].to_numpy(),
-        "speaker": tested["speaker"].to_numpy(),
-        "fold": fold,
-        "seed": seed,
-        "true_label": tested["emotion"].to_numpy(),
-        "predicted_label": predicted,
-        "correct": predicted == tested["emotion"].to_numpy(),
-    }
-    facts |= {
-        f"p_{emotion}": probabilities[:, index].astype(float).round(4)
-        for index, emotion in enumerate(emotions)
-    }
-    return pd.DataFrame(facts)
+    facts = {name: tested[name].to_numpy() for name in ("utterance", "speaker")}
+    facts |= {"fold": fold, "seed": seed, "true_label": true, "predicted_label": predicted}
+    facts["correct"] = predicted == true
+    columns = zip(emotions, probabilities.T.astype(float).round(4), strict=True)
+    return pd.DataFrame(facts | {f"p_{emotion}": column for emotion, column in columns})
 
 
 def read_predictions(csv: str | Path, *, part: str = "test") -> pd.DataFrame:
     """Read a predictions table as it was: names as text ("01" stays "01"), `correct` as bool.
 
-    Parameters
-    ----------
-    part
-        "test", or "validation" for the rows that chose the epoch, where they were kept.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it is not a predictions table.
+    `part` is "test", or "validation" for the rows that chose the epoch, where they were kept.
+    Raises FileNotFoundError, or ValueError if the file is not a predictions table.
     """
     csv = Path(csv)
     if not csv.is_file():
@@ -60,9 +40,8 @@ def read_predictions(csv: str | Path, *, part: str = "test") -> pd.DataFrame:
         predictions = pd.read_csv(csv, dtype=text | numbers, keep_default_na=False)
         check_predictions(predictions)
     except ValueError as error:
-        raise ValueError(
-            f"{csv} is not a predictions table ({error}): run its notebook again."
-        ) from error
+        message = f"{csv} is not a predictions table ({error}): run its notebook again."
+        raise ValueError(message) from error
     kept = predictions.pop("part") == part if "part" in predictions else part == "test"
     return predictions[np.broadcast_to(kept, len(predictions))].reset_index(drop=True)
 

@@ -1,5 +1,6 @@
 """Runs of cross-validation: what names them, where they are kept, and reading them back."""
 
+import io
 import json
 import shutil
 import warnings
@@ -44,10 +45,9 @@ class Run:
 
     `predictions` and `validation` are predictions tables of the test and of the validation rows
     (empty where nothing was chosen on them), `history` holds one row per epoch (empty where no
-    curves are kept), `folder` has the folds that were trained here. `sources` says of each
-    (seed, fold) whether it was trained now, stored
-    before or published. `published` has the published predictions of the same run where this
-    one was made here, else None. `complete` tells that no fold of the protocol was left out.
+    curves are kept), `folder` the folds that were trained here. `sources` says of each fold what
+    `FoldResult` says. `published` has the published predictions of the same run where this one
+    was made here, else None. `complete` tells that no fold of the protocol was left out.
     """
 
     predictions: pd.DataFrame
@@ -68,7 +68,7 @@ class Run:
     def find_model(self, *, seed: int, fold: int) -> keras.Model | None:
         """Load the model of one fold in safe mode, None where it is not at hand.
 
-        It takes features as extracted; `layers.look_inside` opens it.
+        It takes features as extracted; `models.look_inside` opens it.
         """
         path = self.models.get((seed, fold))
         return keras.models.load_model(path) if path is not None and path.is_file() else None
@@ -82,27 +82,21 @@ class Run:
 
     def export_model(self, path: Path) -> None:
         """Copy the first model at hand, its weights in half precision, as a `.keras` file."""
-        kept = self.models[self.first_model]
-        with zipfile.ZipFile(kept) as source, write_atomically(path) as temporary:
-            weights = temporary.with_suffix(".h5")
-            with source.open("model.weights.h5") as packed, weights.open("wb") as file:
-                shutil.copyfileobj(packed, file)
-            try:
-                with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as target:
-                    for name in ("metadata.json", "config.json"):
-                        target.writestr(name, source.read(name))
-                    target.write(_halve_precision(weights), "model.weights.h5")
-            finally:
-                weights.unlink()
+        with zipfile.ZipFile(self.models[self.first_model]) as source:
+            parts = {name: source.read(name) for name in ("metadata.json", "config.json")}
+            parts["model.weights.h5"] = _halve_precision(source.read("model.weights.h5"))
+        deflated = zipfile.ZIP_DEFLATED
+        with write_atomically(path) as new, zipfile.ZipFile(new, "w", deflated) as target:
+            for name, content in parts.items():
+                target.writestr(name, content)
 
     @property
     def explain_missing_model(self) -> str:
         """What to run to have the models of this run."""
-        minutes = self.description["seconds"] / 60
+        minutes = max(1, round(self.description["seconds"] / 60))
         return (
             "the trained model is not at hand, since the published predictions were read; "
-            f"cross_validate(…, retrain=True) trains it (some {max(1, round(minutes))} minutes "
-            "for all folds)"
+            f"cross_validate(…, retrain=True) trains it (some {minutes} minutes for all folds)"
         )
 
     @property
@@ -118,54 +112,44 @@ class Run:
         )
 
 
-def _halve_precision(weights: Path) -> Path:
-    """Turn the floats of an HDF5 file to 16 bits, in place."""
-    with h5py.File(weights, "r+") as file:
-        names = []
-        file.visititems(
-            lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None
-        )
-        for name in names:
-            if file[name].dtype == np.float32:
-                halved = file[name][()].astype(np.float16)
-                del file[name]
-                file[name] = halved
-    with h5py.File(weights, "r") as source, h5py.File(weights.with_suffix(".new"), "w") as target:
-        for name in source:  # leaves behind the space of what was deleted
-            source.copy(name, target)
-    return weights.with_suffix(".new").replace(weights)
+def _halve_precision(weights: bytes) -> bytes:
+    """Copy an HDF5 file, its floats in 16 bits."""
+    halved = io.BytesIO()
+    with h5py.File(io.BytesIO(weights)) as source, h5py.File(halved, "w") as target:
+
+        def copy(name: str, item: h5py.Group | h5py.Dataset) -> None:
+            if isinstance(item, h5py.Group):
+                target.create_group(name).attrs.update(item.attrs)
+            elif item.dtype == np.float32:
+                target[name] = item[()].astype(np.float16)
+            else:
+                source.copy(item, target, name)
+
+        source.visititems(copy)
+    return halved.getvalue()
 
 
 def name_folds(folds: Mapping[Task, Fold]) -> dict[str, str]:
     """Name each fold, such as "0/1" for seed 0 and fold 1, by the rows of its parts."""
-    return {
-        f"{seed}/{number}": digest(
-            [rows.tolist() for rows in (fold.train, fold.validation, fold.test)]
-        )[:8]
-        for (seed, number), fold in folds.items()
-    }
+    names = {}
+    for (seed, number), fold in folds.items():
+        rows = [part.tolist() for part in (fold.train, fold.validation, fold.test)]
+        names[f"{seed}/{number}"] = digest(rows)[:8]
+    return names
 
 
 def store_fold(folder: Path, result: FoldResult) -> None:
     """Keep what a fold gave; `facts.json` comes last and names the others by their hash."""
-    frames = {
-        "predictions": result.predictions,
-        "validation": result.validation,
-        "history": result.history,
-    }
-    for name, frame in frames.items():
-        with write_atomically(folder / f"{name}.csv") as temporary:
-            frame.to_csv(temporary, index=False)
-    names = [*(f"{name}.csv" for name in frames), "model.keras"]
-    hashes = {name: hash_file(folder / name) for name in names}
+    files = {f"{name}.csv": name for name in ("predictions", "validation", "history")}
+    for file, name in files.items():
+        with write_atomically(folder / file) as temporary:
+            getattr(result, name).to_csv(temporary, index=False)
+    hashes = {file: hash_file(folder / file) for file in (*files, "model.keras")}
     write_json(folder / FACTS, {**result.facts, "files": hashes})
 
 
 def read_stored_fold(folder: Path, table: pd.DataFrame, fold: Fold) -> FoldResult | None:
-    """Read what `store_fold` kept, None if there is nothing; what is damaged is thrown away.
-
-    A warning says that it is, and that the fold is trained anew.
-    """
+    """Read what `store_fold` kept, if anything; warn of damage and throw away what has it."""
     if not (folder / FACTS).exists():
         return None
     try:

@@ -1,7 +1,7 @@
 """Named protocols: who trains, who validates, who is tested. Rules that decide every number."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -16,7 +16,7 @@ SPEAKER_FOLDS = {
     ("ravdess", 6): "01 11 20 21, 04 10 12 14, 08 09 19 23, 03 05 07 24, 02 15 16 18, 06 13 17 22",
     # EMO-SUPERB
     ("cremad", 5): ", ".join(
-        " ".join(str(speaker) for speaker in range(first, last + 1))
+        " ".join(map(str, range(first, last + 1)))
         for first, last in ((1037, 1054), (1001, 1018), (1073, 1091), (1055, 1072), (1019, 1036))
     ),
 }
@@ -35,31 +35,30 @@ class Fold:
     def join_validation(self) -> "Fold":
         """The same test rows, all others to train on."""
         train = np.sort(np.concatenate([self.train, self.validation]))
-        return Fold(self.number, train, self.validation[:0], self.test)
+        return replace(self, train=train, validation=self.validation[:0])
+
+
+MakeFolds = Callable[[pd.DataFrame, int], list[Fold]]
 
 
 @dataclass(frozen=True)
 class SplitProtocol:
-    """How the test rows are chosen. `speaker_independent` decides what `check_folds` demands.
+    """How a table is split with a seed (`make`; None where folds are always passed).
 
-    `make` splits a table with a seed; None where folds are always passed.
+    `speaker_independent` decides what `check_folds` demands.
     """
 
     title: str
     speaker_independent: bool
-    make: Callable[[pd.DataFrame, int], list[Fold]] | None = None
+    make: MakeFolds | None = None
 
 
 def make_folds(table: pd.DataFrame, protocol: str, *, seed: int = 0) -> list[Fold]:
     """Split an utterance table, of one corpus or several, by a key of `PROTOCOLS`.
 
     `seed` chooses the random splits and the validation speakers; published test folds are fixed.
-    The folds are checked by `check_folds`. Validation is empty where no speaker is left for it.
-
-    Raises
-    ------
-    ValueError
-        If the protocol is unknown or makes no folds, or the corpus cannot be split so.
+    Validation is empty where no speaker is left for it. Raises ValueError if the protocol is
+    unknown or makes no folds, the corpus cannot be split so, or `check_folds` finds a leak.
     """
     make = _get_protocol(protocol).make
     if make is None:
@@ -77,15 +76,10 @@ def make_folds(table: pd.DataFrame, protocol: str, *, seed: int = 0) -> list[Fol
 def check_folds(table: pd.DataFrame, folds: Iterable[Fold], protocol: str) -> None:
     """Assert that nothing leaks from test rows into training or validation.
 
-    Folds of one's own are checked alike, as what their protocol is registered as.
-
-    Raises
-    ------
-    ValueError
-        If the protocol is not in `PROTOCOLS`; if there are no folds, two have one number, or a
-        part holds anything but row numbers; if a fold shares a row, a recording (the same bytes)
-        or, in a speaker-independent protocol, a speaker between two of its parts; if a row is
-        tested twice; or if a training part lacks an emotion that is tested.
+    Raises ValueError if the protocol is not in `PROTOCOLS`; if there are no folds, two have one
+    number, or a part holds anything but row numbers; if a fold shares a row, a recording (the
+    same bytes) or, in a speaker-independent protocol, a speaker between two of its parts; if a
+    row is tested twice; or if a training part lacks an emotion that is tested.
     """
     folds = list(folds)
     columns = {"row": pd.Series(table.index), "recording": table["audio_hash"]}
@@ -148,13 +142,12 @@ def describe_folds(table: pd.DataFrame, folds: Sequence[Fold]) -> pd.DataFrame:
         speakers = sorted(table["speaker"].iloc[rows].unique())
         return ", ".join(speakers) if len(speakers) <= 6 else f"{len(speakers)} speakers"
 
-    names = ("train", "validation", "test")
-    rows = [
-        {name: len(getattr(fold, name)) for name in names}
-        | {f"{name} speakers": name_speakers(getattr(fold, name)) for name in names[1:]}
-        for fold in folds
-    ]
-    return pd.DataFrame(rows, index=pd.Index([fold.number for fold in folds], name="fold"))
+    described = pd.DataFrame(index=pd.Index([fold.number for fold in folds], name="fold"))
+    for name in ("train", "validation", "test"):
+        described[name] = [len(getattr(fold, name)) for fold in folds]
+    for name in ("validation", "test"):
+        described[f"{name} speakers"] = [name_speakers(getattr(fold, name)) for fold in folds]
+    return described
 
 
 def _make_fold(table: pd.DataFrame, number: int, validation, test) -> Fold:
@@ -185,13 +178,13 @@ def _alternate_genders(genders: pd.Series) -> pd.Series:
     return genders.loc[turn.sort_values(kind="stable").index]
 
 
-def _make_speaker_folds(num_folds: int) -> Callable[[pd.DataFrame, int], list[Fold]]:
+def _make_speaker_folds(num_folds: int) -> MakeFolds:
     def make(table: pd.DataFrame, seed: int) -> list[Fold]:
-        speakers = sorted(table["speaker"].unique())
-        corpora = table["corpus"].unique()
-        text = SPEAKER_FOLDS.get((corpora[0], num_folds), "") if len(corpora) == 1 else ""
-        published = [set(speakers) & set(group.split()) for group in text.split(",")]
-        if set(speakers) == set.union(*published):
+        speakers = set(table["speaker"])
+        corpus = "+".join(table["corpus"].unique())
+        groups = SPEAKER_FOLDS.get((corpus, num_folds), "").split(",")
+        published = [speakers & set(group.split()) for group in groups]
+        if speakers == set.union(*published):
             return _split_by_speaker(table, [group for group in published if group], seed)
         if len(speakers) < num_folds:
             raise ValueError(
@@ -212,9 +205,7 @@ def _leave_one_speaker_out(table: pd.DataFrame, seed: int) -> list[Fold]:
     return _split_by_speaker(table, [(speaker,) for speaker in speakers], seed)
 
 
-def _deal_rows(
-    table: pd.DataFrame, rows: np.ndarray, num_parts: int, seed: int
-) -> list[np.ndarray]:
+def _deal_rows(table: pd.DataFrame, rows: np.ndarray, num_parts: int, seed: int) -> list:
     """Deal rows into equal parts, stratified by emotion, copies of a recording kept together."""
     part = table.iloc[rows]
     counts = part["emotion"].value_counts()
@@ -241,13 +232,11 @@ def _random_kfold(table: pd.DataFrame, seed: int) -> list[Fold]:
     return _test_parts(table, _deal_rows(table, np.arange(len(table)), 5, seed), seed)
 
 
-def _make_random_split(share: float) -> Callable[[pd.DataFrame, int], list[Fold]]:
-    """One fold: `share` of the rows to test, as many to validation."""
+def _make_random_split(count: int) -> MakeFolds:
+    """One fold: of 20 parts of the rows, `count` to test and as many to validation."""
 
     def make(table: pd.DataFrame, seed: int) -> list[Fold]:
-        # Parts of 1/20, of which the first go to test and the next to validation.
         parts = _deal_rows(table, np.arange(len(table)), 20, seed)
-        count = round(share * 20)
         test, validation = np.concatenate(parts[:count]), np.concatenate(parts[count : 2 * count])
         return [_make_fold(table, 1, validation, test)]
 
@@ -270,7 +259,7 @@ PROTOCOLS = {
     "speaker_6fold": SplitProtocol("6 folds by speaker", True, _make_speaker_folds(6)),
     "leave_one_speaker_out": SplitProtocol("leave one speaker out", True, _leave_one_speaker_out),
     "random_5fold": SplitProtocol("5 random folds", False, _random_kfold),
-    "random_80_10_10": SplitProtocol("random 80/10/10", False, _make_random_split(0.1)),
-    "random_70_15_15": SplitProtocol("random 70/15/15", False, _make_random_split(0.15)),
+    "random_80_10_10": SplitProtocol("random 80/10/10", False, _make_random_split(2)),
+    "random_70_15_15": SplitProtocol("random 70/15/15", False, _make_random_split(3)),
     "sentence_out": SplitProtocol("unheard sentences", False, _sentence_out),
 }

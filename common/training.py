@@ -26,7 +26,6 @@ from common.optimizers import (
     compile_model,
     compute_learning_rate,
     copy_values,
-    list_variables,
 )
 
 
@@ -34,31 +33,30 @@ from common.optimizers import (
 class TrainingConfig:
     """How a model is trained.
 
-    Optimiser: Adam with decoupled weight decay (AdamW, Loshchilov and Hutter 2019), gradients
-    clipped to `clip_norm`. `schedule` is constant, cosine (to zero at the last epoch), step
-    (times `step_factor` every `step_epochs`) or plateau (times `step_factor` after
-    `plateau_patience` epochs without a better validation loss), after a linear warm-up.
-    `ema_momentum` keeps an exponential moving average of the weights, which is what is
-    validated and tested; None switches it off. `learning_rate_factors` multiplies the learning
-    rate of the layers whose names start so, for parts that were trained before (discriminative
-    fine-tuning; Howard and Ruder, ACL 2018).
+    Optimiser: AdamW (Loshchilov and Hutter 2019), gradients clipped to `clip_norm`. Its learning
+    rate warms up linearly, then follows `schedule`: constant, cosine (to zero at the last epoch),
+    step (times `step_factor` every `step_epochs`) or plateau (times `step_factor` after
+    `plateau_patience` epochs without a better validation loss). `learning_rate_factors`
+    multiplies it for layers whose names start so (discriminative fine-tuning; Howard and Ruder,
+    ACL 2018). Validated and tested is the exponential moving average of the weights, unless
+    `ema_momentum` is None.
 
     Selection: the epoch with the best `monitor` ("uar" or "loss" on the validation part) is
-    kept; training stops after `patience` epochs without a better one (None: never). Where a
-    fold has no validation part, the last epoch is kept. With `monitor=None` nothing is selected
-    in any fold: cross-validation then trains on the validation part as well.
+    kept, without a validation part the last; training stops after `patience` epochs without a
+    better one (None: never). With `monitor=None` nothing is selected in any fold:
+    cross-validation then trains on the validation part as well.
 
     Loss: cross-entropy with `label_smoothing`; `focal_gamma` > 0 makes it focal (Lin et al.
     2017); `class_weights` weights each class by its inverse frequency in training.
 
-    Sampling of training rows: "shuffled" shows each row once per epoch; "oversampled" repeats
-    rows of rarer classes until all are as frequent as the most frequent one, so that an epoch
-    is longer; "balanced" fills every batch evenly with all classes, in an epoch of the usual
-    length, so that rows of frequent classes are seen less often than rows of rare ones.
+    Sampling: "shuffled" shows each row once per epoch; "oversampled" repeats rows of rarer
+    classes until all are as frequent as the most frequent one, so that an epoch is longer;
+    "balanced" fills every batch evenly with all classes, in an epoch of the usual length, so that
+    rows of frequent classes are seen less often than rows of rare ones.
 
-    Augmentation of training batches: with `use_copies`, every epoch takes one version of each
-    utterance, the original or one of its copies, at random; masks, shifts and mixup as in
-    `common.augmentation`, 0 switching each off.
+    Augmentation: with `use_copies`, every epoch takes one version of each utterance, the original
+    or one of its copies, at random; masks, shifts and mixup as in `common.augmentation`, 0
+    switching each off.
     """
 
     epochs: int = 90
@@ -120,35 +118,26 @@ def train_model(
     After every epoch all that the rest depends on is saved to `state_path`; where that file
     exists, training goes on from it and gives what it would have given uninterrupted.
 
-    Parameters
-    ----------
-    model
-        Ends in class probabilities; compiled here, unless it comes from a `Trainee`.
-    validation
-        Chooses the epoch, stops early, drives the plateau schedule. May be empty.
-    seed
-        Of the batches: their order, their augmentation.
-
-    Returns
-    -------
-    history, seconds
-        One dict per epoch (learning rate, training loss and accuracy, validation loss, UAR
-        and WA), and the time that training took, interruptions left out.
+    `model` ends in class probabilities and is compiled here, unless it comes from a `Trainee`;
+    `validation` may be empty; `seed` is of the order and augmentation of batches. Returned are one
+    dict per epoch (learning rate, training loss and accuracy, validation loss, UAR and WA), and
+    the seconds that training took, interruptions left out.
     """
     if not model.compiled:
         compile_model(model, config)
     batches = TrainingBatches(train, config=config, seed=seed)
-    keeper = _EpochKeeper(batches, validation, config=config, path=state_path, title=title)
-    first_epoch = keeper.restore(model)
-    if not keeper.is_finished(first_epoch):
-        model.fit(
-            batches,
-            epochs=config.epochs,
-            initial_epoch=first_epoch,
-            shuffle=False,
-            verbose=0,
-            callbacks=[keeper, *callbacks],
-        )
+    keeper = _EpochKeeper(batches, validation, config=config, path=state_path)
+    done, total = keeper.restore(model), config.epochs
+    if not keeper.is_finished(done):
+        with tqdm(total=total, initial=done, desc=title, unit="epoch", leave=False) as keeper.bar:
+            model.fit(
+                batches,
+                initial_epoch=done,
+                epochs=total,
+                shuffle=False,
+                verbose=0,
+                callbacks=[keeper, *callbacks],
+            )
     assign_values(model.weights, keeper.best)
     return keeper.history, keeper.seconds
 
@@ -164,17 +153,10 @@ class _EpochKeeper(keras.callbacks.Callback):
     """After each epoch: validate the averaged weights, keep the best, save all that resumes it."""
 
     def __init__(
-        self,
-        batches: TrainingBatches,
-        validation: Examples,
-        *,
-        config: TrainingConfig,
-        path: Path,
-        title: str,
+        self, batches: TrainingBatches, validation: Examples, *, config: TrainingConfig, path: Path
     ) -> None:
         super().__init__()
-        self.batches, self.validation = batches, validation
-        self.config, self.path, self.title = config, path, title
+        self.batches, self.validation, self.config, self.path = batches, validation, config, path
         self.history: list[dict] = []
         self.best: list[np.ndarray] = []
         self.best_epoch = -1
@@ -187,44 +169,29 @@ class _EpochKeeper(keras.callbacks.Callback):
         """
         if not self.path.exists():
             return 0
+        variables = _list_variables(model)
+        shapes = [variable.shape for variable in (*variables, *model.weights)]
         try:
             with np.load(self.path, allow_pickle=False) as state:
-                groups = {
-                    name: [state[f"{name}_{index}"] for index in range(len(variables))]
-                    for name, variables in _group_variables(model).items()
-                }
-                best = [state[f"best_{index}"] for index in range(len(model.weights))]
+                values = [state[f"value_{index}"] for index in range(len(shapes))]
                 notes = json.loads(str(state["notes"]))
-            shapes = [[variable.shape for variable in g] for g in _group_variables(model).values()]
-            if shapes != [[value.shape for value in values] for values in groups.values()]:
+            if shapes != [value.shape for value in values]:
                 raise ValueError("it is of another model")
-            self.history, self.best_epoch = notes["history"], notes["best_epoch"]
-            self.seconds, self.best = notes["seconds"], best
+            history, best_epoch, seconds = notes["history"], notes["best_epoch"], notes["seconds"]
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             warnings.warn(f"{self.path}: damaged ({error}); begun anew", stacklevel=2)
             self.path.unlink()
             return 0
-        for name, variables in _group_variables(model).items():
-            assign_values(variables, groups[name])
-        return len(self.history)
+        assign_values(variables, values[: len(variables)])
+        self.best, self.best_epoch = values[len(variables) :], best_epoch
+        self.history, self.seconds = history, seconds
+        return len(history)
 
     def is_finished(self, epoch: int) -> bool:
         """Whether the epochs are used up, or `patience` of them went by without a better one."""
         patience = self.config.patience
         waited = epoch - 1 - self.best_epoch if self.history else 0
         return epoch >= self.config.epochs or (patience is not None and waited >= patience)
-
-    def on_train_begin(self, logs=None) -> None:
-        self.bar = tqdm(
-            total=self.config.epochs,
-            initial=len(self.history),
-            desc=self.title,
-            unit="epoch",
-            leave=False,
-        )
-
-    def on_train_end(self, logs=None) -> None:
-        self.bar.close()
 
     def on_epoch_begin(self, epoch: int, logs=None) -> None:
         self.started = time.perf_counter()
@@ -239,15 +206,9 @@ class _EpochKeeper(keras.callbacks.Callback):
                 self.best = copy_values(self.model.weights)
                 self.best_epoch = epoch
         self.seconds += time.perf_counter() - self.started
-        self.history.append(
-            {
-                "epoch": epoch,
-                "learning_rate": float(self.model.optimizer.learning_rate),
-                "loss": float(logs["loss"]),
-                "accuracy": float(logs["accuracy"]),
-                **scores,
-            }
-        )
+        rate = float(self.model.optimizer.learning_rate)
+        measured = {name: float(logs[name]) for name in ("loss", "accuracy")}
+        self.history.append({"epoch": epoch, "learning_rate": rate, **measured, **scores})
         self._save()
         self.bar.update()
         self.bar.set_postfix(loss=f"{logs['loss']:.3f}", uar=f"{scores['validation_uar']:.3f}")
@@ -255,45 +216,33 @@ class _EpochKeeper(keras.callbacks.Callback):
             self.model.stop_training = True
 
     def _validate(self) -> dict:
-        names = ("validation_loss", "validation_uar", "validation_wa")
-        if not len(self.validation.targets):
-            return dict.fromkeys(names, math.nan)
-        probabilities = predict(self.model, self.validation.values)
-        true = self.validation.targets.argmax(axis=1)
-        predicted = probabilities.argmax(axis=1)
-        loss = -np.log(np.maximum(probabilities[np.arange(len(true)), true], 1e-7)).mean()
-        uar = recall_score(true, predicted, average="macro", labels=np.unique(true))
-        values = (float(loss), float(uar), float((true == predicted).mean()))
-        return dict(zip(names, values, strict=True))
+        loss = uar = wa = math.nan
+        if len(self.validation.targets):
+            probabilities = predict(self.model, self.validation.values)
+            true, predicted = self.validation.targets.argmax(axis=1), probabilities.argmax(axis=1)
+            loss = -np.log(np.maximum(probabilities[np.arange(len(true)), true], 1e-7)).mean()
+            uar = recall_score(true, predicted, average="macro", labels=np.unique(true))
+            wa = (true == predicted).mean()
+        scores = {"loss": loss, "uar": uar, "wa": wa}
+        return {f"validation_{name}": float(score) for name, score in scores.items()}
 
     def _is_better(self, scores: dict) -> bool:
         if self.best_epoch < 0 or not len(self.validation.targets) or self.config.monitor is None:
             return True
-        best = self.history[self.best_epoch]
-        if self.config.monitor == "loss":
-            return scores["validation_loss"] < best["validation_loss"]
+        return self._rank(scores) > self._rank(self.history[self.best_epoch])
 
-        def rank(row: dict) -> tuple:
-            return row["validation_uar"], -row["validation_loss"]
-
-        return rank(scores) > rank(best)
+    def _rank(self, row: dict) -> tuple:
+        uar = row["validation_uar"] if self.config.monitor == "uar" else 0
+        return uar, -row["validation_loss"]
 
     def _save(self) -> None:
-        state = {
-            f"{name}_{index}": value
-            for name, variables in _group_variables(self.model).items()
-            for index, value in enumerate(copy_values(variables))
-        }
-        state |= {f"best_{index}": value for index, value in enumerate(self.best)}
-        notes = {
-            "history": self.history,
-            "best_epoch": self.best_epoch,
-            "seconds": self.seconds,
-        }
+        values = [*copy_values(_list_variables(self.model)), *self.best]
+        state = {f"value_{index}": value for index, value in enumerate(values)}
+        notes = {"history": self.history, "best_epoch": self.best_epoch, "seconds": self.seconds}
         with write_atomically(self.path) as temporary:
             np.savez(temporary, notes=json.dumps(notes), **state)
 
 
-def _group_variables(model: keras.Model) -> dict[str, list]:
+def _list_variables(model: keras.Model) -> list[keras.Variable]:
     """All variables that decide the rest of the training."""
-    return {"model": list_variables(model), "optimizer": list(model.optimizer.variables)}
+    return [*model.variables, *model.optimizer.variables]
