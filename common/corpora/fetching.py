@@ -8,23 +8,11 @@ from common.files import hash_file
 
 
 def fetch_corpus(name: str, *, folder: str | Path | None = None) -> Path:
-    """Download a corpus, check it and put it in place; do nothing if it is there already.
+    """Download a corpus, check it and put it in place, unless it is there; return its folder.
 
     The archive is checked against the published size and MD5, or, where none is known,
     every recording in it against data/index. Only recordings are taken out of it, each into
-    its official place.
-
-    Parameters
-    ----------
-    name
-        A key of `CORPORA`.
-    folder
-        Where the corpus lies or is put; by default as in `load_corpus`.
-
-    Returns
-    -------
-    Path
-        The corpus folder.
+    its official place. `name` and `folder` are as in `load_corpus`.
 
     Raises
     ------
@@ -43,18 +31,14 @@ def fetch_corpus(name: str, *, folder: str | Path | None = None) -> Path:
         raise FileNotFoundError(explain_absence(corpus, folder, num_there=len(there)))
     source = corpus.archive
     archive = download_archive(
-        source.url,
-        folder / source.file_name,
-        num_bytes=source.num_bytes,
-        checksum=source.checksum,
+        source.url, folder / source.file_name, num_bytes=source.num_bytes, checksum=source.checksum
     )
     with unpack_archive(archive, folder) as unpacked:
         found = match_recordings(corpus, unpacked, by_name=True)
+        good = list(found)
         if source.checksum is None:
-            published = read_index(corpus)["sha256"].to_dict()
+            published = read_index(corpus)["sha256"]
             good = [key for key in found if hash_file(found[key]) == published.get(key)]
-        else:
-            good = list(found)
         if len(good) < corpus.num_utterances:
             raise ValueError(
                 f"{archive}: only {len(good)} of {corpus.num_utterances} recordings are in it as "

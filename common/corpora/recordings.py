@@ -13,13 +13,14 @@ from tqdm.auto import tqdm
 
 from common import audio, paths
 from common.corpora.records import CORPORA, INTENSITIES, Corpus
-from common.files import write_atomically
+from common.files import write_json
 
 COLUMNS = (
     *("utterance", "path", "corpus", "speaker", "gender", "emotion", "intensity"),
     *("statement", "repetition", "seconds", "audio_hash"),
 )
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff"})
+HIDDEN = (".", "__MACOSX")
 
 
 def find_corpus(name: str, folder: str | Path | None) -> tuple[Corpus, Path]:
@@ -40,21 +41,11 @@ def explain_absence(corpus: Corpus, folder: Path, *, num_there: int = 0) -> str:
 
 
 def parse_path(corpus: Corpus, path: str) -> dict[str, str]:
-    """Read the labels out of a recording's path below the corpus folder.
+    """Read the columns from utterance to repetition out of a path below the corpus folder.
 
-    Folders above the official layout are ignored, so that a copy which lies one folder
-    deeper has the same utterance names.
-
-    Returns
-    -------
-    dict
-        The columns utterance, corpus, speaker, gender, emotion, intensity, statement and
-        repetition; empty text where the name does not tell.
-
-    Raises
-    ------
-    ValueError
-        If the name is outside the grammar, or the emotion or the speaker is unknown.
+    They are empty text where the name does not tell. Folders above the official layout are
+    ignored, so that a copy which lies one folder deeper has the same utterance names. Raises
+    ValueError if the name is outside the grammar, or the emotion or the speaker is unknown.
     """
     stem = PurePosixPath(path).with_suffix("").as_posix()
     match = re.search(rf"(?:^|/)(?P<recording>{corpus.pattern})$", stem)
@@ -86,17 +77,11 @@ def parse_path(corpus: Corpus, path: str) -> dict[str, str]:
 
 def list_audio(folder: Path) -> list[Path]:
     """List audio files, the least nested first; hidden files and macOS leftovers do not count."""
-    found = (
-        Path(where, name)
-        for where, _, names in os.walk(folder, followlinks=True)
-        for name in names
-        if Path(name).suffix.lower() in AUDIO_SUFFIXES
-    )
-    found = [
-        path
-        for path in found
-        if not any(part.startswith((".", "__MACOSX")) for part in path.relative_to(folder).parts)
-    ]
+    found = []
+    for where, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(HIDDEN)]
+        shown = (Path(where, name) for name in names if not name.startswith(HIDDEN))
+        found += [path for path in shown if path.suffix.lower() in AUDIO_SUFFIXES]
     return sorted(found, key=lambda path: (len(path.parts), path.as_posix()))
 
 
@@ -177,9 +162,8 @@ def read_csv_labels(csv: Path, folder: Path) -> list[dict[str, str]]:
             f"{csv}: no column {', '.join(missing)} among {', '.join(table.columns)}; "
             f"add it (path is relative to {folder})"
         )
-    table = table[[column for column in COLUMNS if column in table]].apply(
-        lambda column: column.str.strip()
-    )
+    known = [column for column in COLUMNS if column in table]
+    table = table[known].apply(lambda column: column.str.strip())
     table["emotion"] = table["emotion"].str.lower()
     return table.to_dict("records")
 
@@ -197,10 +181,9 @@ def scan_recordings(recordings: list[Path], folder: Path) -> list[dict]:
         known = dict(json.loads(cache.read_text(encoding="utf-8")))
     except (OSError, TypeError, ValueError):
         known = {}
-    states = {}
-    for path in recordings:
-        status = path.stat() if path.exists() else None
-        states[str(path)] = [status.st_size, status.st_mtime_ns] if status else None
+    states = dict.fromkeys(map(str, recordings))
+    for path in filter(Path.exists, recordings):
+        states[str(path)] = [path.stat().st_size, path.stat().st_mtime_ns]
     stale = [key for key, state in states.items() if known.get(key, {}).get("state") != state]
     if stale:
         work = (joblib.delayed(audio.scan_recording)(path) for path in stale)
@@ -209,8 +192,7 @@ def scan_recordings(recordings: list[Path], folder: Path) -> list[dict]:
         for key, scan in zip(stale, bar, strict=True):
             known[key] = {"state": states[key], "scan": scan}
         try:
-            with write_atomically(cache) as temporary:
-                temporary.write_text(json.dumps(known), encoding="utf-8")
+            write_json(cache, known)
         except OSError as error:
             warnings.warn(
                 f"{cache}: could not be written ({error}), so every recording is read again next "

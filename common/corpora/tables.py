@@ -18,24 +18,14 @@ from common.corpora.recordings import (
 
 
 def load_corpus(name: str, *, folder: str | Path | None = None) -> pd.DataFrame:
-    """Make the utterance table of a corpus.
+    """Make the utterance table of a corpus of `CORPORA`: a row per usable recording, sorted.
+
+    The columns are `COLUMNS`: seconds as a number, all others as text; `audio_hash` is the SHA-256
+    of the file. `folder` is by default data/raw/<name>, and data/sample for the sample.
 
     Every recording is read once to see that it is usable; what was seen is cached. What
     cannot be used, has a name outside the grammar, or is a second copy of another file is
     left out: one warning counts them, and `table.attrs["left_out"]` lists path and problem.
-
-    Parameters
-    ----------
-    name
-        A key of `CORPORA`.
-    folder
-        Where the corpus lies; by default data/raw/<name>, and data/sample for the sample.
-
-    Returns
-    -------
-    pd.DataFrame
-        One usable recording per row, sorted by utterance, the columns being `COLUMNS`:
-        seconds as a number, all others as text. `audio_hash` is the SHA-256 of the file.
 
     Raises
     ------
@@ -58,43 +48,26 @@ def load_corpus(name: str, *, folder: str | Path | None = None) -> pd.DataFrame:
 def load_folder(
     folder: str | Path, *, csv: str | Path | None = None, name: str = "my_corpus"
 ) -> pd.DataFrame:
-    """Make the utterance table of a corpus of one's own.
+    """Make the utterance table of a corpus of one's own, as `load_corpus` does.
 
     Without `csv`, each sub-folder is an emotion, and the speaker is the file name up to its
     first "_": `angry/anna_01.wav` is Anna. A file without "_" counts as its own speaker, and
     a warning says so: then nothing keeps one person out of both training and test.
 
-    Parameters
-    ----------
-    folder
-        Holds the sub-folders, or the files that the CSV names.
-    csv
-        A table with the columns path (below `folder`), emotion and speaker; gender,
-        intensity, statement and repetition are taken over if they are there.
-    name
-        The name of the corpus in the table.
-
-    Returns
-    -------
-    pd.DataFrame
-        As `load_corpus`; gender is "unknown" where it is not given.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the folder, its audio or the CSV is missing.
-    ValueError
-        If the CSV lacks a column, or no recording is usable.
+    A `csv` has the columns path (below `folder`), emotion and speaker; gender ("unknown" where it
+    is not given), intensity, statement and repetition are taken over if they are there. Raises
+    FileNotFoundError if the folder, its audio or the CSV is missing, and ValueError if the CSV
+    lacks a column or no recording is usable.
     """
     folder = Path(folder).expanduser().resolve()
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; give the one that holds the corpus")
     listed = read_folder_labels(folder) if csv is None else read_csv_labels(Path(csv), folder)
+    blank = {"gender": "unknown", "intensity": "", "statement": "", "repetition": ""}
     rows, left_out = [], []
     for labels in listed:
         path = folder / labels["path"]
-        missing = [column for column in ("emotion", "speaker") if not labels[column]]
-        if missing:
+        if missing := [column for column in ("emotion", "speaker") if not labels[column]]:
             where = "sort it into a folder named after its emotion" if csv is None else "fill it in"
             problem = f"no {' and no '.join(missing)}; {where}"
             left_out.append({"path": str(path), "problem": problem})
@@ -103,7 +76,6 @@ def load_folder(
             left_out.append({"path": str(path), "problem": problem})
         else:
             recording = PurePosixPath(labels["path"]).with_suffix("").as_posix()
-            blank = {"gender": "unknown", "intensity": "", "statement": "", "repetition": ""}
             given = {column: value for column, value in labels.items() if value}
             own = {"utterance": f"{name}/{recording}", "path": str(path), "corpus": name}
             rows.append(blank | given | own)
@@ -111,15 +83,10 @@ def load_folder(
 
 
 def combine_corpora(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """Join utterance tables into one, sorted by utterance.
+    """Join utterance tables, and their `attrs["left_out"]`, into one, sorted by utterance.
 
-    Speakers become `<corpus>/<speaker>`, so that speaker 01 of one corpus is not taken for
-    speaker 01 of another; `attrs["left_out"]` is joined too.
-
-    Raises
-    ------
-    ValueError
-        If there is no table, or an utterance is in two of them.
+    Speakers become `<corpus>/<speaker>`, so that speaker 01 of one corpus is not taken for speaker
+    01 of another. Raises ValueError if there is no table, or an utterance is in two of them.
     """
     tables = list(tables)
     if not tables:
@@ -135,8 +102,8 @@ def combine_corpora(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
         speaker if speaker.startswith(f"{corpus}/") else f"{corpus}/{speaker}"
         for corpus, speaker in zip(table["corpus"], table["speaker"], strict=True)
     ]
-    left_out = [entry for part in tables for entry in part.attrs.get("left_out", [])]
     table = table.sort_values("utterance", ignore_index=True)
+    left_out = [entry for part in tables for entry in part.attrs.get("left_out", [])]
     table.attrs = {"left_out": left_out}
     return table
 
@@ -148,11 +115,9 @@ def _make_table(rows: list[dict], left_out: list[dict], *, name: str, folder: Pa
         if first.setdefault(row["utterance"], row) is not row:
             problem = f"a second copy of {first[row['utterance']]['path']}; remove one of them"
             left_out.append({"path": row["path"], "problem": problem})
-    rows = list(first.values())
+    scans = scan_recordings([Path(row["path"]) for row in first.values()], folder)
     usable = []
-    for row, scan in zip(
-        rows, scan_recordings([Path(row["path"]) for row in rows], folder), strict=True
-    ):
+    for row, scan in zip(first.values(), scans, strict=True):
         if scan["problem"]:
             left_out.append({"path": row["path"], "problem": scan["problem"]})
         else:
@@ -169,7 +134,6 @@ def _make_table(rows: list[dict], left_out: list[dict], *, name: str, folder: Pa
             f"(all are listed in table.attrs['left_out']):{listed}",
             stacklevel=3,
         )
-    table = pd.DataFrame(usable, columns=list(COLUMNS))
-    table = table.sort_values("utterance", ignore_index=True)
+    table = pd.DataFrame(usable, columns=COLUMNS).sort_values("utterance", ignore_index=True)
     table.attrs = {"left_out": left_out}
     return table

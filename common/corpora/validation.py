@@ -18,27 +18,12 @@ from common.corpora.records import Corpus
 def validate_corpus(name: str, *, folder: str | Path | None = None) -> pd.DataFrame:
     """Compare a copy of a corpus, file by file, with the index of the published one.
 
-    Parameters
-    ----------
-    name
-        A key of `CORPORA`.
-    folder
-        Where the corpus lies or is put; by default as in `load_corpus`.
-
-    Returns
-    -------
-    pd.DataFrame
-        Columns path (below the folder), problem and detail, one row per finding, none if the
-        copy is whole. Problems: "missing", "extra" (not a recording of the corpus, or a
-        second copy), "resampled" (another sample rate than published), "altered" (other
-        bytes at the same rate), "silent", "unreadable" (not usable for any other reason) and
-        "duplicated" (same bytes as another recording). A corpus without data/index/<name>.csv
-        is checked for everything but "resampled" and "altered", and missing files are counted.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        As `load_corpus`, if the corpus is absent or unknown.
+    Each finding is a row of path (below the folder), problem and detail. Problems: "missing",
+    "extra" (not a recording of the corpus, or a second copy), "resampled" (another sample rate
+    than published), "altered" (other bytes at the same rate), "silent", "unreadable" (not usable
+    for any other reason) and "duplicated" (same bytes as another recording). A corpus without
+    data/index/<name>.csv is checked for everything but "resampled" and "altered", and missing
+    files are counted. `name`, `folder` and errors are as in `load_corpus`.
     """
     corpus, folder = find_corpus(name, folder)
     listed = list_recordings(corpus, folder)
@@ -59,8 +44,8 @@ def validate_corpus(name: str, *, folder: str | Path | None = None) -> pd.DataFr
             report(path, "extra", _explain_extra(corpus, folder, path, found))
             continue
         if scan["problem"]:
-            kind, _, detail = scan["problem"].partition(": ")
-            report(path, "silent" if kind == "silent" else "unreadable", f"{kind}: {detail}")
+            silent = scan["problem"].startswith("silent: ")
+            report(path, "silent" if silent else "unreadable", scan["problem"])
         original = originals.setdefault(scan["sha256"], path)
         if original != path:
             other = original.relative_to(folder).as_posix()
