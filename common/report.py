@@ -63,11 +63,8 @@ def show(
         return
     ax = plots.plot_calibration(evaluation.measure_calibration(predictions))
     _keep(ax, first, name="calibration", **names)
-    kinds = {
-        PROTOCOLS[name].speaker_independent: run.predictions
-        for name, run in reversed(runs.items())
-        if name in PROTOCOLS
-    }
+    known = [name for name in reversed(runs) if name in PROTOCOLS]
+    kinds = {PROTOCOLS[name].speaker_independent: runs[name].predictions for name in known}
     if len(kinds) == 2:
         _show_voices(kinds[False], kinds[True], names)
 
@@ -158,19 +155,13 @@ def compare(runs: Mapping[str, Run], notebooks: Sequence[str]) -> None:
             if set(theirs["utterance"]) != set(run.predictions["utterance"]):
                 continue
             gain = compare_predictions(run.predictions, theirs)
-            low, high = 100 * gain["low"], 100 * gain["high"]
-            rows.append(
-                {
-                    "protocol": protocol,
-                    "less": other["title"],
-                    "points of UAR": f"{100 * gain['difference']:+.1f}",
-                    "95 % interval": f"{low:.1f} to {high:.1f}",
-                }
-            )
+            interval = f"{100 * gain['low']:.1f} to {100 * gain['high']:.1f}"
+            rows.append((protocol, other["title"], f"{100 * gain['difference']:+.1f}", interval))
     if not rows:
         display(Markdown("No results to compare with on this corpus: run the other notebooks."))
         return
-    display(pd.DataFrame(rows).set_index(["protocol", "less"]))
+    columns = ["protocol", "less", "points of UAR", "95 % interval"]
+    display(pd.DataFrame(rows, columns=columns).set_index(columns[:2]))
 
 
 def show_attention(
@@ -191,9 +182,8 @@ def show_attention(
         return
     seed, fold = run.first_model
     tested = run.predictions.query("seed == @seed and fold == @fold")
-    chosen = [tested[tested["true_label"] == emotion].iloc[:1] for emotion in emotions]
-    names = pd.concat(chosen)["utterance"]
-    rows = pd.Index(table["utterance"]).get_indexer(names)
+    chosen = tested.drop_duplicates("true_label").set_index("true_label")["utterance"]
+    rows = pd.Index(table["utterance"]).get_indexer(chosen.reindex(emotions).dropna())
     model = run.load_model(seed=seed, fold=fold)
     weights = compute_attention(model, features.values[rows], layer=layer)
     figure, axes = plt.subplots(len(rows), 1, figsize=(7.5, 2.5 * len(rows)), squeeze=False)

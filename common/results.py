@@ -40,19 +40,10 @@ def save_results(
     and the SHA-256 of the others, so that files of different runs are not taken for a pair.
     Nothing is written where this very run is published already.
 
-    Parameters
-    ----------
-    notebook
-        Name of the notebook without suffix, such as "11_cnn".
-    title
-        What a person would call the system, such as "1-D CNN".
-    variant
-        Name of a variation within the notebook, or None.
-    ablation
-        Whether it is compared within its notebook alone and stays out of tables of all systems.
-    with_model
-        Whether the model of the first fold of the first seed is kept beside the evidence, in half
-        precision, for cells that look inside it.
+    `notebook` is its name without suffix, `title` what a person would call the system, such as
+    "1-D CNN", and `variant` names a variation within the notebook. An `ablation` is compared
+    within its notebook alone and stays out of the tables of all systems. `with_model` keeps the
+    first model at hand beside the evidence, in half precision, for cells that look inside it.
 
     Raises
     ------
@@ -94,9 +85,8 @@ def save_results(
     if with_model and run.first_model is not None:
         files["model"] = path.with_suffix(".keras")
         run.export_model(files["model"])
-    system = {"notebook": notebook, "title": title, "variant": variant}
     content = {
-        **system,
+        **{"notebook": notebook, "title": title, "variant": variant},
         **{"corpus": corpus, "protocol": protocol, "ablation": ablation},
         **compute_evidence(read_predictions(files["csv"])),
         **{key: description[key] for key in DESCRIBED},

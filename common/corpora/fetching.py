@@ -14,22 +14,17 @@ def fetch_corpus(name: str, *, folder: str | Path | None = None) -> Path:
     every recording in it against data/index. Only recordings are taken out of it, each into
     its official place. `name` and `folder` are as in `load_corpus`.
 
-    Raises
-    ------
-    FileNotFoundError
-        If the corpus may not or cannot be fetched: how to get it and where to put it.
-    OSError
-        If the download stopped; call again to continue it.
-    ValueError
-        If what was downloaded is not what was published.
+    Raises FileNotFoundError, which says how to get it, if the corpus may not or cannot be fetched;
+    OSError if the download stopped (call again to continue it); ValueError if what was downloaded
+    is not what was published.
     """
     corpus, folder = find_corpus(name, folder)
-    there = match_recordings(corpus, folder) if folder.is_dir() else {}
-    if len(there) >= corpus.num_utterances:
+    num_there = len(match_recordings(corpus, folder))
+    if num_there >= corpus.num_utterances:
         return folder
-    if corpus.archive is None:
-        raise FileNotFoundError(explain_absence(corpus, folder, num_there=len(there)))
     source = corpus.archive
+    if source is None:
+        raise FileNotFoundError(explain_absence(corpus, folder, num_there=num_there))
     archive = download_archive(
         source.url, folder / source.file_name, num_bytes=source.num_bytes, checksum=source.checksum
     )

@@ -87,10 +87,9 @@ def list_audio(folder: Path) -> list[Path]:
 
 def list_recordings(corpus: Corpus, folder: Path) -> list[Path]:
     """List the audio files of a corpus folder; FileNotFoundError if there is none."""
-    listed = list_audio(folder) if folder.is_dir() else []
-    if not listed:
-        raise FileNotFoundError(explain_absence(corpus, folder))
-    return listed
+    if listed := list_audio(folder):
+        return listed
+    raise FileNotFoundError(explain_absence(corpus, folder))
 
 
 def read_index(corpus: Corpus) -> pd.DataFrame | None:

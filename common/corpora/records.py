@@ -32,12 +32,12 @@ class Corpus:
     licence: str
     citation: str
     how_to_get: str
-    archive: Archive | None
     example: str
     pattern: str
     emotions: Mapping[str, str]
     genders: Mapping[str, str]
     num_utterances: int
+    archive: Archive | None = None
 
     @property
     def num_speakers(self) -> int:
@@ -77,7 +77,6 @@ _RECORDS = (
         licence="MIT",
         citation="Made with espeak-ng by tools/make_sample_corpus.py; it says nothing of people.",
         how_to_get="It ships in data/sample; `python -m tools.make_sample_corpus` rebuilds it.",
-        archive=None,
         example="Actor_01/03-01-01-01-01-01-01.flac",
         pattern=_NUMBERED_PATTERN,
         emotions=_NUMBERED_EMOTIONS,
@@ -114,7 +113,6 @@ _RECORDS = (
         "Proc. Auditory-Visual Speech Processing, 53-58",
         how_to_get="Its owners ask every user to register, so it is never downloaded "
         "automatically: register at http://kahlan.eps.surrey.ac.uk/savee/ and unpack AudioData.",
-        archive=None,
         example="AudioData/DC/a01.wav",
         pattern=r"AudioData/(?P<speaker>DC|JE|JK|KL)/(?P<emotion>[a-z]+)\d\d",
         emotions=_read_codes(
@@ -156,7 +154,6 @@ _RECORDS = (
         "emotional speech, Proc. Interspeech, 1517-1520, doi:10.21437/Interspeech.2005-446",
         how_to_get="No checksum of it is known here, so it is not downloaded automatically: unpack "
         "http://emodb.bilderbar.info/download/download.zip by hand.",
-        archive=None,
         example="wav/03a01Fa.wav",
         pattern=r"wav/(?P<speaker>\d\d)(?P<statement>[ab]\d\d)(?P<emotion>[A-Z])"
         r"(?P<repetition>[a-z])",
@@ -178,7 +175,6 @@ _RECORDS = (
         how_to_get="It lies in Git LFS: install git-lfs, `git clone "
         "https://github.com/CheyneyComputerScience/CREMA-D` and move its AudioWAV folder. "
         "(The ZIP that GitHub offers holds links, not audio.)",
-        archive=None,
         example="AudioWAV/1001_DFA_ANG_XX.wav",
         pattern=r"AudioWAV/(?P<speaker>\d{4})_(?P<statement>[A-Z]{3})_(?P<emotion>[A-Z]{3})"
         r"_(?P<intensity>LO|MD|HI|XX?)",

@@ -27,12 +27,8 @@ def load_corpus(name: str, *, folder: str | Path | None = None) -> pd.DataFrame:
     cannot be used, has a name outside the grammar, or is a second copy of another file is
     left out: one warning counts them, and `table.attrs["left_out"]` lists path and problem.
 
-    Raises
-    ------
-    FileNotFoundError
-        If the folder or all audio is missing; the message says how to get the corpus.
-    ValueError
-        If the corpus is unknown, or no recording in the folder is usable.
+    Raises FileNotFoundError, which says how to get the corpus, if the folder or all audio is
+    missing; ValueError if the corpus is unknown, or no recording in the folder is usable.
     """
     corpus, folder = find_corpus(name, folder)
     rows, left_out = [], []

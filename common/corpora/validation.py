@@ -37,7 +37,7 @@ def validate_corpus(name: str, *, folder: str | Path | None = None) -> pd.DataFr
         findings.append({"path": path, "problem": problem, "detail": detail})
 
     recordings = {path: recording for recording, path in found.items()}
-    originals: dict[str, Path] = {}
+    originals = {}
     for path in listed:
         scan, recording = scans[path], recordings.get(path)
         if recording is None or (index is not None and recording not in index.index):
