@@ -37,9 +37,7 @@ def summarise_predictions(predictions: pd.DataFrame, *, seed: int = 0) -> dict[s
     }
 
 
-def compare_predictions(
-    first: pd.DataFrame, second: pd.DataFrame, *, metric: str = "uar"
-) -> dict[str, float]:
+def compare_predictions(first: pd.DataFrame, second: pd.DataFrame, *, metric: str = "uar") -> dict:
     """Compare the `metric` of two systems on the same utterances by a paired bootstrap.
 
     Folds and seeds may differ; all rows of a table are scored together, both on the same

@@ -9,9 +9,7 @@ from matplotlib.patches import FancyBboxPatch
 
 from common import style
 
-LAYER_ENDING = re.compile(
-    r"_(conv|norm|relu|dropout|add|shortcut|shrink|pool|dense|attention)(_\d+)?$"
-)
+ENDING = re.compile(r"_(conv|norm|relu|dropout|add|shortcut|shrink|pool|dense|attention)(_\d+)?$")
 
 
 def plot_architecture(model: keras.Model, *, ax: Axes | None = None) -> Axes:
@@ -20,7 +18,7 @@ def plot_architecture(model: keras.Model, *, ax: Axes | None = None) -> Axes:
     Layers whose names differ only in an ending such as `_conv_1` or `_norm` stand in one box
     ("block_1"), with the shape that leaves it (batch left out) and its number of weights.
     """
-    group_of = {layer.name: LAYER_ENDING.sub("", layer.name) for layer in model.layers}
+    group_of = {layer.name: ENDING.sub("", layer.name) for layer in model.layers}
     members = defaultdict(list)
     for layer in model.layers:
         members[group_of[layer.name]].append(layer)
@@ -35,8 +33,8 @@ def plot_architecture(model: keras.Model, *, ax: Axes | None = None) -> Axes:
         for source, target in edges:
             depth[target] = max(depth[target], depth[source] + 1)
     place = _place_groups(depth, edges)
-    left, right = (choose(x for x, _ in place.values()) for choose in (min, max))
-    num_rows = 1 + max(depth.values())
+    columns, num_rows = [x for x, _ in place.values()], 1 + max(depth.values())
+    left, right = min(columns), max(columns)
     ax = style.make_axes(ax, 1.0 + 3.4 * (right - left + 1), 0.54 * num_rows + 0.2)
     for source, target in edges:
         (x, y), (to_x, to_y) = place[source], place[target]

@@ -44,12 +44,12 @@ class Corpus:
         return len(self.genders)
 
 
-def _read_codes(text: str) -> dict[str, str]:
+def _parse(text: str) -> dict[str, str]:
     """Labels by code of text such as "n neutral, h happy"."""
     return dict(pair.split() for pair in text.split(", "))
 
 
-INTENSITIES = _read_codes(
+INTENSITIES = _parse(
     "01 normal, 02 strong, LO low, MD medium, HI high, XX unspecified, X unspecified"
 )
 _NUMBERED_EMOTIONS = {f"{number:02d}": label for number, label in enumerate(EMOTIONS, start=1)}
@@ -115,9 +115,7 @@ _RECORDS = (
         "automatically: register at http://kahlan.eps.surrey.ac.uk/savee/ and unpack AudioData.",
         example="AudioData/DC/a01.wav",
         pattern=r"AudioData/(?P<speaker>DC|JE|JK|KL)/(?P<emotion>[a-z]+)\d\d",
-        emotions=_read_codes(
-            "n neutral, h happy, sa sad, a angry, f fearful, d disgust, su surprised"
-        ),
+        emotions=_parse("n neutral, h happy, sa sad, a angry, f fearful, d disgust, su surprised"),
         genders=dict.fromkeys(("DC", "JE", "JK", "KL"), "male"),
         num_utterances=480,
     ),
@@ -138,7 +136,7 @@ _RECORDS = (
         example="OAF_angry/OAF_back_angry.wav",
         pattern=r"(?P<speaker>OAF|YAF)_\w+/(?:(?P=speaker)|OA)_(?P<statement>[a-z]+)"
         r"_(?P<emotion>[a-z_]+)",
-        emotions=_read_codes(
+        emotions=_parse(
             "neutral neutral, happy happy, sad sad, angry angry, fear fearful, disgust disgust, "
             "ps surprised, pleasant_surprise surprised, pleasant_surprised surprised"
         ),
@@ -157,7 +155,7 @@ _RECORDS = (
         example="wav/03a01Fa.wav",
         pattern=r"wav/(?P<speaker>\d\d)(?P<statement>[ab]\d\d)(?P<emotion>[A-Z])"
         r"(?P<repetition>[a-z])",
-        emotions=_read_codes("N neutral, F happy, T sad, W angry, A fearful, E disgust, L bored"),
+        emotions=_parse("N neutral, F happy, T sad, W angry, A fearful, E disgust, L bored"),
         genders={
             **dict.fromkeys(("03", "10", "11", "12", "15"), "male"),
             **dict.fromkeys(("08", "09", "13", "14", "16"), "female"),
@@ -178,9 +176,7 @@ _RECORDS = (
         example="AudioWAV/1001_DFA_ANG_XX.wav",
         pattern=r"AudioWAV/(?P<speaker>\d{4})_(?P<statement>[A-Z]{3})_(?P<emotion>[A-Z]{3})"
         r"_(?P<intensity>LO|MD|HI|XX?)",
-        emotions=_read_codes(
-            "NEU neutral, HAP happy, SAD sad, ANG angry, FEA fearful, DIS disgust"
-        ),
+        emotions=_parse("NEU neutral, HAP happy, SAD sad, ANG angry, FEA fearful, DIS disgust"),
         genders={
             str(n): "female" if str(n) in _WOMEN_OF_CREMAD else "male" for n in range(1001, 1092)
         },

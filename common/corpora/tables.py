@@ -94,10 +94,8 @@ def combine_corpora(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
             f"{len(twice)} utterances are in two tables, such as {twice.iloc[0]}; "
             "combine each corpus once, and name corpora of your own differently"
         )
-    table["speaker"] = [
-        speaker if speaker.startswith(f"{corpus}/") else f"{corpus}/{speaker}"
-        for corpus, speaker in zip(table["corpus"], table["speaker"], strict=True)
-    ]
+    pairs = zip(table["corpus"] + "/", table["speaker"], strict=True)
+    table["speaker"] = [prefix + speaker.removeprefix(prefix) for prefix, speaker in pairs]
     table = table.sort_values("utterance", ignore_index=True)
     left_out = [entry for part in tables for entry in part.attrs.get("left_out", [])]
     table.attrs = {"left_out": left_out}

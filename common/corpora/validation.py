@@ -29,17 +29,15 @@ def validate_corpus(name: str, *, folder: str | Path | None = None) -> pd.DataFr
     listed = list_recordings(corpus, folder)
     found = match_recordings(corpus, folder)
     index = read_index(corpus)
-    scans = dict(zip(listed, scan_recordings(listed, folder), strict=True))
-    findings = []
+    recordings = {path: recording for recording, path in found.items()}
+    findings, originals = [], {}
 
     def report(path: Path | str, problem: str, detail: str) -> None:
         path = path.relative_to(folder).as_posix() if isinstance(path, Path) else path
         findings.append({"path": path, "problem": problem, "detail": detail})
 
-    recordings = {path: recording for recording, path in found.items()}
-    originals = {}
-    for path in listed:
-        scan, recording = scans[path], recordings.get(path)
+    for path, scan in zip(listed, scan_recordings(listed, folder), strict=True):
+        recording = recordings.get(path)
         if recording is None or (index is not None and recording not in index.index):
             report(path, "extra", _explain_extra(corpus, folder, path, found))
             continue
@@ -48,8 +46,8 @@ def validate_corpus(name: str, *, folder: str | Path | None = None) -> pd.DataFr
             report(path, "silent" if silent else "unreadable", scan["problem"])
         original = originals.setdefault(scan["sha256"], path)
         if original != path:
-            other = original.relative_to(folder).as_posix()
-            report(path, "duplicated", f"the same bytes as {other}")
+            detail = f"the same bytes as {original.relative_to(folder).as_posix()}"
+            report(path, "duplicated", detail)
         if index is None or not scan["sample_rate_hertz"]:
             continue
         published = index.loc[recording]
