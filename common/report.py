@@ -29,11 +29,11 @@ def show(
 ) -> None:
     """Display what runs of one architecture on one corpus amount to, and save its pictures.
 
-    `runs` are by protocol, the headline first; confusions, emotions, groups and calibration are
-    its. `brief` leaves scores, confusions and speakers alone. `table` is the utterance table, and
+    `runs` are by protocol; confusions, emotions, groups and calibration are those of the first.
+    `brief` shows scores, confusions and speakers alone. `table` is the utterance table, and
     `notebook` the name that the pictures' files carry.
     """
-    headline = next(iter(runs.values()))
+    protocol, headline = next(iter(runs.items()))
     predictions, corpus = headline.predictions, headline.description["corpus"]
     names = {"notebook": notebook, "corpus": corpus}
     if corpus == "sample":
@@ -45,7 +45,7 @@ def show(
         if run.published is not None:
             title = f"Yours beside the published, {name_protocol(name)}"
             display(Markdown(_compare_uar(title, run.predictions, run.published) + "."))
-    first = f"{corpus}, {name_protocol(next(iter(runs)))}"
+    first = f"{corpus}, {name_protocol(protocol)}"
     title = f"{first}: share in per cent, count below"
     _keep(plots.plot_confusion_matrix(predictions), title, name="confusion", **names)
     groups = evaluation.list_groups(table[table["utterance"].isin(predictions["utterance"])])

@@ -45,13 +45,9 @@ def save_results(
     within its notebook alone and stays out of the tables of all systems. `with_model` keeps the
     first model at hand beside the evidence, in half precision, for cells that look inside it.
 
-    Raises
-    ------
-    ValueError
-        If folds were left out, a name would not make a file name, the description lacks an entry,
-        or the predictions contradict themselves.
-    OSError
-        If the folder cannot be written to. Earlier files stay.
+    Raises ValueError if folds were left out, a name would not make a file name, the description
+    lacks an entry, or the predictions contradict themselves; OSError if the folder cannot be
+    written to (earlier files stay).
     """
     description = run.description
     if not run.complete:
@@ -110,11 +106,11 @@ def _is_same_run(published: Path, run) -> bool:
     theirs, ours = read_predictions(published.with_suffix(".csv")), run.predictions
     keys = ["seed", "fold", "utterance"]
     theirs, ours = (rows.sort_values(keys, ignore_index=True) for rows in (theirs, ours))
-    columns = theirs.filter(like="p_").columns
+    facts, chances = [*COLUMNS], theirs.filter(like="p_").columns
     return (
         len(theirs) == len(ours)
-        and theirs[[*COLUMNS]].equals(ours[[*COLUMNS]].astype(theirs[[*COLUMNS]].dtypes))
-        and np.allclose(theirs[columns], ours[columns], atol=1e-4)
+        and theirs[facts].equals(ours[facts].astype(theirs[facts].dtypes))
+        and np.allclose(theirs[chances], ours[chances], atol=1e-4)
     )
 
 
