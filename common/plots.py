@@ -187,13 +187,9 @@ def plot_voices(known: pd.Series, unknown: pd.Series, *, ax: Axes | None = None)
 
 
 def plot_comparison(
-    results: pd.DataFrame,
-    *,
-    metric: str = "uar",
-    reference_lines: Mapping[str, float] | None = None,
-    ax: Axes | None = None,
+    results: pd.DataFrame, *, reference_lines: Mapping | None = None, ax: Axes | None = None
 ) -> Axes:
-    """Draw mean and 95 % interval of each system of `results.tabulate_results` by protocol.
+    """Draw UAR and 95 % interval of each system of `results.tabulate_results` by protocol.
 
     The best system on unseen speakers stands on top. Own results that are not published are drawn
     hollow and named so. `reference_lines` are scores by name, such as {"chance": 0.125}. Raises
@@ -203,7 +199,7 @@ def plot_comparison(
         raise ValueError("There are no results to draw: run an experiment notebook first.")
     ranks = results["protocol"].map(rank_protocol)
     results = results.assign(system=_name_systems(results), rank=ranks)
-    results = results.sort_values(["rank", metric], ascending=[True, False])
+    results = results.sort_values(["rank", "uar"], ascending=[True, False])
     results["number"], systems = results["system"].factorize()
     results = results.sort_values(["number", "rank", "protocol"])
     results["place"] = np.arange(len(results)) + 0.8 * results["number"]
@@ -213,21 +209,21 @@ def plot_comparison(
         ax.axvline(value, color=style.GREY, ls=dashes, label=f"{name} {100 * value:.1f}")
     for (_, protocol), rows in results.groupby(["rank", "protocol"]):
         colour, marker = style.find_look(protocol)
-        places, highs = rows["place"], rows[f"{metric}_high"]
-        ax.hlines(places, rows[f"{metric}_low"], highs, color=colour, linewidth=2)
+        places, highs = rows["place"], rows["uar_high"]
+        ax.hlines(places, rows["uar_low"], highs, color=colour, linewidth=2)
         look = {"color": colour, "markersize": 7, "linestyle": ""}
-        ax.plot(rows[metric], places, marker, label=name_protocol(protocol), **look)
+        ax.plot(rows["uar"], places, marker, label=name_protocol(protocol), **look)
         own = rows["own"].astype(bool)
-        ax.plot(rows[metric][own], places[own], marker, markerfacecolor="white", **look)
+        ax.plot(rows["uar"][own], places[own], marker, markerfacecolor="white", **look)
         look = {"textcoords": "offset points", "va": "center", "bbox": style.ON_WHITE}
-        for score, high, place in zip(rows[metric], highs, places, strict=True):
+        for score, high, place in zip(rows["uar"], highs, places, strict=True):
             text = f"{100 * score:.1f}"
             ax.annotate(text, (max(score, high), place), (7, 0), fontsize=9, **look)
     spans = results.groupby("number")["place"]
     for end in spans.max().iloc[:-1]:
         ax.axhline(end + 0.9, color=style.STYLE["grid.color"], linewidth=0.8)
     ax.set_yticks(spans.mean(), systems)
-    ax.set(xlabel=f"{METRIC_NAMES[metric]} (%), mean and 95 % interval", xlim=(0, 1.02))
+    ax.set(xlabel="UAR (%), mean and 95 % interval", xlim=(0, 1.02))
     ax.set_ylim(-0.9, results["place"].max() + 0.9)
     style.finish_rows(ax, ncols=2)
     return ax

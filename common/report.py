@@ -165,15 +165,9 @@ def compare(runs: Mapping[str, Run], notebooks: Sequence[str]) -> None:
 
 
 def show_attention(
-    run: Run,
-    table: pd.DataFrame,
-    features: Features,
-    *,
-    layer: str,
-    notebook: str,
-    emotions: Sequence[str] = ("angry", "sad", "happy"),
+    run: Run, table: pd.DataFrame, features: Features, *, layer: str, notebook: str
 ) -> None:
-    """Draw what a layer of attention weighs in utterances of speakers its model never heard.
+    """Draw what a layer of attention weighs in an angry, a sad and a happy utterance.
 
     The model is the first that is at hand, and the utterances are of its fold's test rows.
     """
@@ -183,7 +177,8 @@ def show_attention(
     seed, fold = run.first_model
     tested = run.predictions.query("seed == @seed and fold == @fold")
     chosen = tested.drop_duplicates("true_label").set_index("true_label")["utterance"]
-    rows = pd.Index(table["utterance"]).get_indexer(chosen.reindex(emotions).dropna())
+    chosen = chosen.reindex(["angry", "sad", "happy"]).dropna()
+    rows = pd.Index(table["utterance"]).get_indexer(chosen)
     model = run.load_model(seed=seed, fold=fold)
     weights = compute_attention(model, features.values[rows], layer=layer)
     figure, axes = plt.subplots(len(rows), 1, figsize=(7.5, 2.5 * len(rows)), squeeze=False)
