@@ -8,33 +8,24 @@ import pandas as pd
 from common.emotions import order_emotions
 from common.evaluation import METRIC_NAMES, METRICS, list_labels, score_folds
 
+NUM_BOOTSTRAPS = 1000
 
-def summarise_predictions(
-    predictions: pd.DataFrame, *, num_bootstraps: int = 1000, seed: int = 0
-) -> dict[str, dict[str, float]]:
+
+def summarise_predictions(predictions: pd.DataFrame, *, seed: int = 0) -> dict[str, dict]:
     """Give each metric with its spread over folds and seeds and a 95 % interval.
 
-    The interval is the percentile bootstrap of Ferrer & Riera (arXiv 2412.03700) on the score of
-    all rows together: speakers are drawn with replacement, then utterances within each drawn
-    speaker, and an utterance brings its predictions of all seeds along. An emotion that a
-    resample lacks is left out of that resample's averages. With few speakers (four in SAVEE, two
-    in TESS) the interval says little: show the scores per speaker beside it. One `seed` gives one
-    interval, whatever the order of the rows.
-
-    Returns
-    -------
-    dict
-        Metric to `mean` and `std` over folds and seeds (sample standard deviation; NaN for a
-        single fold and seed), and `low` and `high` of the interval.
-
-    Raises
-    ------
-    ValueError
-        If an utterance is predicted twice under one seed, or belongs to two speakers.
+    `mean` and `std` are over folds and seeds (sample standard deviation; NaN for a single fold
+    and seed). `low` and `high` are the percentile bootstrap of Ferrer & Riera (arXiv 2412.03700)
+    on the score of all rows together: speakers are drawn with replacement, then utterances within
+    each drawn speaker, and an utterance brings its predictions of all seeds along. An emotion
+    that a resample lacks is left out of that resample's averages. With few speakers (four in
+    SAVEE, two in TESS) the interval says little: show the scores per speaker beside it. One
+    `seed` gives one interval, whatever the order of the rows. Raises ValueError if an utterance
+    is predicted twice under one seed, or belongs to two speakers.
     """
     folds = score_folds(predictions)
     counts, speakers, _ = _count_per_utterance(predictions, list_labels(predictions))
-    resampled = _score_confusions(_resample_counts(counts, speakers, num_bootstraps, seed))
+    resampled = _score_confusions(_resample_counts(counts, speakers, NUM_BOOTSTRAPS, seed))
     return {
         metric: {
             "mean": float(folds[metric].mean()),
@@ -46,35 +37,19 @@ def summarise_predictions(
     }
 
 
-def compare_predictions(
-    first: pd.DataFrame,
-    second: pd.DataFrame,
-    *,
-    metric: str = "uar",
-    num_bootstraps: int = 1000,
-    seed: int = 0,
-) -> dict[str, float]:
+def compare_predictions(first: pd.DataFrame, second: pd.DataFrame, *, metric: str = "uar") -> dict:
     """Compare the `metric` of two systems on the same utterances by a paired bootstrap.
 
     Folds and seeds may differ; all rows of a table are scored together, both on the same
     resamples of speakers, then utterances (Ferrer & Riera, arXiv 2412.03700), so that what makes
-    a speaker hard for both cancels. An interval without 0 is
-    evidence of a difference.
-
-    Returns
-    -------
-    dict
-        `difference` of the scores, first minus second; `low` and `high`, its 95 % interval;
-        `probability`, the share of resamples in which the first is better, ties counting half.
-
-    Raises
-    ------
-    ValueError
-        If the metric is unknown, or the tables differ in utterances, true labels or speakers.
+    a speaker hard for both cancels. `difference` is of the scores, first minus second; `low` and
+    `high` are its 95 % interval, evidence of a difference if 0 is outside; `probability` is the
+    share of resamples in which the first is better, ties counting half. Raises ValueError if the
+    metric is unknown, or the tables differ in utterances, true labels or speakers.
     """
     if metric not in METRICS:
         raise ValueError(f"Unknown metric {metric!r}: use one of {METRICS}.")
-    _, *counts = _count_pair(first, second, num_bootstraps, seed)
+    _, *counts = _count_pair(first, second)
     observed, scores = (_score_confusions(confusions)[metric] for confusions in counts)
     differences = scores[:, 0] - scores[:, 1]
     return {
@@ -85,43 +60,30 @@ def compare_predictions(
     }
 
 
-def compare_recalls(
-    first: pd.DataFrame, second: pd.DataFrame, *, num_bootstraps: int = 1000, seed: int = 0
-) -> pd.DataFrame:
+def compare_recalls(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     """Compare two systems emotion by emotion, on the resamples of `compare_predictions`.
 
+    Rows are `uar`, then the emotions that occur as true labels, in canonical order; columns are
+    the `difference` of the recalls, first minus second, and `low` and `high`, its 95 % interval.
     A resample that lacks an emotion says nothing of it. Each interval stands for itself: of many
-    that are shown together, one in twenty leaves out 0 where nothing differs.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Index `uar`, then the emotions that occur as true labels, in canonical order; the columns
-        `difference` of the recalls, first minus second, and `low` and `high`, its 95 % interval.
-
-    Raises
-    ------
-    ValueError
-        If the tables differ in utterances, true labels or speakers.
+    that are shown together, one in twenty leaves out 0 where nothing differs. Raises ValueError
+    if the tables differ in utterances, true labels or speakers.
     """
-    labels, observed, resampled = _count_pair(first, second, num_bootstraps, seed)
+    labels, observed, resampled = _count_pair(first, second)
     present = observed[0].sum(axis=-1) > 0
 
     def compute_differences(confusions: np.ndarray) -> np.ndarray:
-        support = confusions.sum(axis=-1)
-        hits = np.diagonal(confusions, axis1=-2, axis2=-1)
-        recall = np.where(support > 0, hits / np.where(support > 0, support, 1), np.nan)
+        with np.errstate(invalid="ignore"):  # NaN where a resample lacks an emotion
+            recall = np.diagonal(confusions, axis1=-2, axis2=-1) / confusions.sum(axis=-1)
         scores = np.concatenate([_score_confusions(confusions)["uar"][..., None], recall], axis=-1)
         return (scores[..., 0, :] - scores[..., 1, :])[..., np.r_[True, present]]
 
     low, high = np.nanpercentile(compute_differences(resampled), (2.5, 97.5), axis=0)
-    return pd.DataFrame(
-        {"difference": compute_differences(observed), "low": low, "high": high},
-        index=["uar", *np.array(labels)[present]],
-    )
+    columns = {"difference": compute_differences(observed), "low": low, "high": high}
+    return pd.DataFrame(columns, index=["uar", *np.array(labels)[present]])
 
 
-def _count_pair(first: pd.DataFrame, second: pd.DataFrame, num_bootstraps: int, seed: int):
+def _count_pair(first: pd.DataFrame, second: pd.DataFrame):
     """Labels, confusion counts (2, labels, labels), and those of resamples of both alike."""
     labels = order_emotions([*list_labels(first), *list_labels(second)])
     first_counts, speakers, first_names = _count_per_utterance(first, labels)
@@ -134,8 +96,7 @@ def _count_pair(first: pd.DataFrame, second: pd.DataFrame, num_bootstraps: int, 
             " and a protocol that tests every utterance, or keep the shared rows of both."
         )
     paired = np.stack([first_counts, second_counts], axis=1)
-    resampled = _resample_counts(paired, speakers, num_bootstraps, seed)
-    return labels, paired.sum(axis=0), resampled
+    return labels, paired.sum(axis=0), _resample_counts(paired, speakers, NUM_BOOTSTRAPS, seed=0)
 
 
 def _count_per_utterance(predictions: pd.DataFrame, labels: list[str]):
@@ -189,11 +150,8 @@ def _score_confusions(confusions: np.ndarray) -> dict[str, np.ndarray]:
 def tabulate_scores(systems: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Show the scores of predictions tables in per cent, as text to read: a row per system.
 
-    Returns
-    -------
-    pd.DataFrame
-        Under `UAR`, `WA` and `Macro-F1` the mean over folds and seeds with its 95 % interval,
-        "66.3 (60.0 to 72.0)"; `deviation of UAR` over folds and seeds ("" for a single fold).
+    `UAR`, `WA` and `Macro-F1` are the mean over folds and seeds with its 95 % interval, "66.3
+    (60.0 to 72.0)"; `deviation of UAR` is over folds and seeds ("" for a single fold).
     """
     rows = {}
     for name, predictions in systems.items():
@@ -213,9 +171,8 @@ def describe_difference(title: str, comparison: Mapping[str, float]) -> str:
     >>> describe_difference("A against B", {"difference": -0.022, "low": -0.05, "high": 0.006})
     'A against B, a difference of -2.2 points (-5.0 to 0.6): within noise'
     """
-    difference, low, high = (
-        round(100 * comparison[name], 1) + 0.0 for name in ("difference", "low", "high")
-    )
+    names = ("difference", "low", "high")
+    difference, low, high = (round(100 * comparison[name], 1) + 0.0 for name in names)
     verdict = "beyond" if comparison["low"] > 0 or comparison["high"] < 0 else "within"
     points = f"{difference:+.1f} points ({low:.1f} to {high:.1f})"
     return f"{title}, a difference of {points}: {verdict} noise"

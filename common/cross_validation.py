@@ -117,10 +117,9 @@ def cross_validate(
     if not retrain:
         results = {task: found or published.get(task) for task, found in results.items()}
     wanted = [task for task, found in results.items() if found is None]
-    if wanted:
-        check_model(model, *shape)
-    trainee = Trainee(model, config) if wanted and jobs == 1 else None
-    settings = {"config": config, "start": start, "trainee": trainee, "tensorboard": tensorboard}
+    trainee = _prepare(model, config, description["model"], shape) if wanted else None
+    settings = {"config": config, "start": start, "tensorboard": tensorboard}
+    settings["trainee"] = trainee if jobs == 1 else None
     train = partial(train_fold, build_model, table, features, **settings)
     trained = Parallel(n_jobs=jobs)(
         delayed(train)(fold=tasks[task], seed=task[0], folder=folders[task]) for task in wanted
@@ -138,6 +137,21 @@ def cross_validate(
         published=published if here else {},
         complete=complete,
     )
+
+
+# The model that was trained last: the next run of its kind needs no new traces.
+_last: dict[str, Trainee] = {}
+
+
+def _prepare(model: keras.Model, config: TrainingConfig, described, shape: tuple) -> Trainee:
+    """Check a model, and make it one that is trained again and again, unless the last one is it."""
+    settings = asdict(config) | {"epochs": None}  # which decide the learning rate, outside of it
+    key = digest([described, settings, shape])
+    if key not in _last:
+        check_model(model, *shape)
+        _last.clear()
+        _last[key] = Trainee(model, config)
+    return _last[key]
 
 
 def collect_run(

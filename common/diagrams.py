@@ -9,9 +9,7 @@ from matplotlib.patches import FancyBboxPatch
 
 from common import style
 
-LAYER_ENDING = re.compile(
-    r"_(conv|norm|relu|dropout|add|shortcut|shrink|pool|dense|attention)(_\d+)?$"
-)
+ENDING = re.compile(r"_(conv|norm|relu|dropout|add|shortcut|shrink|pool|dense|attention)(_\d+)?$")
 
 
 def plot_architecture(model: keras.Model, *, ax: Axes | None = None) -> Axes:
@@ -20,11 +18,10 @@ def plot_architecture(model: keras.Model, *, ax: Axes | None = None) -> Axes:
     Layers whose names differ only in an ending such as `_conv_1` or `_norm` stand in one box
     ("block_1"), with the shape that leaves it (batch left out) and its number of weights.
     """
-    layers = {layer.name: layer for layer in model.layers}
-    group_of = {name: LAYER_ENDING.sub("", name) for name in layers}
+    group_of = {layer.name: ENDING.sub("", layer.name) for layer in model.layers}
     members = defaultdict(list)
-    for name, group in group_of.items():
-        members[group].append(layers[name])
+    for layer in model.layers:
+        members[group_of[layer.name]].append(layer)
     edges = {
         (group_of[source], group_of[layer["name"]])
         for layer in model.get_config()["layers"]
@@ -36,8 +33,8 @@ def plot_architecture(model: keras.Model, *, ax: Axes | None = None) -> Axes:
         for source, target in edges:
             depth[target] = max(depth[target], depth[source] + 1)
     place = _place_groups(depth, edges)
-    left, right = (choose(x for x, _ in place.values()) for choose in (min, max))
-    num_rows = 1 + max(depth.values())
+    columns, num_rows = [x for x, _ in place.values()], 1 + max(depth.values())
+    left, right = min(columns), max(columns)
     ax = style.make_axes(ax, 1.0 + 3.4 * (right - left + 1), 0.54 * num_rows + 0.2)
     for source, target in edges:
         (x, y), (to_x, to_y) = place[source], place[target]
@@ -64,7 +61,7 @@ def _place_groups(depth: dict[str, int], edges: set) -> dict[str, tuple[float, i
         targets[source].append(target)
     for group in depth:
         rows[depth[group]].append(group)
-    column: dict[str, float] = {}
+    column = {}
     for number in sorted(rows):
         wanted = {}
         for group in rows[number]:
@@ -92,10 +89,8 @@ def _label_group(group: str, layers: list[keras.Layer]) -> str:
 
 def _find_sources(inbound) -> list[str]:
     """Names of the layers that a layer's serialised `inbound_nodes` take their tensors from."""
-    if isinstance(inbound, dict):
-        history = inbound.get("config", {}).get("keras_history")
-        parts = inbound.values()
-        return [history[0]] if history else [name for part in parts for name in _find_sources(part)]
-    if isinstance(inbound, (list, tuple)):
-        return [name for part in inbound for name in _find_sources(part)]
-    return []
+    if isinstance(inbound, dict) and "keras_history" in inbound:
+        return [inbound["keras_history"][0]]
+    parts = inbound.values() if isinstance(inbound, dict) else inbound
+    nested = [part for part in parts if isinstance(part, dict | list | tuple)]
+    return [name for part in nested for name in _find_sources(part)]

@@ -1,9 +1,8 @@
-"""What a table of test predictions says: scores, intervals, groups and calibration.
+"""What a table of test predictions says: scores, groups and calibration.
 
-Every function takes the predictions table of `cross_validation.cross_validate` or
-`results.read_predictions`: one row per test prediction, with the columns `utterance`, `speaker`,
-`fold`, `seed`, `true_label`, `predicted_label`, `correct` and `p_<emotion>`. All scores are
-fractions between 0 and 1.
+Every function takes a predictions table, as `predictions` makes and reads it: one row per test
+prediction, with the columns `utterance`, `speaker`, `fold`, `seed`, `true_label`,
+`predicted_label`, `correct` and `p_<emotion>`. All scores are fractions between 0 and 1.
 
 - `uar`: unweighted average recall, the mean recall over the emotions that occur as true labels.
 - `wa`: weighted accuracy, the share of correct predictions.
@@ -31,40 +30,31 @@ def score_predictions(predictions: pd.DataFrame) -> dict[str, float]:
     _, recall, f1, _ = precision_recall_fscore_support(
         true, predicted, labels=order_emotions(true), zero_division=0
     )
-    return {
-        "uar": float(recall.mean()),
-        "wa": float((true == predicted).mean()),
-        "macro_f1": float(f1.mean()),
-    }
+    wa = (true == predicted).mean()
+    return {"uar": float(recall.mean()), "wa": float(wa), "macro_f1": float(f1.mean())}
 
 
 def score_folds(predictions: pd.DataFrame) -> pd.DataFrame:
     """Score each test fold of each seed: a row of `seed`, `fold`, `uar`, `wa`, `macro_f1`."""
-    return pd.DataFrame(
-        [
-            {"seed": seed, "fold": fold, **score_predictions(rows)}
-            for (seed, fold), rows in predictions.groupby(["seed", "fold"])
-        ]
-    )
+    scores = [
+        {"seed": seed, "fold": fold, **score_predictions(rows)}
+        for (seed, fold), rows in predictions.groupby(["seed", "fold"])
+    ]
+    return pd.DataFrame(scores)
 
 
 def report_classes(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Give precision, recall, F1 and support of each emotion over all rows.
+    """Give each `emotion`, in canonical order, its scores over all rows.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Index `emotion` in canonical order, with the columns `precision`, `recall`, `f1` (0 where
-        undefined) and `support`, the number of rows with that true label.
+    They are `precision`, `recall` and `f1` (0 where undefined), and `support`, the number of rows
+    with that true label.
     """
     labels = list_labels(predictions)
     scores = precision_recall_fscore_support(
         predictions["true_label"], predictions["predicted_label"], labels=labels, zero_division=0
     )
-    index = pd.Index(labels, name="emotion")
-    return pd.DataFrame(
-        dict(zip(("precision", "recall", "f1", "support"), scores, strict=True)), index=index
-    )
+    columns = dict(zip(("precision", "recall", "f1", "support"), scores, strict=True))
+    return pd.DataFrame(columns, index=pd.Index(labels, name="emotion"))
 
 
 def count_confusions(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -84,23 +74,12 @@ def list_groups(table: pd.DataFrame) -> list[str]:
 
 
 def score_groups(predictions: pd.DataFrame, table: pd.DataFrame, by: str) -> pd.DataFrame:
-    """Score the utterances of each group, such as each speaker, gender or intensity.
+    """Give `num_utterances`, `uar` and `wa` of each group, such as each speaker or intensity.
 
-    A group is scored over the emotions it has: RAVDESS has no strong neutral, so the UAR of its
-    strong half averages seven recalls and that of its normal half eight.
-
-    `by` is a column of the utterance table, which is joined on `utterance`; utterances without a
-    value there (missing or empty) are left out.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Index `by`, sorted, with the columns `num_utterances`, `uar` and `wa`.
-
-    Raises
-    ------
-    ValueError
-        If `table` lacks the column or an utterance, or no utterance has a value.
+    `by` is a column of the utterance table; utterances without a value there (missing or empty)
+    are left out. A group is scored over the emotions it has: RAVDESS has no strong neutral, so
+    the UAR of its strong half averages seven recalls and that of its normal half eight. Raises
+    ValueError if `table` lacks the column or an utterance, or no utterance has a value.
     """
     if by not in table.columns:
         raise ValueError(f"The utterance table has no column {by!r}: use one of {[*table.columns]}")
@@ -114,42 +93,27 @@ def score_groups(predictions: pd.DataFrame, table: pd.DataFrame, by: str) -> pd.
     values = predictions["utterance"].map(groups)
     rows = []
     for value, members in predictions.groupby(values.where(values.ne("")).to_numpy()):
-        scores = score_predictions(members)
         num_utterances = members["utterance"].nunique()
-        rows.append((value, num_utterances, scores["uar"], scores["wa"]))
+        rows.append({by: value, "num_utterances": num_utterances, **score_predictions(members)})
     if not rows:
         raise ValueError(f"No predicted utterance has a value in {by!r}: group by another column.")
-    return pd.DataFrame(rows, columns=[by, "num_utterances", "uar", "wa"]).set_index(by)
+    return pd.DataFrame(rows).set_index(by)[["num_utterances", "uar", "wa"]]
 
 
 def average_predictions(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Let several systems vote: the mean of their probabilities for each utterance.
+    """Let several systems vote: a predictions table of the mean of their probabilities, seed 0.
 
-    Parameters
-    ----------
-    tables
-        Predictions tables over the same utterances and folds; the seeds of each are averaged
-        first, so that every system has one vote.
-
-    Returns
-    -------
-    pd.DataFrame
-        A predictions table with the folds of the first and seed 0.
-
-    Raises
-    ------
-    ValueError
-        If the tables differ in utterances or folds.
+    The seeds of each table are averaged first, so that every system has one vote. Raises
+    ValueError if the tables differ in utterances or folds.
     """
     keys = ["utterance", "speaker", "fold", "true_label"]
     columns = [f"p_{label}" for label in list_labels(tables[0])]
     means = [table.groupby(keys)[columns].mean() for table in tables]
-    for mean in means[1:]:
-        if not mean.index.equals(means[0].index):
-            raise ValueError(
-                "The tables do not test the same utterances in the same folds: average runs of "
-                "one corpus and one protocol whose folds do not depend on the seed."
-            )
+    if not all(mean.index.equals(means[0].index) for mean in means):
+        raise ValueError(
+            "The tables do not test the same utterances in the same folds: average runs of one "
+            "corpus and one protocol whose folds do not depend on the seed."
+        )
     average = (sum(means) / len(means)).reset_index()
     predicted = average[columns].idxmax(axis=1).str.removeprefix("p_")
     correct = predicted == average["true_label"]
@@ -159,16 +123,10 @@ def average_predictions(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 def measure_calibration(predictions: pd.DataFrame, *, num_bins: int = 10) -> pd.DataFrame:
     """Compare the probability of the predicted emotion with how often it is right.
 
-    The expected calibration error is the mean gap between confidence and accuracy over bins of
-    equal width, weighted by their counts (Guo et al., ICML 2017, "On calibration of modern
-    neural networks").
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row per bin of width 1 / `num_bins`, from 0 upwards, each with its upper edge: mean
-        `confidence`, `accuracy` (both NaN in an empty bin) and `count`;
-        `attrs["expected_calibration_error"]`.
+    Each bin of width 1 / `num_bins`, from 0 upwards and with its upper edge, has the mean
+    `confidence`, `accuracy` (both NaN in an empty bin) and `count`. The mean gap between the two,
+    weighted by the counts, is `attrs["expected_calibration_error"]` (Guo et al., ICML 2017, "On
+    calibration of modern neural networks").
     """
     confidence = predictions.filter(regex="^p_").max(axis=1).to_numpy()
     edges = np.linspace(0, 1, num_bins + 1)

@@ -26,7 +26,10 @@ def build_seeded(
     state = random.getstate()
     random.seed(seed)  # Keras draws the seeds of initialisers and dropout from this generator
     try:
-        return build_model(tuple(input_shape), num_classes)
+        model = build_model(tuple(input_shape), num_classes)
+        if not model.built:  # a Sequential model without keras.Input
+            model.build((None, *input_shape))
+        return model
     finally:
         random.setstate(state)
 

@@ -39,10 +39,8 @@ def plot_class_counts(
         ax.bar(emotions, counts, color=style.pick_colours(emotions).values())
     else:
         counts = pd.crosstab(table["emotion"], table[by].replace("", "unknown")).reindex(emotions)
-        palette = seaborn.color_palette(
-            [style.BLUE, style.ORANGE, style.GREEN, style.PURPLE, style.SKY], counts.shape[1]
-        )
-        counts.plot.bar(ax=ax, width=0.8, color=palette, rot=0)
+        colours = [style.BLUE, style.ORANGE, style.GREEN, style.PURPLE, style.SKY]
+        counts.plot.bar(ax=ax, width=0.8, color=colours, rot=0)
         style.place_legend_above(ax, title=by.capitalize(), ncols=5)
     for bars in ax.containers:
         ax.bar_label(bars, fontsize=9, padding=1)
@@ -63,54 +61,36 @@ def plot_durations(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def plot_history(history: pd.DataFrame, *, fold: int | None = None, axes=None) -> np.ndarray:
+def plot_history(history: pd.DataFrame, *, axes=None) -> np.ndarray:
     """Draw the loss, and beside it the accuracies, over the epochs of training, from 1.
 
-    Thin lines are single folds and seeds. The thick line is their mean, as far as half of them
-    were still in training. `history` is that of a `Run`; `fold` draws one fold alone.
-
-    Returns
-    -------
-    numpy.ndarray, shape (2,)
-        The two axes: those given as `axes`, or those of a new figure.
-
-    Raises
-    ------
-    ValueError
-        If the history lacks the fold.
+    `history` is that of a `Run`. Thin lines are single folds and seeds, the thick line is their
+    mean, as far as half of them were still in training. Gives the two axes.
     """
-    if fold is not None:
-        known = sorted(set(history["fold"]))
-        if fold not in known:
-            raise ValueError(f"The history has no fold {fold}: use one of {known}.")
-        history = history[history["fold"] == fold]
     if axes is None:
         _, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
-    panels = (
-        {"loss": ("training", style.BLUE), "validation_loss": ("validation", style.VERMILION)},
-        {
-            "accuracy": ("training, WA", style.BLUE),
-            "validation_wa": ("validation, WA", style.GREEN),
-            "validation_uar": ("validation, UAR", style.VERMILION),
-        },
-    )
+    curves = {
+        "loss": (axes[0], "training", style.BLUE),
+        "validation_loss": (axes[0], "validation", style.VERMILION),
+        "accuracy": (axes[1], "training, WA", style.BLUE),
+        "validation_wa": (axes[1], "validation, WA", style.GREEN),
+        "validation_uar": (axes[1], "validation, UAR", style.VERMILION),
+    }
     history = history.assign(epoch=history["epoch"] + 1)
-    for ax, columns in zip(axes, panels, strict=True):
-        for column, (label, colour) in columns.items():
-            runs = history.pivot(index="epoch", columns=["seed", "fold"], values=column)
-            if runs.isna().all(axis=None):
-                continue
-            mean = runs.mean(axis=1)[runs.notna().mean(axis=1) >= 0.5]
-            if runs.shape[1] > 1:
-                ax.plot(runs.index, runs, color=colour, linewidth=0.7, alpha=0.3)
-            ax.plot(mean.index, mean, color=colour, label=label)
-        ax.set_xlabel("Epoch")
+    for column, (ax, label, colour) in curves.items():
+        runs = history.pivot(index="epoch", columns=["seed", "fold"], values=column)
+        if runs.isna().all(axis=None):
+            continue
+        if runs.shape[1] > 1:
+            ax.plot(runs.index, runs, color=colour, linewidth=0.7, alpha=0.3)
+        mean = runs.mean(axis=1)[runs.notna().mean(axis=1) >= 0.5]
+        ax.plot(mean.index, mean, color=colour, label=label)
+    for ax, ylabel in zip(axes, ("Loss", "Accuracy (%)"), strict=True):
+        ax.set(xlabel="Epoch", ylabel=ylabel)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.legend()
-    axes[0].set_ylabel("Loss")
-    axes[1].set_ylabel("Accuracy (%)")
     axes[1].yaxis.set_major_formatter(style.format_percent())
-    return np.asarray(axes)
+    return axes
 
 
 def plot_confusion_matrix(predictions: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
@@ -122,12 +102,11 @@ def plot_confusion_matrix(predictions: pd.DataFrame, *, ax: Axes | None = None) 
     support = counts.sum(axis=1)
     shares = 100 * counts.div(support.where(support > 0), axis=0)
     ax = style.make_axes(ax, 0.75 * len(counts) + 2.6, 0.55 * len(counts) + 1.2)
-    percent, numbers = shares.map("{:.0f} %".format), counts.map("\n{:.0f}".format)
-    cells = (percent + numbers).where(counts > 0, "")
+    cells = shares.map("{:.0f} %\n".format) + counts.map(str)
     look = {"vmin": 0, "vmax": 100, "cmap": "Blues", "linewidths": 0.5, "annot_kws": {"size": 9}}
     look |= {"cbar_kws": {"label": "Share of the true emotion (%)"}}
     look |= {"xticklabels": counts.columns, "yticklabels": style.label_with_counts(support)}
-    seaborn.heatmap(shares, annot=cells, fmt="", ax=ax, **look)
+    seaborn.heatmap(shares, annot=cells.where(counts > 0, ""), fmt="", ax=ax, **look)
     plt.setp(ax.get_xticklabels(), rotation=40, ha="right", rotation_mode="anchor")
     ax.set(xlabel="Predicted emotion", ylabel="True emotion (predictions)")
     return ax
@@ -136,8 +115,7 @@ def plot_confusion_matrix(predictions: pd.DataFrame, *, ax: Axes | None = None) 
 def plot_class_report(report: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw precision, recall and F1 of each emotion, from `evaluation.report_classes`."""
     ax = style.make_axes(ax, 7.5, 0.36 * len(report) + 1.3)
-    places = np.arange(len(report))
-    scores = report[["precision", "recall", "f1"]]
+    places, scores = range(len(report)), report[["precision", "recall", "f1"]]
     ax.hlines(places, scores.min(axis=1), scores.max(axis=1), color="#C8C8C8", linewidth=3)
     looks = ("precision", style.ORANGE, "D"), ("recall", style.BLUE, "o"), ("F1", "black", "|")
     for label, colour, marker in looks:
@@ -155,12 +133,10 @@ def plot_group_scores(scores: pd.DataFrame, *, metric: str = "uar", ax: Axes | N
         scores = scores.sort_values(metric, ascending=False, kind="stable")
     values, mean = scores[metric], scores[metric].mean()
     ax = style.make_axes(ax, 7.5, 0.28 * len(scores) + 1.2)
-    ax.axvline(
-        mean, color=style.GREY, linestyle="--", zorder=0.9, label=f"mean of groups {100 * mean:.1f}"
-    )
-    bars = ax.barh(
-        style.label_with_counts(scores["num_utterances"]), values, color=style.BLUE, height=0.7
-    )
+    label = f"mean of groups {100 * mean:.1f}"
+    ax.axvline(mean, color=style.GREY, linestyle="--", zorder=0.9, label=label)
+    names = style.label_with_counts(scores["num_utterances"])
+    bars = ax.barh(names, values, color=style.BLUE, height=0.7)
     numbers = [f"{100 * value:.0f}" for value in values]
     ax.bar_label(bars, numbers, padding=3, fontsize=9, bbox=style.ON_WHITE)
     ax.set(xlabel=f"{METRIC_NAMES[metric]} (%); number of utterances in brackets", xlim=(0, 1.02))
@@ -186,22 +162,18 @@ def plot_calibration(calibration: pd.DataFrame, *, ax: Axes | None = None) -> Ax
     error = calibration.attrs["expected_calibration_error"]
     ax.set(title=f"Expected calibration error {100 * error:.1f} %", xlim=(0, 1), ylim=(0, 1))
     ax.set(xlabel="Probability of the predicted emotion (%)", ylabel="Accuracy, share (%)")
-    ax.xaxis.set_major_formatter(style.format_percent())
-    ax.yaxis.set_major_formatter(style.format_percent())
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter(style.format_percent())
     legend = ax.legend(loc="upper left", frameon=True, facecolor="white", edgecolor="none")
     plt.setp(legend.legend_handles, alpha=1)
     return ax
 
 
 def plot_voices(known: pd.Series, unknown: pd.Series, *, ax: Axes | None = None) -> Axes:
-    """Draw the recall of each emotion on known and on unknown voices, and their mean, the UAR.
-
-    Both are fractions by emotion, as `evaluation.report_classes` gives them.
-    """
+    """Draw recalls of `evaluation.report_classes` on known and unknown voices, and the UAR."""
     known, unknown = (pd.concat([pd.Series({"UAR": row.mean()}), row]) for row in (known, unknown))
     ax = style.make_axes(ax, 7.5, 0.34 * len(known) + 1.4)
-    places = np.arange(len(known))
-    unknown = unknown.reindex(known.index)
+    places, unknown = range(len(known)), unknown.reindex(known.index)
     ax.hlines(places, unknown, known, color="#C8C8C8", linewidth=3)
     look = {"color": style.BLUE, "markersize": 9, "clip_on": False}
     ax.plot(unknown, places, "o", label="voices never heard", **look)
@@ -215,36 +187,20 @@ def plot_voices(known: pd.Series, unknown: pd.Series, *, ax: Axes | None = None)
 
 
 def plot_comparison(
-    results: pd.DataFrame,
-    *,
-    metric: str = "uar",
-    reference_lines: Mapping[str, float] | None = None,
-    ax: Axes | None = None,
+    results: pd.DataFrame, *, reference_lines: Mapping | None = None, ax: Axes | None = None
 ) -> Axes:
-    """Draw mean and 95 % interval of each system, one row per system, one colour per protocol.
+    """Draw UAR and 95 % interval of each system of `results.tabulate_results` by protocol.
 
-    Parameters
-    ----------
-    results
-        From `results.tabulate_results`; the best system on unseen speakers stands on top. Own
-        results that are not published are drawn hollow and named so.
-    metric
-        `uar`, `wa` or `macro_f1`.
-    reference_lines
-        Name to score between 0 and 1, such as {"chance": 0.125}.
-
-    Raises
-    ------
-    ValueError
-        If there are no results.
+    The best system on unseen speakers stands on top. Own results that are not published are drawn
+    hollow and named so. `reference_lines` are scores by name, such as {"chance": 0.125}. Raises
+    ValueError if there are no results.
     """
     if results.empty:
         raise ValueError("There are no results to draw: run an experiment notebook first.")
     ranks = results["protocol"].map(rank_protocol)
     results = results.assign(system=_name_systems(results), rank=ranks)
-    results = results.sort_values(["rank", metric], ascending=[True, False])
-    systems = list(dict.fromkeys(results["system"]))
-    results["number"] = results["system"].map(systems.index)
+    results = results.sort_values(["rank", "uar"], ascending=[True, False])
+    results["number"], systems = results["system"].factorize()
     results = results.sort_values(["number", "rank", "protocol"])
     results["place"] = np.arange(len(results)) + 0.8 * results["number"]
     ax = style.make_axes(ax, 8, 0.2 * (results["place"].max() + 1) + 1.5)
@@ -253,21 +209,21 @@ def plot_comparison(
         ax.axvline(value, color=style.GREY, ls=dashes, label=f"{name} {100 * value:.1f}")
     for (_, protocol), rows in results.groupby(["rank", "protocol"]):
         colour, marker = style.find_look(protocol)
-        places, highs = rows["place"], rows[f"{metric}_high"]
-        ax.hlines(places, rows[f"{metric}_low"], highs, color=colour, linewidth=2)
+        places, highs = rows["place"], rows["uar_high"]
+        ax.hlines(places, rows["uar_low"], highs, color=colour, linewidth=2)
         look = {"color": colour, "markersize": 7, "linestyle": ""}
-        ax.plot(rows[metric], places, marker, label=name_protocol(protocol), **look)
+        ax.plot(rows["uar"], places, marker, label=name_protocol(protocol), **look)
         own = rows["own"].astype(bool)
-        ax.plot(rows[metric][own], places[own], marker, markerfacecolor="white", **look)
+        ax.plot(rows["uar"][own], places[own], marker, markerfacecolor="white", **look)
         look = {"textcoords": "offset points", "va": "center", "bbox": style.ON_WHITE}
-        for score, high, place in zip(rows[metric], highs, places, strict=True):
+        for score, high, place in zip(rows["uar"], highs, places, strict=True):
             text = f"{100 * score:.1f}"
             ax.annotate(text, (max(score, high), place), (7, 0), fontsize=9, **look)
     spans = results.groupby("number")["place"]
     for end in spans.max().iloc[:-1]:
         ax.axhline(end + 0.9, color=style.STYLE["grid.color"], linewidth=0.8)
     ax.set_yticks(spans.mean(), systems)
-    ax.set(xlabel=f"{METRIC_NAMES[metric]} (%), mean and 95 % interval", xlim=(0, 1.02))
+    ax.set(xlabel="UAR (%), mean and 95 % interval", xlim=(0, 1.02))
     ax.set_ylim(-0.9, results["place"].max() + 0.9)
     style.finish_rows(ax, ncols=2)
     return ax
@@ -284,10 +240,7 @@ def _name_systems(results: pd.DataFrame) -> pd.Series:
 
 
 def save_figure(figure: Figure, *, notebook: str, name: str, corpus: str) -> Path:
-    """Write `<notebook>__<corpus>__<name>.png` at 150 dots per inch and return its path.
-
-    It goes below `data/runs/figures/`, where publishing takes it from.
-    """
+    """Write `data/runs/figures/<notebook>__<corpus>__<name>.png` at 150 dots per inch."""
     path = paths.RUNS_DIR / "figures" / f"{notebook}__{corpus}__{name}.png"
     with write_atomically(path) as temporary:
         figure.savefig(temporary, dpi=150, bbox_inches="tight", metadata={"Software": None})

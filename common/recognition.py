@@ -12,7 +12,8 @@ import pandas as pd
 import common.encoders.extraction
 import common.features
 import common.layers  # noqa: F401 - saved models and recipes may hold anything of these three
-from common.audio import load_waveform
+from common.audio import SAMPLE_RATE_HERTZ, load_waveform
+from common.decoding import SILENCE_PEAK
 from common.files import write_atomically
 from common.recipes import Recipe
 from common.runs import Run
@@ -78,11 +79,34 @@ class EmotionRecognizer:
             with zipfile.ZipFile(temporary, "a") as file:
                 file.writestr(FACTS, json.dumps(facts))
 
-    def predict(self, waveform: np.ndarray) -> pd.Series:
-        """Give the probability of each emotion in a waveform (samples,) at 16 kHz."""
-        probabilities = self.model.predict(self.recipe(waveform)[None], verbose=0)[0]
-        return pd.Series(probabilities, index=self.emotions, name="probability")
+    def predict(self, recording) -> pd.Series:
+        """Give the probability of each emotion in a recording of up to a minute.
 
-    def predict_file(self, path: str | Path) -> pd.Series:
-        """Do the same with a recording of any rate and number of channels."""
-        return self.predict(load_waveform(path))
+        It is what `audio.load_waveform` takes: a path, bytes, a file object, an array at 16 kHz or
+        (rate, array). What training would refuse raises its ValueError here too.
+        """
+        return self._predict([load_waveform(recording)]).iloc[0].rename("probability")
+
+    def predict_timeline(
+        self, recording, *, window_seconds: float = 3.0, hop_seconds: float = 1.0
+    ) -> pd.DataFrame:
+        """Give the probability of each emotion over a recording of up to an hour, window by window.
+
+        A row per window, by `start_seconds` and `end_seconds`; missing where it is silent.
+        """
+        waveform = load_waveform(recording, longest_seconds=3_600)
+        size, hop = (round(s * SAMPLE_RATE_HERTZ) for s in (window_seconds, hop_seconds))
+        starts = range(0, max(1, len(waveform) - size + hop), hop)
+        windows = [waveform[start : start + size] for start in starts]
+        sounding = [np.abs(window).max() >= SILENCE_PEAK for window in windows]
+        ends = [min(start + size, len(waveform)) for start in starts]
+        times = np.stack([starts, ends], axis=1) / SAMPLE_RATE_HERTZ
+        index = pd.MultiIndex.from_arrays(times.T, names=["start_seconds", "end_seconds"])
+        rows = self._predict([window for window in windows if np.abs(window).max() >= SILENCE_PEAK])
+        rows.index = index[sounding]
+        return rows.reindex(index)
+
+    def _predict(self, waveforms: list[np.ndarray]) -> pd.DataFrame:
+        features = np.stack([self.recipe(waveform) for waveform in waveforms])
+        probabilities = self.model.predict(features, verbose=0)
+        return pd.DataFrame(probabilities, columns=list(self.emotions))

@@ -1,31 +1,16 @@
 """The standard report of a run: the same tables and pictures below every architecture."""
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
 
+from common import evaluation, plots
 from common.audio import load_waveform
 from common.bootstrap import compare_predictions, describe_difference, tabulate_scores
-from common.evaluation import (
-    list_groups,
-    measure_calibration,
-    report_classes,
-    score_groups,
-    score_predictions,
-)
 from common.models import compute_attention
-from common.plots import (
-    plot_calibration,
-    plot_class_report,
-    plot_confusion_matrix,
-    plot_group_scores,
-    plot_history,
-    plot_voices,
-    save_figure,
-)
 from common.predictions import read_predictions
 from common.recipes import Features
 from common.results import load_results
@@ -44,18 +29,11 @@ def show(
 ) -> None:
     """Display what runs of one architecture on one corpus amount to, and save its pictures.
 
-    Parameters
-    ----------
-    runs
-        By protocol, the headline first; confusions, emotions, groups and calibration are its.
-    table
-        The utterance table.
-    notebook
-        Its name, which the pictures' files carry.
-    brief
-        Scores, confusions and speakers alone.
+    `runs` are by protocol; confusions, emotions, groups and calibration are those of the first.
+    `brief` shows scores, confusions and speakers alone. `table` is the utterance table, and
+    `notebook` the name that the pictures' files carry.
     """
-    headline = next(iter(runs.values()))
+    protocol, headline = next(iter(runs.items()))
     predictions, corpus = headline.predictions, headline.description["corpus"]
     names = {"notebook": notebook, "corpus": corpus}
     if corpus == "sample":
@@ -67,54 +45,46 @@ def show(
         if run.published is not None:
             title = f"Yours beside the published, {name_protocol(name)}"
             display(Markdown(_compare_uar(title, run.predictions, run.published) + "."))
-    first = f"{corpus}, {name_protocol(next(iter(runs)))}"
+    first = f"{corpus}, {name_protocol(protocol)}"
     title = f"{first}: share in per cent, count below"
-    _keep(plot_confusion_matrix(predictions), title, name="confusion", **names)
+    _keep(plots.plot_confusion_matrix(predictions), title, name="confusion", **names)
+    groups = evaluation.list_groups(table[table["utterance"].isin(predictions["utterance"])])
     if not brief:
-        ax = plot_class_report(report_classes(predictions))
+        ax = plots.plot_class_report(evaluation.report_classes(predictions))
         _keep(ax, f"{first}: which emotions are found", name="emotions", **names)
-        _show_groups(predictions, table)
-    if "speaker" in _list_groups(predictions, table):
-        scores = score_groups(predictions, table, "speaker")
-        low, high = (100 * value for value in (scores["uar"].min(), scores["uar"].max()))
+        shown = [by for by in groups if by in ("corpus", "gender", "intensity")]
+        _show_groups({by: evaluation.score_groups(predictions, table, by) for by in shown})
+    if "speaker" in groups:
+        scores = evaluation.score_groups(predictions, table, "speaker")
+        low, high = 100 * scores["uar"].agg(["min", "max"])
         title = f"{first}: speakers from {low:.1f} to {high:.1f} %"
-        _keep(plot_group_scores(scores), title, name="speakers", **names)
+        _keep(plots.plot_group_scores(scores), title, name="speakers", **names)
     if brief:
         return
-    ax = plot_calibration(measure_calibration(predictions))
+    ax = plots.plot_calibration(evaluation.measure_calibration(predictions))
     _keep(ax, first, name="calibration", **names)
-    kinds = {
-        PROTOCOLS[name].speaker_independent: name for name in reversed(runs) if name in PROTOCOLS
-    }
+    known = [name for name in reversed(runs) if name in PROTOCOLS]
+    kinds = {PROTOCOLS[name].speaker_independent: runs[name].predictions for name in known}
     if len(kinds) == 2:
-        _show_voices(*(runs[kinds[kind]].predictions for kind in (False, True)), names)
+        _show_voices(kinds[False], kinds[True], names)
 
 
 def _keep(ax, title: str | None = None, *, notebook: str, corpus: str, name: str) -> None:
     """Save and display the figure of these axes, below a title that stays clear of legends."""
     if title:
         ax.figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-    save_figure(ax.figure, notebook=notebook, name=name, corpus=corpus)
+    plots.save_figure(ax.figure, notebook=notebook, name=name, corpus=corpus)
     display(ax.figure)
     plt.close(ax.figure)
 
 
-def _show_groups(predictions: pd.DataFrame, table: pd.DataFrame) -> None:
-    """Scores by corpus, sex and intensity, as far as the table tells them apart."""
-    groups = [
-        by for by in _list_groups(predictions, table) if by in ("corpus", "gender", "intensity")
-    ]
-    if groups:
-        rows = pd.concat(
-            {by: score_groups(predictions, table, by).rename_axis(None) for by in groups}
-        )
+def _show_groups(scores: Mapping[str, pd.DataFrame]) -> None:
+    """Tabulate the scores of each way to group."""
+    if scores:
+        rows = pd.concat({by: groups.rename_axis(None) for by, groups in scores.items()})
         percent = (100 * rows[["uar", "wa"]]).map("{:.1f}".format)
         percent = percent.rename(columns={"uar": "UAR (%)", "wa": "WA (%)"})
         display(percent.assign(utterances=rows["num_utterances"]))
-
-
-def _list_groups(predictions: pd.DataFrame, table: pd.DataFrame) -> list[str]:
-    return list_groups(table[table["utterance"].isin(predictions["utterance"])])
 
 
 def _show_voices(known: pd.DataFrame, unknown: pd.DataFrame, names: dict) -> None:
@@ -126,16 +96,15 @@ def _show_voices(known: pd.DataFrame, unknown: pd.DataFrame, names: dict) -> Non
     known, unknown = _share_utterances(known, unknown)
     if known.empty:
         return
-    recalls = []
-    for predictions in (known, unknown):
-        report = report_classes(predictions)
-        recalls.append(report["recall"][report["support"] > 0])
+    reports = [evaluation.report_classes(predictions) for predictions in (known, unknown)]
+    recalls = [report["recall"][report["support"] > 0] for report in reports]
     title = _compare_uar("Known against unknown voices", known, unknown)
-    if known["utterance"].nunique() < num_tested:
-        title += f"; {known['utterance'].nunique()} utterances that both test"
+    num_shared = known["utterance"].nunique()
+    if num_shared < num_tested:
+        title += f"; {num_shared} utterances that both test"
     display(Markdown(f"{title}."))
     title = title.replace(", a difference", ",\na difference")
-    _keep(plot_voices(*recalls), title, name="voices", **names)
+    _keep(plots.plot_voices(*recalls), title, name="voices", **names)
 
 
 def _share_utterances(first: pd.DataFrame, second: pd.DataFrame) -> list[pd.DataFrame]:
@@ -148,7 +117,7 @@ def _compare_uar(title: str, first: pd.DataFrame, second: pd.DataFrame) -> str:
     pair = _share_utterances(first, second)
     if pair[0].empty:
         return f"{title}: no utterance is tested by both"
-    scores = [100 * score_predictions(predictions)["uar"] for predictions in pair]
+    scores = [100 * evaluation.score_predictions(predictions)["uar"] for predictions in pair]
     title += f": UAR {scores[0]:.1f} against {scores[1]:.1f} %"
     return describe_difference(title, compare_predictions(*pair))
 
@@ -158,14 +127,13 @@ def show_curves(run: Run, *, notebook: str, name: str = "history") -> None:
     if run.history.empty:
         display(Markdown("No curves are kept of this run; `retrain=True` makes them."))
         return
-    axes = plot_history(run.history)
-    _keep(axes[0], notebook=notebook, corpus=run.description["corpus"], name=name)
+    corpus = run.description["corpus"]
+    _keep(plots.plot_history(run.history)[0], notebook=notebook, corpus=corpus, name=name)
 
 
 def show_example(features: Features, table: pd.DataFrame, *, emotion: str) -> None:
     """Show the features of the first utterance of an emotion, and its player."""
-    matching = np.flatnonzero(table["emotion"] == emotion)
-    row = int(matching[0]) if len(matching) else 0
+    row = int((table["emotion"] == emotion).to_numpy().argmax())  # 0 where there is none
     ax = plot_features(features.values[row], features.recipe)
     ax.set_title(f"{table['utterance'].iloc[row]}, {table['emotion'].iloc[row]}")
     display(ax.figure)
@@ -180,38 +148,26 @@ def compare(runs: Mapping[str, Run], notebooks: Sequence[str]) -> None:
     runs less that of the other, in points, with its 95 % interval.
     """
     rows = []
-    for protocol, run in runs.items():
-        for notebook in notebooks:
-            for other in load_results(
-                corpus=run.description["corpus"], protocol=protocol, notebook=notebook
-            ):
-                theirs = read_predictions(other["csv"])
-                if set(theirs["utterance"]) != set(run.predictions["utterance"]):
-                    continue
-                gain = compare_predictions(run.predictions, theirs)
-                points = {name: 100 * gain[name] for name in ("difference", "low", "high")}
-                rows.append({"protocol": protocol, "less": other["title"], **points})
+    for (protocol, run), notebook in product(runs.items(), notebooks):
+        corpus = run.description["corpus"]
+        for other in load_results(corpus=corpus, protocol=protocol, notebook=notebook):
+            theirs = read_predictions(other["csv"])
+            if set(theirs["utterance"]) != set(run.predictions["utterance"]):
+                continue
+            gain = compare_predictions(run.predictions, theirs)
+            interval = f"{100 * gain['low']:.1f} to {100 * gain['high']:.1f}"
+            rows.append((protocol, other["title"], f"{100 * gain['difference']:+.1f}", interval))
     if not rows:
         display(Markdown("No results to compare with on this corpus: run the other notebooks."))
         return
-    table = pd.DataFrame(rows).set_index(["protocol", "less"])
-    interval = [
-        f"{low:.1f} to {high:.1f}" for low, high in zip(table["low"], table["high"], strict=True)
-    ]
-    shown = {"points of UAR": table["difference"].map("{:+.1f}".format), "95 % interval": interval}
-    display(pd.DataFrame(shown, index=table.index))
+    columns = ["protocol", "less", "points of UAR", "95 % interval"]
+    display(pd.DataFrame(rows, columns=columns).set_index(columns[:2]))
 
 
 def show_attention(
-    run: Run,
-    table: pd.DataFrame,
-    features: Features,
-    *,
-    layer: str,
-    notebook: str,
-    emotions: Sequence[str] = ("angry", "sad", "happy"),
+    run: Run, table: pd.DataFrame, features: Features, *, layer: str, notebook: str
 ) -> None:
-    """Draw what a layer of attention weighs in utterances of speakers its model never heard.
+    """Draw what a layer of attention weighs in an angry, a sad and a happy utterance.
 
     The model is the first that is at hand, and the utterances are of its fold's test rows.
     """
@@ -220,12 +176,11 @@ def show_attention(
         return
     seed, fold = run.first_model
     tested = run.predictions.query("seed == @seed and fold == @fold")
-    chosen = [tested[tested["true_label"] == emotion].iloc[:1] for emotion in emotions]
-    names = pd.concat(chosen)["utterance"]
-    rows = pd.Index(table["utterance"]).get_indexer(names)
-    weights = compute_attention(
-        run.load_model(seed=seed, fold=fold), features.values[rows], layer=layer
-    )
+    chosen = tested.drop_duplicates("true_label").set_index("true_label")["utterance"]
+    chosen = chosen.reindex(["angry", "sad", "happy"]).dropna()
+    rows = pd.Index(table["utterance"]).get_indexer(chosen)
+    model = run.load_model(seed=seed, fold=fold)
+    weights = compute_attention(model, features.values[rows], layer=layer)
     figure, axes = plt.subplots(len(rows), 1, figsize=(7.5, 2.5 * len(rows)), squeeze=False)
     for row, weight, ax in zip(rows, weights, axes[:, 0], strict=True):
         plot_attention(features.values[row], weight, features.recipe, ax=ax)

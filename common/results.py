@@ -34,39 +34,18 @@ def save_results(
 
     `<notebook>/<corpus>__<protocol>[__<variant>].csv` holds one row per test prediction, and per
     prediction of a validation row (`part`), with probabilities to four decimals; `.history.csv`
-    the curves; `.json` what is computed from them, how the run was made, and the SHA-256 of the
-    others, so that files of different runs are not taken for a pair. Nothing is written where
-    this very run is published already.
+    the curves; `.json`, whose path is returned, what is computed from them, how the run was made,
+    and the SHA-256 of the others, so that files of different runs are not taken for a pair.
+    Nothing is written where this very run is published already.
 
-    Parameters
-    ----------
-    run
-        `runs.Run`.
-    notebook
-        Name of the notebook without suffix, such as "11_cnn".
-    title
-        What a person would call the system, such as "1-D CNN".
-    variant
-        Name of a variation within the notebook, or None.
-    ablation
-        Whether it is there to be compared within its notebook alone, and stays out of the tables
-        of all systems.
-    with_model
-        Whether the model of the first fold of the first seed is kept beside the evidence, in half
-        precision, for cells that look inside it.
+    `notebook` is its name without suffix, `title` what a person would call the system, such as
+    "1-D CNN", and `variant` names a variation within the notebook. An `ablation` is compared
+    within its notebook alone and stays out of the tables of all systems. `with_model` keeps the
+    first model at hand beside the evidence, in half precision, for cells that look inside it.
 
-    Returns
-    -------
-    pathlib.Path
-        The JSON file; the CSV has the same name with the suffix `.csv`.
-
-    Raises
-    ------
-    ValueError
-        If folds were left out, a name would not make a file name, the description lacks an entry,
-        or the predictions contradict themselves.
-    OSError
-        If the folder cannot be written to. Earlier files stay.
+    Raises ValueError if folds were left out, a name would not make a file name, the description
+    lacks an entry, or the predictions contradict themselves; OSError if the folder cannot be
+    written to (earlier files stay).
     """
     description = run.description
     if not run.complete:
@@ -101,12 +80,8 @@ def save_results(
         files["model"] = path.with_suffix(".keras")
         run.export_model(files["model"])
     content = {
-        "notebook": notebook,
-        "title": title,
-        "variant": variant,
-        "corpus": corpus,
-        "protocol": protocol,
-        "ablation": ablation,
+        **{"notebook": notebook, "title": title, "variant": variant},
+        **{"corpus": corpus, "protocol": protocol, "ablation": ablation},
         **compute_evidence(read_predictions(files["csv"])),
         **{key: description[key] for key in DESCRIBED},
         "model_of": "{}/{}".format(*run.first_model) if "model" in files else None,
@@ -129,11 +104,11 @@ def _is_same_run(published: Path, run) -> bool:
     theirs, ours = read_predictions(published.with_suffix(".csv")), run.predictions
     keys = ["seed", "fold", "utterance"]
     theirs, ours = (rows.sort_values(keys, ignore_index=True) for rows in (theirs, ours))
-    columns = theirs.filter(like="p_").columns
+    facts, chances = [*COLUMNS], theirs.filter(like="p_").columns
     return (
         len(theirs) == len(ours)
-        and theirs[[*COLUMNS]].equals(ours[[*COLUMNS]].astype(theirs[[*COLUMNS]].dtypes))
-        and np.allclose(theirs[columns], ours[columns], atol=1e-4)
+        and theirs[facts].equals(ours[facts].astype(theirs[facts].dtypes))
+        and np.allclose(theirs[chances], ours[chances], atol=1e-4)
     )
 
 
@@ -152,25 +127,11 @@ def load_results(
 ) -> list[dict]:
     """Load the JSON files that match, each with the path of its CSV under the key `csv`.
 
-    Parameters
-    ----------
-    corpus, protocol, notebook
-        Keep only these; None keeps all. Results on the sample corpus come only with
-        `corpus="sample"`, so that synthetic speech never slips among people's.
-    ablations
-        Whether results that were saved as ablations come too.
-    own
-        Whether results come that were made here and are not the published ones (key `own`).
-
-    Returns
-    -------
-    list of dict
-        Sorted by notebook, corpus, protocol and variant; empty if nothing matches.
-
-    Raises
-    ------
-    ValueError
-        If a file is not JSON, or the CSV beside it is of another run.
+    They are sorted by notebook, corpus, protocol and variant. Results on the sample corpus come
+    only with `corpus="sample"`, so that synthetic speech never slips among people's. `ablations`
+    tells whether results saved as such come too; `own`, whether those that were made here and are
+    not the published ones do (key `own`). Raises ValueError if a file is not JSON, or the CSV
+    beside it is of another run.
     """
     published = _read_folder(paths.RESULTS_DIR)
     results = {name: {**content, "own": False} for name, content in published.items()}
@@ -221,25 +182,20 @@ def _read_folder(folder: Path, *, containing: str = "") -> dict[str, dict]:
 def tabulate_results(*, corpus: str, own: bool = True) -> pd.DataFrame:
     """Tabulate the results on one corpus but ablations, a row per notebook, variant and protocol.
 
-    Returns
-    -------
-    pandas.DataFrame
-        `notebook`, `variant` ("" for none), `title`, `own`, `protocol`; for each of `uar`, `wa`
-        and `macro_f1` the mean under its own name and `<metric>_std`, `<metric>_low`,
-        `<metric>_high`; `num_parameters` (missing where a model is no network), `num_seeds`,
-        `minutes` of training and `backend`. Empty without results.
+    The columns are `notebook`, `variant` ("" for none), `title`, `own`, `protocol`; for each of
+    `uar`, `wa` and `macro_f1` the mean under its own name and `<metric>_std`, `<metric>_low`,
+    `<metric>_high`; `num_parameters` (missing where a model is no network), `num_seeds`,
+    `minutes` of training and `backend`.
     """
     columns = ["notebook", "variant", "title", "own", "protocol"]
     columns += [metric + suffix for metric in METRICS for suffix in ("", "_std", "_low", "_high")]
     rows = []
     for result in load_results(corpus=corpus, own=own):
-        row = {"variant": result["variant"] or "", "num_seeds": len(result["seeds"])}
-        row |= {"minutes": result["seconds"] / 60}
-        for name in ("notebook", "title", "own", "protocol", "num_parameters", "backend"):
-            row[name] = result[name]
+        row = {**result, "variant": result["variant"] or "", "num_seeds": len(result["seeds"])}
+        row["minutes"] = result["seconds"] / 60
         for metric, values in result["metrics"].items():
             row[metric] = values["mean"]
-            row |= {f"{metric}_{name}": values[name] for name in ("std", "low", "high")}
+            row |= {f"{metric}_{name}": value for name, value in values.items()}
         rows.append(row)
     columns += ["num_parameters", "num_seeds", "minutes", "backend"]
     return pd.DataFrame(rows, columns=columns).astype({"num_parameters": "Int64"})

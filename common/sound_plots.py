@@ -33,14 +33,12 @@ def make_players(sounds: Mapping[str, np.ndarray]) -> HTML:
     return HTML(f"{row}{''.join(boxes)}</div>")
 
 
-def plot_waveform(
-    waveform: np.ndarray, *, sample_rate_hertz: int = SAMPLE_RATE_HERTZ, ax: Axes | None = None
-) -> Axes:
-    """Draw a waveform of shape (samples,) over time."""
+def plot_waveform(waveform: np.ndarray, *, ax: Axes | None = None) -> Axes:
+    """Draw a 16 kHz waveform of shape (samples,) over time."""
     ax = style.make_axes(ax, 7.5, 2.2)
-    seconds = np.arange(len(waveform)) / sample_rate_hertz
-    ax.plot(seconds, waveform, color=style.BLUE, linewidth=0.6)
-    ax.set(xlabel="Time (seconds)", ylabel="Amplitude", xlim=(0, len(waveform) / sample_rate_hertz))
+    seconds = np.arange(len(waveform) + 1) / SAMPLE_RATE_HERTZ
+    ax.plot(seconds[:-1], waveform, color=style.BLUE, linewidth=0.6)
+    ax.set(xlabel="Time (seconds)", ylabel="Amplitude", xlim=(0, seconds[-1]))
     return ax
 
 
@@ -51,35 +49,29 @@ def plot_features(values: np.ndarray, recipe: Recipe, *, ax: Axes | None = None)
     """
     ax = style.make_axes(ax, 7.5, 3)
     step = recipe.find(LogMel)
-    if not isinstance(step, Cepstra):
-        look = {"y_axis": "mel", "fmin": step.fmin_hertz, "fmax": step.fmax_hertz}
-        look |= {"cmap": "magma"}
-        ylabel, label, extend = "Frequency (Hz)", "Level (dB)", "neither"
-    else:
+    look = {"x_axis": "s", "sr": SAMPLE_RATE_HERTZ, "hop_length": step.hop_length}
+    if isinstance(step, Cepstra):
         limit = np.abs(values[:, 1:]).max()
-        look = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
-        ylabel, label, extend = "Coefficient", "Value", "both"
-    time = {"x_axis": "s", "sr": SAMPLE_RATE_HERTZ, "hop_length": step.hop_length}
-    mesh = librosa.display.specshow(values.T, ax=ax, **time, **look)
+        look |= {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
+        ylabel, bar = "Coefficient", {"label": "Value", "extend": "both"}
+    else:
+        look |= {"y_axis": "mel", "fmin": step.fmin_hertz, "fmax": step.fmax_hertz, "cmap": "magma"}
+        ylabel, bar = "Frequency (Hz)", {"label": "Level (dB)"}
+    mesh = librosa.display.specshow(values.T, ax=ax, **look)
     if isinstance(step, Cepstra):
         ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="Time (seconds)", ylabel=ylabel)
     ax.grid(visible=False)
-    ax.figure.colorbar(mesh, ax=ax, label=label, extend=extend)
+    ax.figure.colorbar(mesh, ax=ax, **bar)
     return ax
 
 
 def plot_attention(
     values: np.ndarray, weights: np.ndarray, recipe: Recipe, *, ax: Axes | None = None
 ) -> Axes:
-    """Draw attention over time on top of the features it weighs.
+    """Draw attention, one weight per stretch of equal length, shape (steps,), over its features.
 
-    Parameters
-    ----------
-    values
-        Shape (frames, bands), as `recipe` gives.
-    weights
-        Shape (steps,): one weight per stretch of the utterance, all of equal length.
+    `values` are the features of shape (frames, bands) that `recipe` gives.
     """
     ax = plot_features(values, recipe, ax=ax)
     seconds = len(values) * recipe.find(LogMel).hop_seconds

@@ -1,5 +1,6 @@
 """Named protocols: who trains, who validates, who is tested. Rules that decide every number."""
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -68,9 +69,39 @@ def make_folds(table: pd.DataFrame, protocol: str, *, seed: int = 0) -> list[Fol
             "the table's index is not 0, 1, 2 …, so row numbers would be wrong; "
             "call table.reset_index(drop=True) after filtering"
         )
+    if table["emotion"].nunique() < 2:
+        raise ValueError(
+            f"{', '.join(table['corpus'].unique())}: one emotion, {table['emotion'].iloc[0]!r}, is "
+            "nothing to learn; two or more are needed"
+        )
     folds = make(table, seed)
     check_folds(table, folds, protocol)
     return folds
+
+
+def fit_protocols(table: pd.DataFrame, protocols: Sequence[str]) -> list[str]:
+    """Give those of the protocols that a table can be split by, and warn of the others.
+
+    Where speakers are too few for folds, or one has an emotion alone, leave_one_speaker_out takes
+    their place; random folds that are too small for it are left out. Raises ValueError if nothing
+    is left.
+    """
+    fitting, problems = [], []
+    for protocol in protocols:
+        independent = _get_protocol(protocol).speaker_independent
+        for name in (protocol, "leave_one_speaker_out")[: 1 + independent]:
+            try:
+                make_folds(table, name)
+            except ValueError as error:
+                problems.append(f"{name}: {error}")
+            else:
+                fitting += [name] if name not in fitting else []
+                break
+    if not fitting:
+        raise ValueError("; ".join(problems) or "no protocols are given")
+    if problems:
+        warnings.warn(f"{'; '.join(problems)}; used: {', '.join(fitting)}", stacklevel=2)
+    return fitting
 
 
 def check_folds(table: pd.DataFrame, folds: Iterable[Fold], protocol: str) -> None:

@@ -51,9 +51,8 @@ ON_WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
 
 def make_axes(ax: Axes | None, width_inches: float, height_inches: float) -> Axes:
     """Keep the axes, or make those of a new figure."""
-    if ax is not None:
-        return ax
-    return plt.subplots(figsize=(width_inches, height_inches), layout="constrained")[1]
+    size = (width_inches, height_inches)
+    return plt.subplots(figsize=size, layout="constrained")[1] if ax is None else ax
 
 
 def find_look(protocol: str) -> tuple[str, str]:

@@ -33,6 +33,7 @@ from common.corpora import (
 )
 from common.corpora.recordings import parse_path
 from common.emotions import EMOTIONS
+from common.splits import make_folds
 
 COUNTS = {
     "sample": dict.fromkeys(EMOTIONS, 32),
@@ -351,7 +352,6 @@ def test_layouts_of_own_folders_are_understood(names, emotions, speakers, tmp_pa
 @pytest.mark.parametrize(
     ("names", "words"),
     [
-        (["angry/anna_1.wav", "angry/bob_1.wav"], "fewer than two emotions"),
         (["recordings/a_1.wav", "recordings/b_1.wav"], "fewer than two emotions"),
         (["001/a_1.wav", "002/a_1.wav"], r"\(001, 002\) look like speakers or parts"),
         (["train/a_1.wav", "test/b_1.wav"], "look like speakers or parts"),
@@ -370,6 +370,13 @@ def test_layouts_of_own_folders_are_understood(names, emotions, speakers, tmp_pa
 def test_what_is_ambiguous_is_refused(names, words, tmp_path):
     with pytest.raises(ValueError, match=f"{words}.*give"):
         load_folder(write_own(tmp_path / "own", names))
+
+
+def test_one_emotion_alone_is_a_table_and_nothing_to_learn(tmp_path):
+    table = load_folder(write_own(tmp_path / "own", ["angry/anna_1.wav", "angry/bob_1.wav"]))
+    assert table["emotion"].tolist() == ["angry", "angry"]
+    with pytest.raises(ValueError, match="my_corpus: one emotion, 'angry', is nothing to learn"):
+        make_folds(table, "leave_one_speaker_out")
 
 
 def load_csv(folder: Path, text: str, encoding="utf-8") -> pd.DataFrame:

@@ -194,7 +194,6 @@ def test_waveform(waveform):
     assert ax.get_xlim() == (0, 2)
     np.testing.assert_array_equal(ax.lines[0].get_ydata(), waveform)
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("Time (seconds)", "Amplitude")
-    assert sound_plots.plot_waveform(waveform, sample_rate_hertz=8000).get_xlim() == (0, 4)
     check_inside(ax.figure)
 
 
@@ -250,14 +249,12 @@ def test_history_of_all_folds(history):
 
 
 def test_history_of_one_fold_and_of_too_few_runs(history):
-    axes = plots.plot_history(history[history["seed"] == 1], fold=1)
+    axes = plots.plot_history(history[(history["seed"] == 1) & (history["fold"] == 1)])
     assert [len(ax.lines) for ax in axes] == [2, 3]
     assert len(axes[0].lines[0].get_xdata()) == 10
     short = history[(history["fold"] == 1) | (history["epoch"] < 5)]
     mean = plots.plot_history(short)[0].lines[4]
     assert len(mean.get_xdata()) == 10
-    with pytest.raises(ValueError, match="no fold 9"):
-        plots.plot_history(history, fold=9)
 
 
 def test_history_without_validation_shows_training_alone(history):

@@ -63,7 +63,7 @@ def test_a_saved_recognizer_repeats_what_was_tested(kind, table, encoder, tmp_pa
     recognizer = EmotionRecognizer.load(tmp_path / "saved.keras", encoder=needed)
     files = table.set_index("utterance")["path"]
     for _, row in run.predictions.iterrows():
-        found = recognizer.predict_file(files[row["utterance"]])
+        found = recognizer.predict(files[row["utterance"]])
         expected = row.filter(like="p_").astype(float)
         np.testing.assert_allclose(found, expected, atol=1e-3)
         assert found.idxmax() == row["predicted_label"] and found.sum() == pytest.approx(1)
@@ -76,7 +76,7 @@ def test_recordings_of_any_rate_and_channels_are_heard_alike(table, tmp_path):
     waveform, rate = soundfile.read(table["path"][0])
     soundfile.write(tmp_path / "stereo.wav", np.stack([waveform, waveform], axis=1), rate)
     pd.testing.assert_series_equal(
-        recognizer.predict_file(tmp_path / "stereo.wav"), recognizer.predict(waveform), atol=1e-3
+        recognizer.predict(tmp_path / "stereo.wav"), recognizer.predict(waveform), atol=1e-3
     )
 
 
@@ -87,11 +87,11 @@ def test_a_saved_recognizer_needs_one_import(table, tmp_path):
     recognizer.save(tmp_path / "saved.keras")
     code = (
         "import sys; from common.recognition import EmotionRecognizer; "
-        "print(EmotionRecognizer.load(sys.argv[1]).predict_file(sys.argv[2]).to_json())"
+        "print(EmotionRecognizer.load(sys.argv[1]).predict(sys.argv[2]).to_json())"
     )
     command = [sys.executable, "-c", code, tmp_path / "saved.keras", table["path"][0]]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    expected = recognizer.predict_file(table["path"][0])
+    expected = recognizer.predict(table["path"][0])
     assert pd.read_json(StringIO(found), typ="series").to_dict() == pytest.approx(
         expected.to_dict(), abs=1e-4
     )
@@ -142,4 +142,4 @@ def test_features_that_cannot_be_repeated_are_told(table, tmp_path):
     features = features.replaced(features.values, features.copies, Unrepeatable())
     recognizer = EmotionRecognizer.from_run(train(table, features, tmp_path), seed=0, fold=1)
     with pytest.raises(NotImplementedError, match="Unrepeatable"):
-        recognizer.predict_file(table["path"][0])
+        recognizer.predict(table["path"][0])

@@ -3,7 +3,7 @@
 from common.corpora.fetching import fetch_corpus
 from common.corpora.recordings import COLUMNS
 from common.corpora.records import CORPORA, Corpus
-from common.corpora.tables import combine_corpora, load_corpus, load_folder
+from common.corpora.tables import combine_corpora, load_corpus, load_folder, open_corpus
 from common.corpora.validation import validate_corpus
 
 __all__ = [
@@ -14,5 +14,6 @@ __all__ = [
     "fetch_corpus",
     "load_corpus",
     "load_folder",
+    "open_corpus",
     "validate_corpus",
 ]

@@ -17,26 +17,9 @@ def fetch_corpus(name: str, *, folder: str | Path | None = None) -> Path:
     every recording in it against data/index. Only recordings are taken out of it, each into
     its official place.
 
-    Parameters
-    ----------
-    name
-        A key of `CORPORA`.
-    folder
-        Where the corpus lies or is put; by default as in `load_corpus`.
-
-    Returns
-    -------
-    Path
-        The corpus folder.
-
-    Raises
-    ------
-    FileNotFoundError
-        If nothing is there and the corpus may not be fetched: how to get it and where to put it.
-    OSError
-        If the download stopped; call again to continue it.
-    ValueError
-        If what was downloaded is not what was published.
+    `name` and `folder` are as in `load_corpus`; the folder is returned. Raises FileNotFoundError,
+    which says how to get it, if nothing is there and the corpus may not be fetched; OSError if the
+    download stopped (call again to continue it); ValueError if what came is not what was published.
     """
     corpus, folder = find_corpus(name, folder)
     there = match_recordings(corpus, folder) if folder.is_dir() else {}

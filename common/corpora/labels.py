@@ -53,6 +53,9 @@ def _find_emotion_level(folder: Path, parts: list[tuple[str, ...]]) -> int:
         "give the folder with one sub-folder per emotion, such as "
         f"{folder / 'angry' / 'anna_01.wav'}, or a CSV with path, emotion and speaker"
     )
+    single = [k for k, names in levels.items() if len(names) == 1 and is_emotion(names[0])]
+    if not several and single:
+        return single[0]
     if not several:
         raise ValueError(f"{folder}: fewer than two emotions (sub-folders: {shown}); {remedy}")
     if known or len(several) > 1:

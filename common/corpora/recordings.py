@@ -5,6 +5,7 @@ import json
 import os
 import re
 import warnings
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 import joblib
@@ -51,18 +52,10 @@ def parse_path(corpus: Corpus, path: str, *, include_song: bool = False) -> dict
     """Read the labels out of a recording's path.
 
     Folders above the official layout are ignored, and copies that are laid out otherwise are
-    understood where their names are unmistakable: an utterance has one name wherever it lies.
-
-    Returns
-    -------
-    dict
-        The columns utterance, corpus, speaker, gender, emotion, intensity, statement and
-        repetition; empty text where the name does not tell.
-
-    Raises
-    ------
-    ValueError
-        If the name is outside the grammar, or the emotion or the speaker is unknown.
+    understood where their names are unmistakable: an utterance has one name wherever it lies, with
+    the index's upper and lower case. Gives the columns utterance, corpus, speaker, gender,
+    emotion, intensity, statement and repetition; empty text where the name does not tell. Raises
+    ValueError if the name is outside the grammar, or the emotion or the speaker is unknown.
     """
     stem = PurePosixPath(path).with_suffix("").as_posix()
     for pattern in filter(None, (corpus.pattern, corpus.mirror)):
@@ -87,8 +80,9 @@ def parse_path(corpus: Corpus, path: str, *, include_song: bool = False) -> dict
             f"unknown speaker {labels['speaker']!r}; {corpus.title} has {corpus.num_speakers}, "
             f"{min(corpus.genders)} to {max(corpus.genders)}"
         )
+    spelling = read_spelling(corpus).get(labels["recording"].casefold(), labels["recording"])
     return {
-        "utterance": f"{corpus.name}/{labels['recording']}",
+        "utterance": f"{corpus.name}/{spelling}",
         "corpus": corpus.name,
         "speaker": labels["speaker"],
         "gender": corpus.genders[labels["speaker"]],
@@ -164,22 +158,29 @@ def read_index(corpus: Corpus) -> pd.DataFrame | None:
     return index.set_index(index["path"].str.rsplit(".", n=1).str[0].rename("recording"))
 
 
+def read_spelling(corpus: Corpus) -> dict[str, str]:
+    """Give the recordings of the index by their names in lower case; copies of TESS differ."""
+    path = paths.INDEX_DIR / f"{corpus.name}.csv"
+    return _read_spelling(path, path.stat().st_mtime_ns) if path.exists() else {}
+
+
+@lru_cache
+def _read_spelling(path: Path, _: int) -> dict[str, str]:
+    names = pd.read_csv(path, usecols=["path"])["path"].str.rsplit(".", n=1).str[0]
+    return {name.casefold(): name for name in names}
+
+
 def match_recordings(corpus: Corpus, folder: Path, *, by_name: bool = False) -> dict[str, Path]:
     """Map each recording of the corpus that is below a folder, by its official path, to its file.
 
-    The index decides upper and lower case (copies of TESS differ in it) and, with `by_name`,
-    the folder of a file that lies in another one than the official.
+    With `by_name` the index decides the folder of a file that lies in another than the official.
     """
-    index = read_index(corpus)
-    official = [] if index is None else list(index.index)
-    spelling = {recording.casefold(): recording for recording in official}
-    places = {PurePosixPath(recording).name: recording for recording in official}
+    places = {PurePosixPath(name).name: name for name in read_spelling(corpus).values()}
     found: dict[str, Path] = {}
     for path in list_audio(folder):
         try:
             labels = parse_path(corpus, path.as_posix())
             recording = labels["utterance"].removeprefix(f"{corpus.name}/")
-            recording = spelling.get(recording.casefold(), recording)
         except ValueError:
             recording = places.get(path.stem) if by_name else None
         if recording is not None:

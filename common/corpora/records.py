@@ -33,12 +33,12 @@ class Corpus:
     licence: str
     citation: str
     how_to_get: str
-    archive: Archive | None
     example: str
     pattern: str
     emotions: Mapping[str, str]
     genders: Mapping[str, str]
     num_utterances: int
+    archive: Archive | None = None
     mirror: str = ""
     layout: str = ""
 
@@ -47,15 +47,14 @@ class Corpus:
         return len(self.genders)
 
 
-INTENSITIES = {
-    "01": "normal",
-    "02": "strong",
-    "LO": "low",
-    "MD": "medium",
-    "HI": "high",
-    "XX": "unspecified",
-    "X": "unspecified",
-}
+def _parse(text: str) -> dict[str, str]:
+    """Labels by code of text such as "n neutral, h happy"."""
+    return dict(pair.split() for pair in text.split(", "))
+
+
+INTENSITIES = _parse(
+    "01 normal, 02 strong, LO low, MD medium, HI high, XX unspecified, X unspecified"
+)
 _NUMBERED_EMOTIONS = {f"{number:02d}": label for number, label in enumerate(EMOTIONS, start=1)}
 _NUMBERED_FIELDS = (
     r"03-01-(?P<emotion>\d\d)-(?P<intensity>0[12])-(?P<statement>0[12])-(?P<repetition>0[12])-"
@@ -85,7 +84,6 @@ _RECORDS = (
         licence="MIT",
         citation="Made with espeak-ng by tools/make_sample_corpus.py; it says nothing of people.",
         how_to_get="It ships in data/sample; `python -m tools.make_sample_corpus` rebuilds it.",
-        archive=None,
         example="Actor_01/03-01-01-01-01-01-01.flac",
         pattern=_NUMBERED_PATTERN,
         emotions=_NUMBERED_EMOTIONS,
@@ -124,21 +122,12 @@ _RECORDS = (
         "Proc. Auditory-Visual Speech Processing, 53-58",
         how_to_get="Its owners ask every user to register, so it is never downloaded "
         "automatically: register at http://kahlan.eps.surrey.ac.uk/savee/ and unpack AudioData.",
-        archive=None,
         example="AudioData/DC/a01.wav",
         pattern=r"AudioData/(?P<speaker>DC|JE|JK|KL)/(?P<emotion>[a-z]+)\d\d",
-        emotions={
-            "n": "neutral",
-            "h": "happy",
-            "sa": "sad",
-            "a": "angry",
-            "f": "fearful",
-            "d": "disgust",
-            "su": "surprised",
-        },
+        emotions=_parse("n neutral, h happy, sa sad, a angry, f fearful, d disgust, su surprised"),
         genders=dict.fromkeys(("DC", "JE", "JK", "KL"), "male"),
         num_utterances=480,
-        mirror=r"(?P<speaker>DC|JE|JK|KL)_(?P<code>(?P<emotion>[a-z]+)\d\d)",
+        mirror=r"(?P<speaker>DC|JE|JK|KL)[_/](?P<code>(?P<emotion>[a-z]+)\d\d)",
         layout="AudioData/{speaker}/{code}",
     ),
     Corpus(
@@ -158,16 +147,10 @@ _RECORDS = (
         example="OAF_angry/OAF_back_angry.wav",
         pattern=r"(?P<speaker>OAF|YAF)_\w+/(?:(?P=speaker)|OA)_(?P<statement>[a-z]+)"
         r"_(?P<emotion>[a-z_]+)",
-        emotions={
-            "neutral": "neutral",
-            "happy": "happy",
-            "sad": "sad",
-            "angry": "angry",
-            "fear": "fearful",
-            "disgust": "disgust",
-            "ps": "surprised",
-            **dict.fromkeys(("pleasant_surprise", "pleasant_surprised"), "surprised"),
-        },
+        emotions=_parse(
+            "neutral neutral, happy happy, sad sad, angry angry, fear fearful, disgust disgust, "
+            "ps surprised, pleasant_surprise surprised, pleasant_surprised surprised"
+        ),
         genders={"OAF": "female", "YAF": "female"},
         num_utterances=2800,
     ),
@@ -180,20 +163,11 @@ _RECORDS = (
         "emotional speech, Proc. Interspeech, 1517-1520, doi:10.21437/Interspeech.2005-446",
         how_to_get="No checksum of it is known here, so it is not downloaded automatically: unpack "
         "http://emodb.bilderbar.info/download/download.zip by hand.",
-        archive=None,
         example="wav/03a01Fa.wav",
         pattern=rf"wav/{_EMODB_NAME}",
         mirror=_EMODB_NAME,
         layout="wav/{name}",
-        emotions={
-            "N": "neutral",
-            "F": "happy",
-            "T": "sad",
-            "W": "angry",
-            "A": "fearful",
-            "E": "disgust",
-            "L": "bored",
-        },
+        emotions=_parse("N neutral, F happy, T sad, W angry, A fearful, E disgust, L bored"),
         genders={
             **dict.fromkeys(("03", "10", "11", "12", "15"), "male"),
             **dict.fromkeys(("08", "09", "13", "14", "16"), "female"),
@@ -211,19 +185,11 @@ _RECORDS = (
         how_to_get="It lies in Git LFS: install git-lfs, `git clone "
         "https://github.com/CheyneyComputerScience/CREMA-D` and move its AudioWAV folder. "
         "(The ZIP that GitHub offers holds links, not audio.)",
-        archive=None,
         example="AudioWAV/1001_DFA_ANG_XX.wav",
         pattern=rf"AudioWAV/{_CREMAD_NAME}",
         mirror=_CREMAD_NAME,
         layout="AudioWAV/{name}",
-        emotions={
-            "NEU": "neutral",
-            "HAP": "happy",
-            "SAD": "sad",
-            "ANG": "angry",
-            "FEA": "fearful",
-            "DIS": "disgust",
-        },
+        emotions=_parse("NEU neutral, HAP happy, SAD sad, ANG angry, FEA fearful, DIS disgust"),
         genders={
             str(n): "female" if str(n) in _WOMEN_OF_CREMAD else "male" for n in range(1001, 1092)
         },

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
+from common.corpora.fetching import fetch_corpus
 from common.corpora.labels import read_csv_labels, read_folder_labels
 from common.corpora.recordings import (
     COLUMNS,
@@ -16,6 +17,7 @@ from common.corpora.recordings import (
     parse_path,
     scan_recordings,
 )
+from common.corpora.records import CORPORA
 from common.emotions import name_emotion
 from common.files import NAME_PART
 
@@ -23,7 +25,11 @@ from common.files import NAME_PART
 def load_corpus(
     name: str, *, folder: str | Path | None = None, include_song: bool = False
 ) -> pd.DataFrame:
-    """Make the utterance table of a corpus.
+    """Make the utterance table of a corpus of `CORPORA`: a row per usable recording, sorted.
+
+    The columns are `COLUMNS`: seconds as a number, all others as text; `audio_hash` is the SHA-256
+    of the file. `folder` is by default data/raw/<name>, and data/sample for the sample;
+    `include_song` takes RAVDESS's sung recordings, 03-02-…, too.
 
     Every recording is read once to see that it is usable; what was seen is cached. What cannot
     be used, has a name outside the grammar, is a second copy of another file, or has the bytes of
@@ -31,27 +37,8 @@ def load_corpus(
     `table.attrs["left_out"]` lists path and problem. `attrs["num_missing"]` counts what a partial
     copy lacks.
 
-    Parameters
-    ----------
-    name
-        A key of `CORPORA`.
-    folder
-        Where the corpus lies; by default data/raw/<name>, and data/sample for the sample.
-    include_song
-        Whether RAVDESS's sung recordings, 03-02-…, come too, where they are.
-
-    Returns
-    -------
-    pd.DataFrame
-        One usable recording per row, sorted by utterance, the columns being `COLUMNS`:
-        seconds as a number, all others as text. `audio_hash` is the SHA-256 of the file.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the folder or all audio is missing; the message says how to get the corpus.
-    ValueError
-        If the corpus is unknown, or no recording in the folder is usable.
+    Raises FileNotFoundError, which says how to get the corpus, if the folder or all audio is
+    missing; ValueError if the corpus is unknown, or no recording in the folder is usable.
     """
     corpus, folder = find_corpus(name, folder)
     rows, left_out = [], []
@@ -77,28 +64,13 @@ def load_folder(
     out of both training and test. Of recordings with the same bytes the first is kept, or none
     where their labels differ.
 
-    Parameters
-    ----------
-    folder
-        Holds the sub-folders, or the files that the CSV names.
-    csv
-        A table with the columns path (below `folder`), emotion and speaker; gender,
-        intensity, statement and repetition are taken over if they are there.
-    name
-        The name of the corpus in the table, which results are filed under.
+    A `csv` has the columns path (below `folder`), emotion and speaker; gender ("unknown" where it
+    is not given), intensity, statement and repetition are taken over if they are there. Results
+    are filed under `name`. The table is as that of `load_corpus`.
 
-    Returns
-    -------
-    pd.DataFrame
-        As `load_corpus`; gender is "unknown" where it is not given.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the folder, its audio or the CSV is missing.
-    ValueError
-        If the name or the CSV cannot be used, it cannot be told what is an emotion and who
-        speaks, there are fewer than two emotions, or no recording is usable.
+    Raises FileNotFoundError if the folder, its audio or the CSV is missing; ValueError if the name
+    or the CSV cannot be used, if it cannot be told what is an emotion and who speaks, or if no
+    recording is usable.
     """
     if not NAME_PART.fullmatch(name):
         raise ValueError(f"name={name!r}: use letters and digits, joined by single '_', '-' or '.'")
@@ -142,13 +114,38 @@ def load_folder(
         given = {column: value for column, value in labels.items() if value}
         own = {"utterance": f"{name}/{path if stem in twice and len(names) == 1 else stem}"}
         rows.append(blank | given | own | {"path": str(folder / path), "corpus": name})
-    table = _make_table(rows, left_out, name=name, folder=folder, own=True)
-    if table["emotion"].nunique() < 2:
-        raise ValueError(
-            f"{folder}: one emotion, {table['emotion'].iloc[0]!r}, is nothing to learn; give the "
-            "folder with one sub-folder per emotion, or a CSV with path, emotion and speaker"
-        )
-    return table
+    return _make_table(rows, left_out, name=name, folder=folder, own=True)
+
+
+def open_corpus(
+    corpus: str | None,
+    *,
+    folder: str | Path | None = None,
+    csv: str | Path | None = None,
+    optional: bool = False,
+) -> pd.DataFrame | None:
+    """Fetch and load a corpus of `CORPORA`, or load a folder or CSV of one's own by that name.
+
+    `folder` and `csv` are as in `load_corpus` and `load_folder`. An `optional` one that is None,
+    or is not at hand, gives None, and a line says how to get it.
+    """
+    if corpus is None:
+        return None
+    if corpus not in CORPORA or csv is not None:
+        if folder is None and csv is None:
+            raise ValueError(
+                f"unknown corpus {corpus!r}; choose one of {', '.join(CORPORA)}, or give the "
+                "folder of your own recordings"
+            )
+        return load_folder(folder or Path(csv).expanduser().parent, csv=csv, name=corpus)
+    try:
+        fetch_corpus(corpus, folder=folder)
+        return load_corpus(corpus, folder=folder)
+    except FileNotFoundError as error:
+        if not optional:
+            raise
+        warnings.warn(f"{corpus} is left out: {error}", stacklevel=2)
+        return None
 
 
 def combine_corpora(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
@@ -173,10 +170,8 @@ def combine_corpora(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
             f"{len(twice)} utterances are in two tables, such as {twice.iloc[0]}; "
             "combine each corpus once, and name corpora of your own differently"
         )
-    table["speaker"] = [
-        speaker if speaker.startswith(f"{corpus}/") else f"{corpus}/{speaker}"
-        for corpus, speaker in zip(table["corpus"], table["speaker"], strict=True)
-    ]
+    pairs = zip(table["corpus"] + "/", table["speaker"], strict=True)
+    table["speaker"] = [prefix + speaker.removeprefix(prefix) for prefix, speaker in pairs]
     left_out = [entry for part in tables for entry in part.attrs.get("left_out", [])]
     table = _merge_names(table.sort_values("utterance", ignore_index=True))
     table.attrs = {"left_out": left_out}

@@ -18,27 +18,12 @@ from common.corpora.records import Corpus
 def validate_corpus(name: str, *, folder: str | Path | None = None) -> pd.DataFrame:
     """Compare a copy of a corpus, file by file, with the index of the published one.
 
-    Parameters
-    ----------
-    name
-        A key of `CORPORA`.
-    folder
-        Where the corpus lies or is put; by default as in `load_corpus`.
-
-    Returns
-    -------
-    pd.DataFrame
-        Columns path (below the folder), problem and detail, one row per finding, none if the
-        copy is whole. Problems: "missing", "extra" (not a recording of the corpus, or a
-        second copy), "resampled" (another sample rate than published), "altered" (other
-        bytes at the same rate), "silent", "unreadable" (not usable for any other reason) and
-        "duplicated" (same bytes as another recording). A corpus without data/index/<name>.csv
-        is checked for everything but "resampled" and "altered", and missing files are counted.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        As `load_corpus`, if the corpus is absent or unknown.
+    Each finding is a row of path (below the folder), problem and detail. Problems: "missing",
+    "extra" (not a recording of the corpus, or a second copy), "resampled" (another sample rate
+    than published), "altered" (other bytes at the same rate), "silent", "unreadable" (not usable
+    for any other reason) and "duplicated" (same bytes as another recording). A corpus without
+    data/index/<name>.csv is checked for everything but "resampled" and "altered", and missing
+    files are counted. Every byte is read. `name`, `folder` and errors are as in `load_corpus`.
     """
     corpus, folder = find_corpus(name, folder)
     left_out: list[dict] = []
