@@ -26,8 +26,10 @@ help: ## List the targets
 	@echo "  CORPUS     what 'make reproduce' trains on; now: $(CORPUS)"
 	@echo "  PYTHON     the Python 3.11 to 3.13 that makes $(VENV); now: $(PYTHON)"
 
-run: $(INSTALLED) ## Execute notebooks on the sample corpus; NOTEBOOKS=all for the whole collection
-	$(RUN) -m tools.notebooks execute $(NOTEBOOKS) --corpus sample
+run: $(INSTALLED) ## Execute notebooks on the sample corpus, or on FOLDER and CSV; NOTEBOOKS=all
+	$(RUN) -m tools.notebooks execute $(NOTEBOOKS) $(if $(FOLDER)$(CSV),\
+		--corpus my_corpus --parameters $(if $(FOLDER),"folder=$(abspath $(FOLDER))") \
+		$(if $(CSV),"csv=$(abspath $(CSV))"),--corpus sample)
 
 test: check ## Check style and notebooks, then test; with ALL=1 every notebook
 	$(if $(ALL),ALL=$(ALL)) $(RUN) -m pytest

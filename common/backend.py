@@ -1,8 +1,7 @@
-"""What Keras computes with: memory, seeds, and the names of device and versions."""
+"""What Keras computes with: its log, and the names of device and versions."""
 
 import logging
 import platform
-from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 
 import keras
@@ -10,15 +9,11 @@ from joblib import cpu_count
 
 
 def prepare_backend() -> None:
-    """Let TensorFlow take GPU memory as it needs it, and trace one model after another quietly."""
-    if keras.backend.backend() != "tensorflow":
-        return
-    import tensorflow
+    """Let TensorFlow trace one model after another quietly."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow
 
-    for device in tensorflow.config.list_physical_devices("GPU"):
-        with suppress(RuntimeError):  # a GPU has started, and holds all its memory
-            tensorflow.config.experimental.set_memory_growth(device, True)
-    tensorflow.get_logger().addFilter(_is_not_about_tracing)
+        tensorflow.get_logger().addFilter(_is_not_about_tracing)
 
 
 def _is_not_about_tracing(record: logging.LogRecord) -> bool:

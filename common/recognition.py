@@ -59,10 +59,20 @@ class EmotionRecognizer:
         try:
             with zipfile.ZipFile(path) as file:
                 facts = json.loads(file.read(FACTS))
-            emotions, recipe = tuple(facts["emotions"]), facts["recipe"]
-            model = keras.models.load_model(path)
-        except (KeyError, TypeError, ValueError, OSError, zipfile.BadZipFile) as error:
+                writer = json.loads(file.read("metadata.json"))["keras_version"]
+            emotions, recipe = tuple(map(str, facts["emotions"])), facts["recipe"]
+        except Exception as error:  # whatever a file of another kind raises
             raise ValueError(f"{path} is not a recogniser ({error}); {remedy}") from error
+        try:
+            model = keras.models.load_model(path)
+        except Exception as error:
+            first = str(error).split("\n")[0][:200]
+            raise ValueError(
+                f"{path}: saved by Keras {writer}, and Keras {keras.__version__} cannot read it "
+                f"({first}); install that version, or save it anew"
+            ) from error
+        if not all(np.isfinite(weights).all() for weights in model.get_weights()):
+            raise ValueError(f"{path}: weights that are not finite; train and save it anew")
         found, needed = model.output_shape[-1], len(emotions)
         if found != needed:
             raise ValueError(f"{path}: {found} outputs and {needed} emotions; save it anew")

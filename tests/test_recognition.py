@@ -1,7 +1,9 @@
 """A saved model with its preparation says of a recording what it said in the test."""
 
+import io
 import subprocess
 import sys
+import zipfile
 from dataclasses import dataclass
 from io import StringIO
 
@@ -12,6 +14,7 @@ import pytest
 import soundfile
 from keras import layers
 
+from common.audio import scan_recording
 from common.corpora import load_corpus
 from common.cross_validation import cross_validate
 from common.encoders import load_encoder
@@ -24,6 +27,7 @@ from common.recognition import EmotionRecognizer
 from common.training import TrainingConfig
 
 CONFIG = TrainingConfig(epochs=2, batch_size=16, ema_momentum=None, monitor=None)
+TONE = (0.3 * np.sin(np.arange(16_000) / 10)).astype(np.float32)
 RECIPE = Recipe((Trim(), FitLength(seconds=1), LogMel(num_bands=24)))
 
 
@@ -143,3 +147,62 @@ def test_features_that_cannot_be_repeated_are_told(table, tmp_path):
     recognizer = EmotionRecognizer.from_run(train(table, features, tmp_path), seed=0, fold=1)
     with pytest.raises(NotImplementedError, match="Unrepeatable"):
         recognizer.predict(table["path"][0])
+
+
+@pytest.fixture
+def recognizer() -> EmotionRecognizer:
+    model = build_model(RECIPE(TONE).shape, 3)
+    return EmotionRecognizer(model, ("angry", "calm", "sad"), RECIPE)
+
+
+def test_what_training_would_refuse_is_refused_in_use(recognizer, tmp_path):
+    for sound, problem in (
+        (0 * TONE, "silent"),
+        (TONE[:80], "too short"),
+        (9e4 * TONE, "too loud"),
+    ):
+        with pytest.raises(ValueError, match=problem):
+            recognizer.predict(sound)
+        soundfile.write(tmp_path / "a.wav", sound, 16_000, subtype="FLOAT")
+        assert scan_recording(tmp_path / "a.wav")["problem"].startswith(problem)
+
+
+def test_bytes_arrays_and_files_are_heard_alike(recognizer, tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, TONE, 16_000, subtype="FLOAT")
+    expected = recognizer.predict(path)
+    for given in (path.read_bytes(), io.BytesIO(path.read_bytes()), TONE, (16_000, TONE)):
+        pd.testing.assert_series_equal(recognizer.predict(given), expected, atol=1e-5)
+
+
+def test_a_long_recording_is_heard_window_by_window(recognizer):
+    sound = np.concatenate([TONE, np.zeros(64_000, np.float32), *[TONE] * 70])
+    with pytest.raises(ValueError, match="too long"):
+        recognizer.predict(sound)
+    timeline = recognizer.predict_timeline(sound, window_seconds=2, hop_seconds=1)
+    assert timeline.index.names == ["start_seconds", "end_seconds"]
+    starts, ends = (timeline.index.get_level_values(level) for level in (0, 1))
+    assert starts.tolist() == list(range(len(starts))) and ends[-1] == len(sound) / 16_000
+    silent = (starts >= 1) & (ends <= 5)
+    assert timeline[silent].isna().all(axis=None)
+    np.testing.assert_allclose(timeline[~silent].sum(axis=1), 1, atol=1e-5)
+    alone = recognizer.predict(sound[10 * 16_000 : 12 * 16_000])
+    np.testing.assert_allclose(timeline.loc[(10, 12)], alone, atol=1e-5)
+
+
+def test_a_file_of_a_newer_keras_or_with_broken_weights_is_told(recognizer, tmp_path):
+    path = tmp_path / "a.keras"
+    recognizer.save(path)
+    with zipfile.ZipFile(path) as file:
+        parts = {name: file.read(name) for name in file.namelist()}
+    parts["metadata.json"] = b'{"keras_version": "99.1"}'
+    parts["config.json"] = parts["config.json"].replace(b"Functional", b"Functional2")
+    with zipfile.ZipFile(path, "w") as file:
+        for name, content in parts.items():
+            file.writestr(name, content)
+    with pytest.raises(ValueError, match=r"a\.keras: saved by Keras 99\.1, and .* cannot read"):
+        EmotionRecognizer.load(path)
+    recognizer.model.set_weights([np.nan * weights for weights in recognizer.model.get_weights()])
+    recognizer.save(path)
+    with pytest.raises(ValueError, match=r"a\.keras: weights that are not finite"):
+        EmotionRecognizer.load(path)

@@ -40,6 +40,7 @@ from IPython.display import Markdown, display
 notice = "**Synthetic speech.** Every number below is of the sample corpus, spoken by a "
 notice += "synthesiser. It shows that the notebook works and says nothing about people."
 display(Markdown(notice))"""
+OF_ONE_CORPUS = ("## Findings", "## What was tried")
 NO_PLAYER = "<em>▶ Run this cell to hear it.</em>"
 PROGRESS_BAR = re.compile(r"\d+%\|.*\||\d+\w* ?\[\d+:\d+.*\]")
 
@@ -104,6 +105,17 @@ def inject_parameters(notebook: NotebookNode, parameters: dict) -> NotebookNode:
     return notebook
 
 
+def set_text_aside(notebook: NotebookNode, *, corpus: str, written_about: str) -> NotebookNode:
+    """Take findings out of a notebook that is executed on another corpus than they are about."""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown" and cell.source.startswith(OF_ONE_CORPUS):
+            heading = cell.source.partition("\n")[0]
+            cell.source = f"{heading}\n\nOf {written_about} alone: see the notebook itself."
+    first = notebook.cells[0]
+    first.source += f"\n\n*Executed on {corpus}. Numbers in the text are of {written_about}.*"
+    return notebook
+
+
 def execute_notebook(
     path: Path, *, parameters: dict | None = None, folder: Path = EXECUTED_DIR
 ) -> NotebookNode:
@@ -134,7 +146,10 @@ def execute_notebook(
     notebook = nbformat.read(path, as_version=4)
     if parameters:
         inject_parameters(notebook, parameters)
-    corpus = {**read_parameters(notebook), **(parameters or {})}["corpus"]
+    committed = read_parameters(notebook)["corpus"]
+    corpus = (parameters or {}).get("corpus", committed)
+    if corpus != committed:
+        set_text_aside(notebook, corpus=corpus, written_about=committed)
     if parameters and corpus == "sample":
         notebook.cells[find_cell(notebook, "injected-parameters")].source += NOTICE
     copy = folder / path.name
@@ -195,6 +210,8 @@ def execute_all(
             small = read_sample_parameters(notebook) if corpus == "sample" else {}
             changed = {**({"corpus": corpus} if corpus else {}), **small, **parameters}
             committed = read_parameters(notebook)
+            if corpus and committed.get("second_corpus") == corpus:
+                changed.setdefault("second_corpus", None)
             as_committed = all(committed.get(name, ...) == changed[name] for name in changed)
             replace = in_place and as_committed
             executed = execute_notebook(path, parameters={} if replace else changed)
