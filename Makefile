@@ -17,7 +17,7 @@ export JUPYTER_PREFER_ENV_PATH ?= 1
 export PYDEVD_DISABLE_FILE_VALIDATION ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format lab reproduce publish bench notebooks sample lock clean
+.PHONY: help run test torture check format lab reproduce publish bench notebooks sample lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ run: $(INSTALLED) ## Execute notebooks on the sample corpus, or on FOLDER and CS
 test: check ## Check style and notebooks, then test; with ALL=1 every notebook
 	$(if $(ALL),ALL=$(ALL)) $(RUN) -m pytest
 
+torture: $(INSTALLED) ## Damage 2,000 recordings and 200 archives, kill 20 trainings; some minutes
+	$(RUN) -m tools.torture
+
 check: $(INSTALLED) ## Check style, and that the generated cells and tables are up to date
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
@@ -44,7 +47,7 @@ format: $(INSTALLED) ## Put the code and the notebooks into the checked style
 	$(RUN) -m ruff format .
 
 lab: $(INSTALLED) ## Open JupyterLab
-	$(RUN) -m jupyter lab
+	$(RUN) -m jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root)
 
 reproduce: $(INSTALLED) ## Run the whole collection in full: CORPUS=ravdess in place, others as copies
 	$(RUN) -m tools.notebooks execute all $(if $(filter ravdess,$(CORPUS)),--in-place,--corpus $(CORPUS))

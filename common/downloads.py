@@ -12,7 +12,7 @@ import requests
 from filelock import FileLock
 from tqdm.auto import tqdm
 
-from common.files import digest
+from common.files import digest, sweep
 
 CHUNK_BYTES = 1 << 16
 TIMEOUT_SECONDS = 60
@@ -135,6 +135,7 @@ def unpack_archive(archive: str | Path, folder: str | Path) -> Iterator[Path]:
         If the archive is damaged or unpacks to more than recordings can, or a member would be
         written outside the folder; nothing is unpacked then.
     """
+    sweep(Path(folder), ".unpack-*")
     with tempfile.TemporaryDirectory(prefix=".unpack-", dir=folder) as temporary:
         target = Path(temporary).resolve()
         try:

@@ -1,12 +1,15 @@
 """The one way to write a file, and names for what files and settings hold."""
 
+import glob
 import hashlib
 import json
 import os
 import re
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import BinaryIO, get_args
@@ -38,11 +41,20 @@ def write_atomically(path: Path) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
+        sweep(path.parent, f".{glob.escape(path.stem)}-*{path.suffix}")
     except OSError as error:
         error.filename = error.filename or str(path)  # a full disk does not name the file
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sweep(folder: Path, pattern: str) -> None:
+    """Remove what killed processes left of temporary files and folders: of an hour ago or more."""
+    for path in folder.glob(pattern):
+        with suppress(OSError):
+            if path.stat().st_mtime < time.time() - 3_600:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def write_json(path: Path, content: object) -> None:

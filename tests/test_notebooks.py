@@ -705,6 +705,23 @@ def test_bootstrap_fetches_and_installs_on_colab(tmp_path):
     assert done.stdout == f"-m pip install -q -r {needed} {{'check': True}}\n"
 
 
+def test_what_attention_adds_is_a_local_edit():
+    """From 30 to 31: beside the architecture, the title and the findings, ten lines at most."""
+    own = ("architecture", "badge")
+    lines = []
+    for name in ("30_stacked_cnn_lstm", "31_stacked_cnn_attention_lstm"):
+        cells = nbformat.read(paths.NOTEBOOKS_DIR / f"{name}.ipynb", as_version=4).cells[1:]
+        shared = [
+            cell.source
+            for cell in cells
+            if not set(own) & set(cell.metadata.get("tags", []))
+            and not cell.source.startswith(("## Findings", "## What was tried"))
+        ]
+        lines.append([line for line in "\n".join(shared).splitlines() if line.strip()])
+    changed = [line for line in lines[1] if line not in lines[0]]
+    assert 0 < len([line for line in changed if not line.startswith(("title", "notebook"))]) <= 10
+
+
 def test_bootstrap_is_short():
     assert len(BOOTSTRAP.splitlines()) <= 25
 
