@@ -56,7 +56,8 @@ def plot_architecture(model: keras.Model, *, ax: Axes | None = None) -> Axes:
 def _place_groups(depth: dict[str, int], edges: set) -> dict[str, tuple[float, int]]:
     """Where each group stands, (column, -depth): below what it reads, branches side by side."""
     sources, targets, rows = defaultdict(list), defaultdict(list), defaultdict(list)
-    for source, target in sorted(edges, key=lambda edge: list(depth).index(edge[1])):
+    order = list(depth)
+    for source, target in sorted(edges, key=lambda edge: [order.index(end) for end in edge[::-1]]):
         sources[target].append(source)
         targets[source].append(target)
     for group in depth:

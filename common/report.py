@@ -1,18 +1,21 @@
 """The standard report of a run: the same tables and pictures below every architecture."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
+from joblib import Parallel, delayed
 
 from common import evaluation, plots
-from common.audio import load_waveform
+from common.audio import SAMPLE_RATE_HERTZ, load_waveform
 from common.bootstrap import compare_predictions, describe_difference, tabulate_scores
+from common.features import FitLength
 from common.models import compute_attention
 from common.predictions import read_predictions
-from common.recipes import Features
+from common.recipes import Features, Recipe, Step
 from common.results import load_results
 from common.runs import Run
 from common.sound_plots import make_players, plot_attention, plot_features
@@ -132,13 +135,36 @@ def show_curves(run: Run, *, notebook: str, name: str = "history") -> None:
 
 
 def show_example(features: Features, table: pd.DataFrame, *, emotion: str) -> None:
-    """Show the features of the first utterance of an emotion, and its player."""
+    """Show the features of the first utterance of an emotion, and its player.
+
+    Says how many utterances are longer than the recipe keeps.
+    """
     row = int((table["emotion"] == emotion).to_numpy().argmax())  # 0 where there is none
     ax = plot_features(features.values[row], features.recipe)
     ax.set_title(f"{table['utterance'].iloc[row]}, {table['emotion'].iloc[row]}")
     display(ax.figure)
     plt.close(ax.figure)
     display(make_players({"recording": load_waveform(table["path"].iloc[row])}))
+    steps = features.recipe.steps
+    for place, step in enumerate(steps):
+        if isinstance(step, FitLength):
+            seconds = _measure_seconds(table["path"], steps[:place])
+            cut = seconds > step.seconds
+            lost = 1 - np.minimum(seconds, step.seconds).sum() / seconds.sum()
+            display(
+                Markdown(
+                    f"The middle {step.seconds:g} s of an utterance are kept: "
+                    f"{100 * cut.mean():.0f} % of them are longer, and {100 * lost:.0f} % of all "
+                    "sound is left out."
+                )
+            )
+
+
+def _measure_seconds(paths: Iterable[str], steps: Sequence[Step]) -> np.ndarray:
+    """How long recordings are after the first steps of a recipe."""
+    before = Recipe(steps)
+    work = (delayed(lambda path: len(before(load_waveform(path))))(path) for path in paths)
+    return np.array(Parallel(n_jobs=-1, prefer="threads")(work)) / SAMPLE_RATE_HERTZ
 
 
 def compare(runs: Mapping[str, Run], notebooks: Sequence[str]) -> None:
@@ -167,7 +193,7 @@ def compare(runs: Mapping[str, Run], notebooks: Sequence[str]) -> None:
 def show_attention(
     run: Run, table: pd.DataFrame, features: Features, *, layer: str, notebook: str
 ) -> None:
-    """Draw what a layer of attention weighs in an angry, a sad and a happy utterance.
+    """Draw what a layer of attention weighs in an angry, a sad and a happy utterance, or in others.
 
     The model is the first that is at hand, and the utterances are of its fold's test rows.
     """
@@ -177,10 +203,14 @@ def show_attention(
     seed, fold = run.first_model
     tested = run.predictions.query("seed == @seed and fold == @fold")
     chosen = tested.drop_duplicates("true_label").set_index("true_label")["utterance"]
-    chosen = chosen.reindex(["angry", "sad", "happy"]).dropna()
-    rows = pd.Index(table["utterance"]).get_indexer(chosen)
+    wanted = chosen.reindex(["angry", "sad", "happy"]).dropna()
+    rows = pd.Index(table["utterance"]).get_indexer(wanted if len(wanted) else chosen.iloc[:3])
     model = run.load_model(seed=seed, fold=fold)
-    weights = compute_attention(model, features.values[rows], layer=layer)
+    try:
+        weights = compute_attention(model, features.values[rows], layer=layer)
+    except (ValueError, AttributeError) as error:
+        display(Markdown(f"{error} Name a layer with attention in this cell, or take it out."))
+        return
     figure, axes = plt.subplots(len(rows), 1, figsize=(7.5, 2.5 * len(rows)), squeeze=False)
     for row, weight, ax in zip(rows, weights, axes[:, 0], strict=True):
         plot_attention(features.values[row], weight, features.recipe, ax=ax)

@@ -28,6 +28,7 @@ from common.corpora import (
     fetch_corpus,
     load_corpus,
     load_folder,
+    open_corpus,
     recordings,
     validate_corpus,
 )
@@ -588,6 +589,31 @@ def test_validation_reads_the_bytes_again():
     files[0].write_bytes(content)
     os.utime(files[0], ns=(state.st_atime_ns, state.st_mtime_ns))
     assert validate_corpus("ravdess")["problem"].tolist() == ["altered"]
+
+
+def test_open_corpus_takes_what_is_there(tmp_path):
+    write_ravdess(paths.RAW_DIR / "savee")  # nothing of SAVEE
+    with pytest.raises(FileNotFoundError, match="0 of the 480 recordings of SAVEE are here"):
+        open_corpus("savee")
+    for seed, name in enumerate(("a01", "n01")):
+        write_noise(paths.RAW_DIR / "savee" / "AudioData" / "DC" / f"{name}.wav", seed=seed)
+    with pytest.warns(UserWarning) as caught:
+        table = open_corpus("savee")
+    messages = "\n".join(str(warning.message) for warning in caught)
+    assert "2 of the 480 recordings of SAVEE are here" in messages
+    assert "Until then results are of a part of it" in messages
+    assert len(table) == 2
+    assert open_corpus(None, optional=True) is None
+    with pytest.warns(UserWarning, match="emodb is left out: .* by hand"):
+        assert open_corpus("emodb", optional=True) is None
+    with pytest.raises(FileNotFoundError, match="by hand"):
+        open_corpus("emodb")
+    with pytest.raises(ValueError, match="unknown corpus 'mine'; .*or give the folder of your own"):
+        open_corpus("mine")
+    folder = write_own(tmp_path / "own", ("sad/a_1.wav", "calm/a_2.wav"))
+    assert open_corpus("mine", folder=folder)["corpus"].tolist() == ["mine", "mine"]
+    (folder / "labels.csv").write_text("path,emotion,speaker\nsad/a_1.wav,wut,a\n")
+    assert open_corpus("mine", csv=folder / "labels.csv")["emotion"].tolist() == ["wut"]
 
 
 def test_combined_corpora_keep_speakers_apart():

@@ -13,6 +13,7 @@ from common.splits import (
     SplitProtocol,
     check_folds,
     describe_folds,
+    fit_protocols,
     make_folds,
     name_protocol,
     rank_protocol,
@@ -287,3 +288,17 @@ def test_only_row_numbers_make_a_fold(rows):
 def test_folds_are_there_and_have_numbers_of_their_own(folds):
     with pytest.raises(ValueError, match="no folds, or two of one number"):
         check_folds(SMALL, folds, "random_5fold")
+
+
+def test_protocols_that_a_corpus_cannot_fill_are_replaced_and_told():
+    table = make_speakers(4, per_emotion=4)
+    with pytest.warns(UserWarning, match="4 speakers cannot fill 5 folds.*used: leave_one_speaker"):
+        fitting = fit_protocols(table, ["speaker_5fold", "speaker_6fold", "random_80_10_10"])
+    assert fitting == ["leave_one_speaker_out"]
+    assert fit_protocols(make_speakers(6, per_emotion=20), ["speaker_5fold", "random_5fold"]) == [
+        "speaker_5fold",
+        "random_5fold",
+    ]
+    alone = table[table["speaker"] == table["speaker"].iloc[0]].reset_index(drop=True)
+    with pytest.raises(ValueError, match="only speaker .* is here"):
+        fit_protocols(alone, ["speaker_5fold"])

@@ -29,7 +29,7 @@ def fetch_corpus(name: str, *, folder: str | Path | None = None) -> Path:
     if source is None:
         problem = explain_absence(corpus, folder, num_there=len(there))
         if there:
-            warnings.warn(problem, stacklevel=2)
+            warnings.warn(f"{problem} Until then results are of a part of it.", stacklevel=2)
             return folder
         raise FileNotFoundError(problem)
     facts = {"num_bytes": source.num_bytes, "checksum": source.checksum}
@@ -39,7 +39,8 @@ def fetch_corpus(name: str, *, folder: str | Path | None = None) -> Path:
         if not there:
             raise
         problem = explain_absence(corpus, folder, num_there=len(there))
-        warnings.warn(f"{problem} The rest could not be downloaded ({error})", stacklevel=2)
+        told = f"the rest could not be downloaded ({error}), so results are of a part of it"
+        warnings.warn(f"{problem} But {told}.", stacklevel=2)
         return folder
     with unpack_archive(archive, folder) as unpacked:
         found = match_recordings(corpus, unpacked, by_name=True)
