@@ -6,8 +6,10 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -47,6 +49,38 @@ def seed_shared_fixtures() -> None:
 def seed_everything(seed_shared_fixtures) -> None:
     """Keras draws initial weights and the order of rows from global generators."""
     _seed()
+
+
+EXECUTED = "test_notebook_runs_on_the_sample_corpus"
+
+
+def is_execution(item: pytest.Item) -> bool:
+    return getattr(item, "originalname", None) == EXECUTED
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Ask last for the notebooks that are executed in the meantime."""
+    items.sort(key=is_execution)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def executions(request, tmp_path_factory):
+    """Execute the notebooks under test beside the other tests: a kernel keeps one core busy."""
+    selected = [
+        item.callspec.params["path"] for item in request.session.items if is_execution(item)
+    ]
+    folder = tmp_path_factory.mktemp("executed")
+
+    def run(path: Path):
+        from tools.execution import execute_notebook
+        from tools.generation import read_sample_parameters
+
+        parameters = read_sample_parameters(nbformat.read(path, as_version=4))
+        return execute_notebook(path, parameters=parameters, folder=folder)
+
+    pool = ThreadPoolExecutor(max_workers=2 if os.environ.get("ALL") else 1)
+    yield {path: pool.submit(run, path) for path in selected}
+    pool.shutdown(cancel_futures=True)
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -46,7 +45,10 @@ from tools.notebooks import main, parse_parameter, select_notebooks, sync_all
 REPOSITORY = "https://github.com/someone/some-notebooks"
 NAME = "12_example"
 # One of each family: quick, and typical of it.
-QUICK = ("01_prepare_corpora", "13_cnn_lstm")
+QUICK = (
+    *("01_prepare_corpora", "13_cnn_lstm", "22_wav2vec2_transfer"),
+    *("31_stacked_cnn_attention_lstm", "40_augmentation_and_balance"),
+)
 COLLECTION = list_collection(generation.README.read_text(encoding="utf-8"))
 PLAYER = (
     '<audio controls="controls">\n<source src="data:audio/wav;base64,+/tmp/abc=" '
@@ -820,24 +822,6 @@ def test_execute_in_place_replaces_a_notebook_that_runs(beside_clone, capsys):
     assert nbformat.read(path, as_version=4).cells[-1].outputs[0].text == "ravdess\n"
 
 
-@pytest.fixture(scope="module")
-def executions(request, tmp_path_factory):
-    """Start the notebooks under test, two at a time: a kernel keeps one core busy."""
-    name = test_notebook_runs_on_the_sample_corpus.__name__
-    selected = [
-        item.callspec.params["path"] for item in request.session.items if item.originalname == name
-    ]
-    folder = tmp_path_factory.mktemp("executed")
-
-    def run(path):
-        parameters = read_sample_parameters(nbformat.read(path, as_version=4))
-        return execute_notebook(path, parameters=parameters, folder=folder)
-
-    pool = ThreadPoolExecutor(max_workers=2)
-    yield {path: pool.submit(run, path) for path in selected}
-    pool.shutdown(cancel_futures=True)
-
-
 def choose_quick(paths):
     """Choose one notebook of each family, which its first digit names: QUICK's or the first."""
     families = {}
@@ -849,7 +833,8 @@ def choose_quick(paths):
     ]
 
 
-# Every one where all is checked; a fork's own notebooks are left to `make run`.
+# Every one where all is checked; a fork's own notebooks are left to `make run`. They are executed
+# beside the other tests (`conftest.py`).
 TO_EXECUTE = COLLECTION if os.environ.get("ALL") else choose_quick(COLLECTION)
 
 
