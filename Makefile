@@ -5,7 +5,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-NOTEBOOKS ?= 01_prepare_corpora 11_cnn 60_comparison
+NOTEBOOKS ?= 01_prepare_corpora 90_template 60_comparison
 CORPUS ?= ravdess
 
 RUN := $(VENV)/bin/python

@@ -345,7 +345,8 @@ def test_a_damaged_state_is_told_and_begun_anew(state, monkeypatch):
     (folder / "facts.json").unlink()
     path = folder / "state.npz"
     if state == "of another model":
-        np.savez(path, notes=json.dumps({"history": [{}], "best_epoch": 0, "seconds": 1.0}))
+        notes = json.dumps({"history": [{}], "best_epoch": 0, "seconds": 1.0})
+        np.savez(path, notes=notes, **{f"value_{number}": np.zeros(3) for number in range(300)})
     elif state == "cut":
         np.savez(path, model_0=np.zeros(1000))
         path.write_bytes(path.read_bytes()[:-200])
@@ -364,4 +365,7 @@ def test_validation_rows_are_predicted_by_the_epoch_that_was_kept():
     assert result.validation["correct"].mean() == pytest.approx(best["validation_wa"].iloc[0])
     kept = read_predictions(result.models[0, 1].with_name("validation.csv"))
     pd.testing.assert_frame_equal(kept, result.validation)
-    assert run(config=replace(CONFIG, monitor=None)).validation.empty
+    unselected = replace(CONFIG, monitor=None)
+    assert run(config=unselected).validation.empty
+    again = run(config=unselected)
+    assert again.sources == {(0, 1): "stored"} and again.validation.empty

@@ -2,7 +2,7 @@
 
 python -m tools.notebooks sync                    rewrite generated cells and README sections
 python -m tools.notebooks check                   list what is wrong, with the remedy
-python -m tools.notebooks execute 01 11 60        run copies on the sample corpus
+python -m tools.notebooks execute 01 90 60        run copies on the sample corpus
 python -m tools.notebooks execute all --in-place  the full run whose outputs are committed
 python -m tools.notebooks publish 11 60           commit-ready evidence and figures of full runs
 """
