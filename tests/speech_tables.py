@@ -10,6 +10,7 @@ import pandas as pd
 import soundfile
 
 from common.audio import load_waveform
+from common.files import hash_file
 from common.recipes import Features, Recipe, Step
 from common.training import TrainingConfig
 
@@ -126,7 +127,8 @@ def write_recordings(
         waveform = make_waveform(number, np.random.default_rng([speaker, number]))
         soundfile.write(files[-1], waveform, 16_000)
         rows.append({"speaker": str(speaker), "gender": "female", "emotion": emotion})
-    return make_table(rows, corpus="own").assign(path=files)
+    hashes = [hash_file(file) for file in files]
+    return make_table(rows, corpus="own").assign(path=files, audio_hash=hashes)
 
 
 def predict_again(run, table: pd.DataFrame, recipe: Recipe) -> np.ndarray:
