@@ -1,5 +1,6 @@
 """Fetch an archive, continuing where an earlier attempt stopped, and unpack it safely."""
 
+import errno
 import os
 import tempfile
 import zipfile
@@ -17,6 +18,7 @@ from common.files import digest, sweep
 CHUNK_BYTES = 1 << 16
 TIMEOUT_SECONDS = 60
 LARGEST_BYTES = 4_000_000_000  # of a file or an archive's contents whose size is not known
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 LARGEST_RATIO = 100  # of contents to archive, above the largest of recordings
 
 
@@ -144,9 +146,9 @@ def unpack_archive(archive: str | Path, folder: str | Path) -> Iterator[Path]:
                 _check_members(members, target, Path(archive).stat().st_size)
                 for member in tqdm(members, desc="unpacking", unit="file", leave=False):
                     file.extract(member, target)
-        except OSError:
-            raise  # the disk, not the archive
         except Exception as error:  # zipfile raises more kinds than it documents
+            if getattr(error, "errno", None) in DISK_ERRORS:
+                raise
             raise ValueError(
                 f"{archive}: damaged archive, or not the published one ({error}); delete it and "
                 "download it again"

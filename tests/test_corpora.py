@@ -879,6 +879,21 @@ def test_a_damaged_archive_is_named_and_leaves_nothing(make, words, tmp_path):
     assert list((tmp_path / "out").iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("code", "kind", "words"),
+    [(errno.EINVAL, ValueError, "a.zip: damaged archive"), (errno.ENOSPC, OSError, "No space")],
+)
+def test_the_disk_is_told_from_the_archive(code, kind, words, tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(code, os.strerror(code))
+
+    write_ravdess(tmp_path / "speech")
+    (tmp_path / "a.zip").write_bytes(zip_folder(tmp_path / "speech"))
+    monkeypatch.setattr(zipfile.ZipFile, "extract", fail)
+    with pytest.raises(kind, match=words), downloads.unpack_archive(tmp_path / "a.zip", tmp_path):
+        pass
+
+
 @settings(max_examples=60)
 @given(data=st.data())
 def test_any_damaged_archive_is_unpacked_or_refused(data, tmp_path_factory):
