@@ -17,7 +17,7 @@ def prepare_backend() -> None:
 
 
 def _is_not_about_tracing(record: logging.LogRecord) -> bool:
-    """Each fold has a model of its own, which TensorFlow takes for one that is traced too often."""
+    """TensorFlow takes models that follow one another for one that is traced too often."""
     return "triggered tf.function retracing" not in record.getMessage()
 
 

@@ -112,7 +112,9 @@ class EmotionRecognizer:
         ends = [min(start + size, len(waveform)) for start in starts]
         times = np.stack([starts, ends], axis=1) / SAMPLE_RATE_HERTZ
         index = pd.MultiIndex.from_arrays(times.T, names=["start_seconds", "end_seconds"])
-        rows = self._predict([window for window in windows if np.abs(window).max() >= SILENCE_PEAK])
+        rows = self._predict(
+            [window for window, sounds in zip(windows, sounding, strict=True) if sounds]
+        )
         rows.index = index[sounding]
         return rows.reindex(index)
 

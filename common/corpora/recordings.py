@@ -58,20 +58,19 @@ def parse_path(corpus: Corpus, path: str, *, include_song: bool = False) -> dict
     ValueError if the name is outside the grammar, or the emotion or the speaker is unknown.
     """
     stem = PurePosixPath(path).with_suffix("").as_posix()
-    for pattern in filter(None, (corpus.pattern, corpus.mirror)):
+    for pattern, layout in ((corpus.pattern, "{recording}"), (corpus.mirror, corpus.layout)):
         if include_song:
             pattern = pattern.replace("03-01-", "03-0[12]-")
-        if match := re.search(rf"(?:^|/)(?P<recording>{pattern})$", stem):
+        match = re.search(rf"(?:^|/)(?P<recording>{pattern})$", stem) if pattern else None
+        if match:
+            labels = match.groupdict()
+            labels["recording"] = layout.format(name=PurePosixPath(stem).name, **labels)
             break
     else:
         raise ValueError(
             f"not a recording of {corpus.title} by its name; expected the like of "
             f"{corpus.example}: rename it or move it out of the folder"
         )
-    labels = match.groupdict()
-    if pattern == corpus.mirror or (include_song and "Actor" not in labels["recording"]):
-        name = PurePosixPath(stem).name
-        labels["recording"] = corpus.layout.format(name=name, **labels)
     if labels["emotion"] not in corpus.emotions:
         known = ", ".join(f"{code} {label}" for code, label in corpus.emotions.items())
         raise ValueError(f"unknown emotion code {labels['emotion']!r}; {corpus.title} has {known}")

@@ -34,8 +34,7 @@ def load_corpus(
     Every recording is read once to see that it is usable; what was seen is cached. What cannot
     be used, has a name outside the grammar, is a second copy of another file, or has the bytes of
     a recording of another emotion or speaker is left out: one warning counts them, and
-    `table.attrs["left_out"]` lists path and problem. `attrs["num_missing"]` counts what a partial
-    copy lacks.
+    `table.attrs["left_out"]` lists path and problem.
 
     Raises FileNotFoundError, which says how to get the corpus, if the folder or all audio is
     missing; ValueError if the corpus is unknown, or no recording in the folder is usable.
@@ -48,9 +47,7 @@ def load_corpus(
             rows.append({"path": str(path), **labels})
         except ValueError as error:
             left_out.append({"path": str(path), "problem": str(error)})
-    table = _make_table(rows, left_out, name=name, folder=folder)
-    table.attrs["num_missing"] = max(0, corpus.num_utterances - len(rows))
-    return table
+    return _make_table(rows, left_out, name=name, folder=folder)
 
 
 def load_folder(
