@@ -118,6 +118,8 @@ def cross_validate(
         results = {task: found or published.get(task) for task, found in results.items()}
     wanted = [task for task, found in results.items() if found is None]
     trainee = _prepare(model, config, description["model"], shape) if wanted else None
+    if wanted and config.use_copies:
+        _ = features.copies  # made here, not by each worker
     settings = {"config": config, "start": start, "tensorboard": tensorboard}
     settings["trainee"] = trainee if jobs == 1 else None
     train = partial(train_fold, build_model, table, features, **settings)
@@ -237,7 +239,7 @@ def train_fold(
     if features.recipe.normalise:
         normaliser = fit_normaliser(values[fold.train])
     train, validation = (normaliser.apply(values[rows]) for rows in (fold.train, fold.validation))
-    copies = normaliser.apply(features.copies[fold.train])
+    copies = normaliser.apply(features.copies[fold.train]) if config.use_copies else None
     shape = values.shape[1:], len(emotions)
     fresh = build_seeded(build_model, *shape, seed=seed)
     if start is not None:

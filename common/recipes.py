@@ -2,8 +2,9 @@
 
 import inspect
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -103,28 +104,32 @@ class Features:
     """What a model reads of each utterance of a table, row for row, and the recipe behind it.
 
     `values` has shape (utterances, frames, bands); `copies` has shape (utterances, copies,
-    frames, bands) and holds the augmented versions, which only training may see.
+    frames, bands) and holds the augmented versions, which only training may see. Where a function
+    stands for them they are made when they are first asked for, so that reading back what was
+    trained before costs no augmentation.
     """
 
     values: np.ndarray
-    copies: np.ndarray
+    made_copies: np.ndarray | Callable[[], np.ndarray]
     recipe: Recipe
     augmentations: tuple[Augmentation, ...] = ()
+
+    @cached_property
+    def copies(self) -> np.ndarray:
+        return self.made_copies() if callable(self.made_copies) else self.made_copies
 
     def then(self, *steps: Step) -> "Features":
         """Apply further steps to every utterance and copy."""
         given = self
         for step in steps:
-            copies = [[step(copy) for copy in row] for row in given.copies]
             values = np.stack([step(row) for row in given.values])
-            shape = (len(values), given.copies.shape[1], *values.shape[1:])
-            given = given.replaced(values, np.reshape(copies, shape).astype(values.dtype), step)
+            given = given.replaced(values, partial(_apply, step, given, values), step)
         return given
 
-    def replaced(self, values: np.ndarray, copies: np.ndarray, step: Step) -> "Features":
-        """Put other values in the place of these, which `step` names for the record."""
+    def replaced(self, values: np.ndarray, copies, step: Step) -> "Features":
+        """Put other values and copies in the place of these, which `step` names for the record."""
         recipe = replace(self.recipe, steps=(*self.recipe.steps, step))
-        return replace(self, values=values, copies=copies, recipe=recipe)
+        return Features(values, copies, recipe, self.augmentations)
 
     def describe(self, *, changed: bool = False) -> dict:
         """Name the recipe and what made the copies."""
@@ -142,8 +147,9 @@ def extract_features(
     """Follow a recipe for every recording of a table, or read the result from the cache.
 
     Each of `augmentations` gives every utterance one augmented copy. It depends on its own
-    recording alone, so making it before the split lets nothing through; training takes the copies
-    of its own rows and leaves the others. `jobs` are joblib workers, -1 one per core.
+    recording alone, so making it before the split lets nothing through; training asks for the
+    copies, takes those of its own rows and leaves the others. `jobs` are joblib workers, -1 one
+    per core.
 
     The cache lies in `data/cache`, one file per recipe, the code of its steps and the bytes of the
     recordings. Where it cannot be written (read-only, full disk) a warning says so and the result
@@ -155,26 +161,46 @@ def extract_features(
         If a recording has changed since its table was made, or gives features that are not finite.
     """
     copies = tuple(augmentations)
+    values = _extract(table, recipe, None, jobs)
+    empty = np.empty((len(table), 0, *values.shape[1:]), values.dtype)
+    made = partial(_extract, table, recipe, copies, jobs) if copies else empty
+    return Features(values, made, recipe, copies)
+
+
+def _apply(step: Step, given: Features, values: np.ndarray) -> np.ndarray:
+    """Take one step with every copy; `values` are what the step made of the utterances."""
+    copies = [[step(copy) for copy in row] for row in given.copies]
+    shape = (len(values), given.copies.shape[1], *values.shape[1:])
+    return np.reshape(copies, shape).astype(values.dtype)
+
+
+def _extract(
+    table: pd.DataFrame, recipe: Recipe, copies: tuple[Augmentation, ...] | None, jobs: int
+) -> np.ndarray:
+    """Give the features of all recordings, or with `copies` those of their augmented versions."""
     _check_bytes(table)
-    steps = recipe.describe()["steps"], [copy.describe() for copy in copies]
-    made_by = [*steps, _hash_code([*recipe.steps, *copies]), list(table["audio_hash"])]
-    cached = paths.CACHE_DIR / f"features-{digest(made_by)}.npy"
-    stacked = _load_cache(cached, (len(table), 1 + len(copies)))
-    if stacked is None:
-        rows = zip(table["path"], table["audio_hash"], strict=True)
-        work = (delayed(_extract_row)(*row, recipe, copies) for row in rows)
-        results = Parallel(n_jobs=jobs, prefer="threads", return_as="generator")(work)
-        bar = tqdm(results, total=len(table), desc="features", unit="utterance", leave=False)
-        with threadpool_limits(1, user_api="blas"):  # small products: its threads only wait
-            stacked = np.stack(list(bar))
-        broken = np.flatnonzero(~np.isfinite(stacked).all(axis=tuple(range(1, stacked.ndim))))
-        if len(broken):
-            raise ValueError(
-                f"{table['path'].iloc[broken[0]]} and {len(broken) - 1} more: features that are "
-                "not finite; mend the step that makes them, or leave the recordings out"
-            )
-        _save_cache(cached, stacked)
-    return Features(stacked[:, 0], stacked[:, 1:], recipe, copies)
+    made_by = [recipe.describe()["steps"], copies and [copy.describe() for copy in copies]]
+    code = _hash_code([*recipe.steps, *(copies or ())])
+    name = digest([*made_by, code, list(table["audio_hash"])])
+    cached = paths.CACHE_DIR / f"features-{name}.npy"
+    stacked = _load_cache(cached, (len(table),) if copies is None else (len(table), len(copies)))
+    if stacked is not None:
+        return stacked
+    rows = zip(table["path"], table["audio_hash"], strict=True)
+    work = (delayed(_extract_row)(*row, recipe, copies) for row in rows)
+    results = Parallel(n_jobs=jobs, prefer="threads", return_as="generator")(work)
+    title = "features" if copies is None else "augmented copies"
+    bar = tqdm(results, total=len(table), desc=title, unit="utterance", leave=False)
+    with threadpool_limits(1, user_api="blas"):  # small products: its threads only wait
+        stacked = np.stack(list(bar))
+    broken = np.flatnonzero(~np.isfinite(stacked).all(axis=tuple(range(1, stacked.ndim))))
+    if len(broken):
+        raise ValueError(
+            f"{table['path'].iloc[broken[0]]} and {len(broken) - 1} more: features that are "
+            "not finite; mend the step that makes them, or leave the recordings out"
+        )
+    _save_cache(cached, stacked)
+    return stacked
 
 
 def _check_bytes(table: pd.DataFrame) -> None:
@@ -200,23 +226,24 @@ def _hash_code(steps: Sequence[object]) -> str:
     return digest(sorted(sources))
 
 
-def _extract_row(path: str, audio_hash: str, recipe: Recipe, augmentations: tuple) -> np.ndarray:
+def _extract_row(path: str, audio_hash: str, recipe: Recipe, copies: tuple | None) -> np.ndarray:
     waveform = load_waveform(path)
-    versions = [waveform]
-    for number, augmentation in enumerate(augmentations):
-        rng = np.random.default_rng([number, int(audio_hash[:16], 16)])
-        versions.append(augmentation(waveform, rng))
-    return np.stack([recipe(version) for version in versions])
+    if copies is None:
+        return recipe(waveform)
+    seeds = [[number, int(audio_hash[:16], 16)] for number in range(len(copies))]
+    versions = zip(copies, map(np.random.default_rng, seeds), strict=True)
+    return np.stack([recipe(copy(waveform, rng)) for copy, rng in versions])
 
 
-def _load_cache(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
+def _load_cache(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     """Read a cached array; None if there is none, or what is there is damaged."""
     try:
         stacked = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
-    good = isinstance(stacked, np.ndarray) and stacked.dtype.kind == "f"
-    return stacked if good and stacked.shape[:2] == shape and np.isfinite(stacked).all() else None
+    if not isinstance(stacked, np.ndarray) or stacked.dtype.kind != "f":
+        return None
+    return stacked if stacked.shape[: len(shape)] == shape and np.isfinite(stacked).all() else None
 
 
 def _save_cache(path: Path, array: np.ndarray) -> None:
@@ -227,7 +254,7 @@ def _save_cache(path: Path, array: np.ndarray) -> None:
         warnings.warn(
             f"{path}: the features could not be cached ({error.strerror}); they are computed "
             "again next time. Free space, or point SER_DATA_DIR to a folder you can write to.",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 

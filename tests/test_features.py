@@ -469,9 +469,32 @@ def test_without_augmentations_there_are_no_copies(table):
 
 def test_a_cache_hit_equals_a_miss_and_reads_no_audio(table, monkeypatch):
     missed = extract_features(table, RECIPE, augmentations=AUGMENTATIONS)
+    assert missed.copies.shape[1] == 2
     for path in table["path"]:
         Path(path).unlink()
     assert_equal(extract_features(table, RECIPE, augmentations=AUGMENTATIONS), missed)
+
+
+def test_copies_are_made_when_they_are_first_asked_for_and_then_once(table):
+    made = []
+
+    class Counted(ChangeSpeed):
+        def __call__(self, waveform, rng):
+            made.append(len(waveform))
+            return super().__call__(waveform, rng)
+
+    extracted = extract_features(table, RECIPE, augmentations=[Counted(1.1)])
+    taken = extracted.then(TakeMaximum())
+    assert taken.values.shape == (5, 1, 16) and not made
+    assert taken.copies.shape == (5, 1, 1, 16) and len(made) == 5
+    assert extracted.copies is extracted.copies and len(made) == 5
+
+
+def test_a_recording_that_changed_before_its_copies_were_made_is_refused(table):
+    extracted = extract_features(table, RECIPE, augmentations=AUGMENTATIONS)
+    soundfile.write(table["path"][0], make_speech(seconds=0.4, seed=99), 16_000)
+    with pytest.raises(ValueError, match="changed since its table was made"):
+        _ = extracted.copies
 
 
 def test_whatever_decides_the_values_decides_the_cache_file(table):
@@ -479,8 +502,8 @@ def test_whatever_decides_the_values_decides_the_cache_file(table):
     extract_features(
         table, replace(RECIPE, steps=(*RECIPE.steps[:2], LogMel(num_bands=16, range_db=70.0)))
     )
-    extract_features(table, RECIPE, augmentations=AUGMENTATIONS)
-    extract_features(table, RECIPE, augmentations=AUGMENTATIONS[::-1])
+    assert extract_features(table, RECIPE, augmentations=AUGMENTATIONS).copies.shape[1] == 2
+    assert extract_features(table, RECIPE, augmentations=AUGMENTATIONS[::-1]).copies.shape[1] == 2
     extract_features(table[::-1], RECIPE)
     assert len(list(paths.CACHE_DIR.iterdir())) == 5
     extract_features(table.assign(path="moved elsewhere"), RECIPE)  # the bytes decide
