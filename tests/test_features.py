@@ -536,8 +536,8 @@ def test_a_cache_that_cannot_be_written_costs_time_only(code, table, monkeypatch
             extracted = extract_features(table, RECIPE, augmentations=AUGMENTATIONS)
     assert len(caught) == 1 and caught[0].filename == __file__
     assert str(cached) in str(caught[0].message)
-    assert_equal(extracted, expected)
     assert list(paths.CACHE_DIR.iterdir()) == []
+    assert_equal(extracted, expected)
 
 
 def test_a_cache_folder_that_cannot_be_made_costs_time_only(table, tmp_path, monkeypatch):
