@@ -157,7 +157,9 @@ def add_residual_block(image, filters: int, *, pool=2, dropout: float = 0.1, nam
     return layers.Dropout(dropout, name=f"{name}_dropout")(x)
 
 
-def add_transformer_block(frames, *, num_heads: int, hidden_units: int, dropout: float, name: str):
+def add_transformer_block(
+    frames, *, num_heads: int, hidden_units: int, dropout: float, name: str, epsilon: float = 1e-3
+):
     """Self-attention and a position-wise network, each normalised before and added to its input.
 
     Vaswani et al., "Attention is all you need", NeurIPS 2017, in the order of Xiong et al.,
@@ -165,13 +167,13 @@ def add_transformer_block(frames, *, num_heads: int, hidden_units: int, dropout:
     (batch, frames, channels) -> the same shape.
     """
     width = frames.shape[-1]
-    x = layers.LayerNormalization(name=f"{name}_norm_1")(frames)
+    x = layers.LayerNormalization(epsilon=epsilon, name=f"{name}_norm_1")(frames)
     x = layers.MultiHeadAttention(
         num_heads, width // num_heads, dropout=dropout, name=f"{name}_attention"
     )(x, x)
     x = layers.Dropout(dropout, name=f"{name}_dropout_1")(x)
     frames = layers.Add(name=f"{name}_add_1")([frames, x])
-    x = layers.LayerNormalization(name=f"{name}_norm_2")(frames)
+    x = layers.LayerNormalization(epsilon=epsilon, name=f"{name}_norm_2")(frames)
     x = layers.Dense(hidden_units, activation="gelu", name=f"{name}_dense_1")(x)
     x = layers.Dense(width, name=f"{name}_dense_2")(x)
     x = layers.Dropout(dropout, name=f"{name}_dropout_2")(x)

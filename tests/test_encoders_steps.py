@@ -133,7 +133,8 @@ def test_every_encoder_is_found_without_the_libraries_of_some():
     )
     command = [sys.executable, "-c", code]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    names = "byol_s hubert vgg16 vggish wav2vec2 wavlm whisper yamnet"
+    names = "byol_s hubert vgg16 vggish wav2vec2 wavlm whisper whisper_base whisper_small "
+    names += "whisper_tiny yamnet"
     assert found.strip() == names == " ".join(sorted(ENCODERS))
     assert all(record.name == name for name, record in ENCODERS.items())
 

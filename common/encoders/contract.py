@@ -120,15 +120,18 @@ def load_encoder(
 
     `weights` is "published", which are put into `data/pretrained`; the path of one's own: an .npz
     file for BYOL-S, .h5 for VGG16, the folder of a SavedModel for YAMNet and VGGish, the checkpoint
-    for a trainable VGGish, the folder of a model of `transformers`; or "random": a stand-in that
-    knows nothing, to try code on. It has the same inputs and outputs, but that of a model of
-    `transformers` has fewer layers and dimensions, as its `record` then says.
+    for a trainable VGGish, the folder of a model of `transformers`, for whisper_base and the like
+    with model.safetensors in it; or "random": a stand-in that knows nothing, to try code on. It
+    has the same inputs and outputs, but that of Whisper or another model of `transformers` has
+    fewer layers and dimensions, as its `record` then says.
 
     Of each utterance the middle `duration_seconds` are kept; shorter ones are padded. Most take
     somewhat more, so that whole windows fit: for 2.5 s YAMNet and VGGish take 2.895 s, VGG16 2.56.
 
     With `trainable` VGGish is a Keras network, to be trained further, in place of the SavedModel,
-    which is quicker to load. BYOL-S and VGG16 are always Keras networks.
+    which is quicker to load. BYOL-S and VGG16 are always Keras networks. whisper_tiny, _base and
+    _small need no PyTorch: frozen they give every layer's mean and deviation, trainable they are
+    Keras networks, of which `whisper.cut_whisper` trains the upper layers alone.
 
     Raises ValueError if there is no such encoder or what is read is not what was published,
     OSError if nothing is at that path or the download fails, ImportError if what reads the weights

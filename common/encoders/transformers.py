@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from types import ModuleType
@@ -13,9 +13,15 @@ from types import ModuleType
 import numpy as np
 
 from common import paths
-from common.audio import SAMPLE_RATE_HERTZ, fix_length
+from common.audio import SAMPLE_RATE_HERTZ
 from common.encoders.contract import Encoder, EncoderRecord, Weights, register
-from common.encoders.weights import check_outputs, explain_absence, find_folder, make_network
+from common.encoders.weights import (
+    ComputeStates,
+    check_outputs,
+    explain_absence,
+    find_folder,
+    make_layer_network,
+)
 
 SPEECH = {"num_layers": 13, "num_dimensions": 2 * 768, "hop_seconds": 0.02, "window_seconds": 0.025}
 RECORDS = (
@@ -65,7 +71,6 @@ RECORDS = (
     ),
 )
 
-ComputeStates = Callable[[np.ndarray], np.ndarray]
 CACHE_VARIABLES = {"HF_HOME", "HF_HUB_CACHE"}
 UNUSED = "masked_spec_embed"  # what pretraining put in the place of masked frames
 SMALL_WAVE = {
@@ -177,21 +182,6 @@ def digest_weights(arrays: Mapping[str, np.ndarray], *, normalised: bool) -> str
     values = (array.tobytes() for name, array in arrays.items() if UNUSED not in name)
     digests = sorted(hashlib.sha256(value).hexdigest() for value in values)
     return hashlib.sha256(f"{digests} {normalised}".encode()).hexdigest()[:16]
-
-
-def make_layer_network(compute_states: ComputeStates, record: EncoderRecord) -> Callable:
-    """Make the network of an encoder: waveforms (batch, samples) -> (batch, layers, dimensions).
-
-    Dimensions are mean and standard deviation, over all frames of an utterance, of each of a
-    layer's numbers; zeros around a shorter utterance are left out before.
-    """
-
-    def embed_waveform(waveform: np.ndarray) -> np.ndarray:
-        sound = np.trim_zeros(waveform)
-        states = compute_states(fix_length(sound, max(len(sound), record.window_length)))
-        return np.concatenate([states.mean(axis=1), states.std(axis=1)], axis=1)
-
-    return make_network(embed_waveform)
 
 
 def import_transformers(record: EncoderRecord) -> tuple[ModuleType, ModuleType]:

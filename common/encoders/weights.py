@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+from common.audio import fix_length
 from common.downloads import download_archive
 from common.encoders.contract import Arrays, EncoderRecord, Weights
 
 Shapes = dict[str, tuple[int, ...]]
+ComputeStates = Callable[[np.ndarray], np.ndarray]
 
 
 def get_arrays(
@@ -91,6 +93,21 @@ def make_network(embed_waveform: Callable) -> Callable[..., np.ndarray]:
         return np.stack([embed_waveform(waveform) for waveform in waveforms])
 
     return embed
+
+
+def make_layer_network(compute_states: ComputeStates, record: EncoderRecord) -> Callable:
+    """Make the network of an encoder: waveforms (batch, samples) -> (batch, layers, dimensions).
+
+    Dimensions are mean and standard deviation, over all frames of an utterance, of each of a
+    layer's numbers; zeros around a shorter utterance are left out before.
+    """
+
+    def embed_waveform(waveform: np.ndarray) -> np.ndarray:
+        sound = np.trim_zeros(waveform)
+        states = compute_states(fix_length(sound, max(len(sound), record.window_length)))
+        return np.concatenate([states.mean(axis=1), states.std(axis=1)], axis=1)
+
+    return make_network(embed_waveform)
 
 
 def draw_arrays(shapes: Shapes, seed: int = 0) -> Arrays:

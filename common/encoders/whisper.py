@@ -1,0 +1,290 @@
+"""Whisper's encoder as a trainable Keras network: front end, layers, and their weights."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import librosa
+import numpy as np
+from keras import layers, ops
+from safetensors import SafetensorError, safe_open
+
+from common.audio import SAMPLE_RATE_HERTZ
+from common.encoders.contract import Arrays, Encoder, EncoderRecord, Weights, register
+from common.encoders.weights import (
+    Shapes,
+    check_arrays,
+    digest_arrays,
+    draw_arrays,
+    fetch_file,
+    find_folder,
+    get_arrays,
+    make_layer_network,
+)
+from common.layers import add_transformer_block
+
+PUBLISHED = {  # layers, width, revision, bytes and SHA-256 of model.safetensors
+    "tiny": (
+        *(4, 384, "169d4a4341b33bc18d8881c4b69c2e104e1cc0af", 151_061_672),
+        "7ebd0e69e78190ffe1438491fa05cc1f5c1aa3a4c4db3bc1723adbb551ea2395",
+    ),
+    "base": (
+        *(6, 512, "e37978b90ca9030d5170a5c07aadb050351a65bb", 290_403_936),
+        "07cadb9f25677c8d50df603e66a98fbd842cce45047139baeb16e6219a1e807b",
+    ),
+    "small": (
+        *(12, 768, "973afd24965f72e36ca33b3055d56a652f456b4d", 966_995_080),
+        "1d7734884874f1a1513ed9aa760a4f8e97aaa02fd6d93a3a85d27b2ae9ca596b",
+    ),
+}
+FILE = "model.safetensors"
+RECORDS = tuple(
+    EncoderRecord(
+        name=f"whisper_{size}",
+        title=f"Whisper {size}",
+        num_layers=num_layers + 1,
+        num_dimensions=2 * width,
+        hop_seconds=0.02,
+        window_seconds=0.025,
+        trainable=True,
+        url=f"https://huggingface.co/openai/whisper-{size}/resolve/{revision}/{FILE}",
+        num_bytes=num_bytes,
+        checksum=f"sha256:{checksum}",
+        homepage="https://github.com/openai/whisper",
+        licence="MIT (OpenAI); Apache License 2.0 on Hugging Face",
+        citation="Radford, Kim, Xu, Brockman, McLeavey and Sutskever, Robust speech recognition "
+        "via large-scale weak supervision, ICML 2023, arXiv:2212.04356",
+    )
+    for size, (num_layers, width, revision, num_bytes, checksum) in PUBLISHED.items()
+)
+NUM_BANDS, FRAME_LENGTH, HOP_LENGTH = 80, 400, 160
+NUM_POSITIONS = 1500  # of 20 ms each: Whisper hears 30 s
+LONGEST_SAMPLES = NUM_POSITIONS * 2 * HOP_LENGTH
+EPSILON = 1e-5  # of PyTorch's layer normalisation
+KINDS = {
+    **{"conv_1": "conv1", "conv_2": "conv2", "positions": "embed_positions", "norm": "layer_norm"},
+    **{"norm_1": "self_attn_layer_norm", "norm_2": "final_layer_norm", "attention": "self_attn"},
+    **{"dense_1": "fc1", "dense_2": "fc2"},
+}
+
+
+@keras.saving.register_keras_serializable(package="ser")
+class WhisperFrontEnd(layers.Layer):
+    """Log-mel spectrogram of Whisper, one frame per 10 ms, 80 bands.
+
+    Periodic Hann windows of 25 ms, centred on samples reflected at the ends, power, 80 Slaney mel
+    bands up to 8 kHz, logarithm to base 10. What is more than 8 below the utterance's largest
+    value is raised to that; then (x + 4) / 4. Radford et al., arXiv:2212.04356, section 2.2.
+    Waveforms (batch, samples), more than 200 -> (batch, samples // 160, 80).
+    """
+
+    def __init__(self, **kwargs) -> None:
+        super().__init__(**kwargs)
+        bands = librosa.filters.mel(sr=SAMPLE_RATE_HERTZ, n_fft=FRAME_LENGTH, n_mels=NUM_BANDS)
+        self.filters = bands.T.astype(np.float32)
+
+    def call(self, waveforms):
+        sizes = (FRAME_LENGTH, HOP_LENGTH, FRAME_LENGTH)
+        real, imaginary = ops.stft(waveforms, *sizes, window="hann", center=True)
+        power = ops.square(real) + ops.square(imaginary)
+        bands = ops.matmul(power[:, :-1], self.filters)
+        values = ops.log10(ops.maximum(bands, 1e-10))
+        floor = ops.max(values, axis=(1, 2), keepdims=True) - 8
+        return (ops.maximum(values, floor) + 4) / 4
+
+    def compute_output_shape(self, input_shape):
+        num_samples = input_shape[1]
+        return (input_shape[0], num_samples and num_samples // HOP_LENGTH, NUM_BANDS)
+
+
+@keras.saving.register_keras_serializable(package="ser")
+class FixedPositions(layers.Layer):
+    """Add a fixed vector for its place to each frame: (batch, frames, width) -> the same shape."""
+
+    def __init__(self, num_positions: int = NUM_POSITIONS, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.num_positions = num_positions
+
+    def build(self, input_shape) -> None:
+        shape = (self.num_positions, input_shape[-1])
+        self.positions = self.add_weight(
+            shape=shape, initializer="zeros", trainable=False, name="positions"
+        )
+
+    def call(self, frames):
+        return frames + self.positions[: ops.shape(frames)[1]]
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "num_positions": self.num_positions}
+
+
+def build_whisper(
+    record: EncoderRecord, *, first: int | None = None, last: int | None = None, stacked=False
+) -> keras.Model:
+    """Build the layers of Whisper's encoder between two states, without weights.
+
+    State 0 is the input of the first layer, state i the output of layer i; the last state of all
+    is normalised. `first` None: from the log-mel spectrogram (batch, frames, 80) on; otherwise
+    from that state, (batch, steps, width), a step per 20 ms. Gives state `last`, None: of all
+    layers; `stacked`: the states from the first to the last, (batch, steps, states, width).
+    """
+    width, num_layers = record.num_dimensions // 2, record.num_layers - 1
+    last = num_layers if last is None else last
+    if first is None:
+        inputs = x = keras.Input((None, NUM_BANDS), name="log_mel")
+        for number, strides in ((1, 1), (2, 2)):
+            x = layers.ZeroPadding1D(1, name=f"whisper_pad_{number}")(x)
+            settings = {"strides": strides, "activation": "gelu", "name": f"whisper_conv_{number}"}
+            x = layers.Conv1D(width, 3, **settings)(x)
+        states = [FixedPositions(name="whisper_positions")(x)]
+    else:
+        inputs = keras.Input((None, width), name=f"state_{first}")
+        states = [inputs]
+    block = {"num_heads": max(2, width // 64), "hidden_units": 4 * width, "epsilon": EPSILON}
+    for number in range((first or 0) + 1, last + 1):
+        name = f"whisper_{number}"
+        states.append(add_transformer_block(states[-1], **block, dropout=0, name=name))
+    if last == num_layers:
+        states[-1] = layers.LayerNormalization(epsilon=EPSILON, name="whisper_norm")(states[-1])
+    return keras.Model(inputs, ops.stack(states, 2) if stacked else states[-1], name=record.name)
+
+
+def give_shapes(record: EncoderRecord) -> Shapes:
+    """Give names and shapes of the encoder's arrays, as PyTorch lays them out."""
+    width = record.num_dimensions // 2
+    shapes = {
+        "conv1.weight": (width, NUM_BANDS, 3),
+        "conv2.weight": (width, width, 3),
+        **{f"{name}.bias": (width,) for name in ("conv1", "conv2", "layer_norm")},
+        "layer_norm.weight": (width,),
+        "embed_positions.weight": (NUM_POSITIONS, width),
+    }
+    layer = {
+        **{f"self_attn.{part}_proj.weight": (width, width) for part in ("q", "k", "v", "out")},
+        **{f"self_attn.{part}_proj.bias": (width,) for part in ("q", "v", "out")},
+        **{f"{name}.weight": (width,) for name in ("self_attn_layer_norm", "final_layer_norm")},
+        **{f"{name}.bias": (width,) for name in ("self_attn_layer_norm", "final_layer_norm")},
+        **{"fc1.weight": (4 * width, width), "fc1.bias": (4 * width,)},
+        **{"fc2.weight": (width, 4 * width), "fc2.bias": (width,)},
+    }
+    for number in range(record.num_layers - 1):
+        shapes |= {f"layers.{number}.{name}": shape for name, shape in layer.items()}
+    return shapes
+
+
+def assign_arrays(network: keras.Model, arrays: Arrays) -> keras.Model:
+    """Put arrays as PyTorch lays them out into the layers of the network, which is returned.
+
+    Kernels (out, in, time) become (time, in, out), and (out, in) become (in, out); those of the
+    attention are split into heads. Its keys have no bias in Whisper: here one of zeros.
+    """
+    for layer in filter(lambda layer: layer.weights, network.layers):
+        number, _, part = layer.name.removeprefix("whisper_").partition("_")
+        name = f"layers.{int(number) - 1}.{KINDS[part]}" if number.isdigit() else None
+        name = name or KINDS[layer.name.removeprefix("whisper_")]
+        names = [f"{name}.weight", f"{name}.bias"]
+        if part == "attention":
+            parts = [f"{name}.{part}_proj" for part in ("q", "k", "v", "out")]
+            names = [f"{part}.{kind}" for part in parts for kind in ("weight", "bias")]
+        found = [arrays[name].T if name in arrays else None for name in names]
+        values = []
+        for weight, value in zip(layer.weights, found, strict=False):
+            values.append(np.zeros(weight.shape) if value is None else value.reshape(weight.shape))
+        if isinstance(layer, FixedPositions):
+            values = [arrays[names[0]]]
+        layer.set_weights(values)
+    return network
+
+
+def read_whisper(file: Path, record: EncoderRecord) -> Arrays:
+    """Read the encoder's arrays, float32, from a file of safetensors; leave out the decoder's."""
+    remedy = f"give the folder of {record.title} (see {record.homepage}), or delete it to fetch it"
+    arrays = {}
+    try:
+        with safe_open(file, "np") as content:
+            for name in content.keys():  # noqa: SIM118 (no mapping)
+                short = name.removeprefix("model.").removeprefix("encoder.")
+                if name in (f"encoder.{short}", f"model.encoder.{short}"):
+                    arrays[short] = content.get_tensor(name).astype(np.float32)
+    except (SafetensorError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{file} is not a file of safetensors ({error}): {remedy}") from error
+    check_arrays(file, arrays, give_shapes(record), remedy=remedy)
+    return arrays
+
+
+def draw_whisper(record: EncoderRecord) -> Arrays:
+    """Draw weights that know nothing."""
+    arrays = draw_arrays(give_shapes(record))
+    ones = {name: array + 1 for name, array in arrays.items() if name.endswith("norm.weight")}
+    return arrays | ones
+
+
+def fetch_whisper(record: EncoderRecord) -> Path:
+    """Find the published file in `data/pretrained`, or download it."""
+    file = record.path / FILE
+    return file if file.exists() else fetch_file(record, file)
+
+
+@register(*RECORDS)
+def load(record: EncoderRecord, weights: Weights, num_samples: int, trainable: bool) -> Encoder:
+    """Load Whisper's encoder; "random" is a small one, as its record then says.
+
+    Trainable it is a Keras network, (batch, frames, 80) -> (batch, steps, width), the last state.
+    Frozen it gives mean and deviation over an utterance of every state, (batch, layers,
+    dimensions); zeros around the utterance are left out before, and nothing else is heard.
+    """
+    if num_samples > LONGEST_SAMPLES + FRAME_LENGTH:
+        seconds = num_samples / SAMPLE_RATE_HERTZ
+        raise ValueError(f"{record.title} hears 30 s, not {seconds:g}; give a shorter duration")
+    if weights == "random":
+        record = replace(record, num_layers=3, num_dimensions=64)
+    elif weights != "published":
+        weights = find_folder(record, weights, "model", FILE) / FILE
+    arrays = get_arrays(
+        record,
+        weights,
+        draw=lambda: draw_whisper(record),
+        fetch=fetch_whisper,
+        read=lambda file: read_whisper(file, record),
+    )
+    digest, front_end = digest_arrays(arrays), WhisperFrontEnd(name="front_end")
+    network = assign_arrays(build_whisper(record, stacked=not trainable), arrays)
+    if trainable:
+        return Encoder(record, front_end, network, num_samples, digest)
+
+    def compute_states(waveform: np.ndarray) -> np.ndarray:
+        states = network(front_end(waveform[None]), training=False)
+        return ops.convert_to_numpy(states)[0].swapaxes(0, 1)
+
+    return Encoder(record, None, make_layer_network(compute_states, record), num_samples, digest)
+
+
+def cut_whisper(encoder: Encoder, first: int, last: int) -> Encoder:
+    """Move the layers below state `first` into the front end, and leave out those above `last`.
+
+    `encoder` is trainable. What the front end gives of an utterance, state `first`, (batch, steps,
+    width), is then computed once and cached; the network reads it and gives the states from `first`
+    to `last`, (batch, steps, states, width). States are those of `build_whisper`.
+    """
+    record, whole = encoder.record, encoder.network
+    if not isinstance(whole, keras.Model) or "whisper_conv_1" not in [x.name for x in whole.layers]:
+        raise ValueError(f"{record.title} is not cut: load_encoder('whisper_base', trainable=True)")
+    if not 0 <= first < last < record.num_layers:
+        raise ValueError(
+            f"first={first}, last={last}: {record.title} has the states 0 to "
+            f"{record.num_layers - 1}; give two of them, the lower one first"
+        )
+    lower = build_whisper(record, last=first)
+    upper = build_whisper(record, first=first, last=last, stacked=True)
+    for layer in (*lower.layers, *upper.layers):
+        if layer.weights:
+            layer.set_weights(whole.get_layer(layer.name).get_weights())
+    lower.trainable = False
+    waveforms = keras.Input((None,), name="waveform")
+    states = lower(encoder.front_end(waveforms))
+    front_end = keras.Model(waveforms, states, name="front_end")
+    digest = f"{encoder.digest}, layers {first} to {last}"
+    return replace(encoder, front_end=front_end, network=upper, digest=digest)
