@@ -181,20 +181,20 @@ def assign_arrays(network: keras.Model, arrays: Arrays) -> keras.Model:
     Kernels (out, in, time) become (time, in, out), and (out, in) become (in, out); those of the
     attention are split into heads. Its keys have no bias in Whisper: here one of zeros.
     """
-    for layer in filter(lambda layer: layer.weights, network.layers):
-        number, _, part = layer.name.removeprefix("whisper_").partition("_")
-        name = f"layers.{int(number) - 1}.{KINDS[part]}" if number.isdigit() else None
-        name = name or KINDS[layer.name.removeprefix("whisper_")]
-        names = [f"{name}.weight", f"{name}.bias"]
+    for layer in network.layers:
+        if not layer.weights:
+            continue
+        kind = layer.name.removeprefix("whisper_")
+        number, _, part = kind.partition("_")
+        name = f"layers.{int(number) - 1}.{KINDS[part]}" if number.isdigit() else KINDS[kind]
+        parts = [""]
         if part == "attention":
-            parts = [f"{name}.{part}_proj" for part in ("q", "k", "v", "out")]
-            names = [f"{part}.{kind}" for part in parts for kind in ("weight", "bias")]
-        found = [arrays[name].T if name in arrays else None for name in names]
+            parts = [f".{letter}_proj" for letter in ("q", "k", "v", "out")]
+        names = [f"{name}{part}.{half}" for part in parts for half in ("weight", "bias")]
         values = []
-        for weight, value in zip(layer.weights, found, strict=False):
-            values.append(np.zeros(weight.shape) if value is None else value.reshape(weight.shape))
-        if isinstance(layer, FixedPositions):
-            values = [arrays[names[0]]]
+        for name, weight in zip(names, layer.weights, strict=False):  # positions have no bias
+            array = arrays.get(name, np.zeros(weight.shape, np.float32))
+            values.append(array if kind == "positions" else array.T.reshape(weight.shape))
         layer.set_weights(values)
     return network
 
