@@ -67,8 +67,12 @@ def find_look(protocol: str) -> tuple[str, str]:
 
 
 def pick_colours(emotions: list[str]) -> dict[str, str]:
-    """Colour of each emotion; grey for one that has none of its own."""
-    return {emotion: EMOTION_COLOURS.get(emotion, GREY) for emotion in emotions}
+    """Colour of each emotion; one without its own gets one left over, and then grey."""
+    own = [EMOTION_COLOURS.get(emotion) for emotion in emotions]
+    spare = iter([colour for colour in EMOTION_COLOURS.values() if colour not in own])
+    return {
+        emotion: colour or next(spare, GREY) for emotion, colour in zip(emotions, own, strict=True)
+    }
 
 
 def label_with_counts(counts: pd.Series) -> list[str]:

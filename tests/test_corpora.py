@@ -457,6 +457,29 @@ def test_rows_that_cannot_be_used_are_left_out_with_their_problem(row, problem, 
     assert set(table["speaker"]) <= {"anna", "bob", "cid"} and len(table) >= 2
 
 
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        ("angry/anna_1.wav,=HYPERLINK(1),anna", "emotion is a formula"),
+        ("angry/anna_1.wav,angry,@SUM(A1)", "speaker is a formula"),
+        ("angry/anna_1.wav,,anna", "no emotion; fill it in"),
+        ("angry/anna_1.wav,sad,", "no speaker; fill it in"),
+        ("=angry/anna_1.wav,angry,anna", "no such file"),
+    ],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_a_row_that_is_refused_does_not_spoil_a_good_one_of_the_same_path(
+    row, problem, first, tmp_path
+):
+    header, rest = CSV.split("\n", 1)
+    text = f"{header}\n{row}\n{rest}" if first else f"{CSV}{row}\n"
+    with pytest.warns(UserWarning, match=f"left out 1 of 3 .*\\n.*{problem}"):
+        table = load_csv(tmp_path, text)
+    assert table["utterance"].tolist() == ["my_corpus/angry/anna_1", "my_corpus/happy/bob_1"]
+    assert table["emotion"].tolist() == ["angry", "happy"]
+    assert len(table.attrs["left_out"]) == 1
+
+
 def test_the_same_bytes_under_other_labels_are_told_and_left_out(tmp_path):
     folder = write_own(tmp_path / "own", ("angry/a_1.wav", "sad/a_1.wav", "calm/b_1.wav"))
     for copy in ("happy/a_1.wav", "sad/b_2.wav", "calm/b_3.wav"):

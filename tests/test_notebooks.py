@@ -16,6 +16,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from common import paths
+from common.drive import keep_on_drive
 from common.files import hash_file
 from common.paths import ROOT
 from tools import checking, generation, notebooks, publication
@@ -645,9 +646,9 @@ def test_repository_must_be_given(tmp_path):
     assert read_repository(pyproject) == "https://github.com/a/b"
 
 
-def run_bootstrap(folder):
+def run_bootstrap(folder, *, before="", cell=BOOTSTRAP, after="", repository=REPOSITORY):
     """Run the bootstrap cell, then import a module of the repository."""
-    code = BOOTSTRAP.format(repository=REPOSITORY) + "\nimport common.paths\nprint(root)"
+    code = f"{before}{cell.format(repository=repository)}\nimport common.paths{after}\nprint(root)"
     return subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
 
 
@@ -665,17 +666,78 @@ def test_bootstrap_finds_a_clone_in_the_working_directory(beside_clone):
 def test_bootstrap_explains_when_there_is_no_repository(tmp_path):
     done = run_bootstrap(tmp_path)
     assert done.returncode == 1
-    assert f"no repository at {tmp_path}: git clone {REPOSITORY}" in done.stderr
+    assert done.stderr == (f"no repository at {tmp_path}: git clone {REPOSITORY}, start inside\n")
 
 
-def test_bootstrap_tells_colab_of_the_placeholder(tmp_path):
-    code = "import sys\nsys.modules['google.colab'] = sys\n"
-    code += BOOTSTRAP.format(repository="https://github.com/OWNER/notebooks")
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert "OWNER is a placeholder: write your copy's address above" in done.stderr
+COLAB = "import sys\nfrom types import ModuleType\nsys.modules['google.colab'] = ModuleType('c')\n"
+
+
+@pytest.mark.parametrize("before", ["", COLAB])
+def test_bootstrap_tells_of_the_placeholder(tmp_path, before):
+    done = run_bootstrap(tmp_path, before=before, repository="https://github.com/OWNER/notebooks")
+    assert done.returncode == 1
+    assert done.stderr == (f"no repository at {tmp_path}: write its owner for OWNER above\n")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_bootstrap_says_in_words_that_an_address_does_not_exist(tmp_path):
+    address = f"file://{tmp_path}/nowhere/notebooks"
+    done = run_bootstrap(tmp_path, before=COLAB, repository=address)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr and "CalledProcessError" not in done.stderr
+    last = f"{address} cannot be cloned: correct REPOSITORY above"
+    assert done.stderr.splitlines()[-1] == last
+
+
+def mount_drive(folder, *, drive=True, earlier=""):
+    """Run the set-up cell on a make-believe Colab whose Drive is a folder."""
+    before = COLAB + (
+        "from pathlib import Path\n"
+        f"sys.path.insert(0, {str(ROOT)!r})\n"
+        "import common.drive\n"
+        f"common.drive.MOUNT = Path({str(folder / 'drive')!r})\n"
+        "drive = ModuleType('drive')\n"
+        "drive.mount = lambda place: print('mounted', place) or Path(place, 'MyDrive').mkdir()\n"
+        "sys.modules['google.colab'].drive = drive\n"
+        f"{earlier}\n"
+    )
+    (folder / "drive").mkdir()
+    after = "\nprint(common.paths.RAW_DIR, common.paths.SAMPLE_DIR, common.paths.INDEX_DIR)"
+    changed = BOOTSTRAP.replace("DRIVE = False", f"DRIVE = {drive}")
+    assert (changed == BOOTSTRAP) == (not drive)
+    return run_bootstrap(ROOT, before=before, cell=changed, after=after)
+
+
+def test_bootstrap_keeps_data_on_drive_when_asked(tmp_path):
+    done = mount_drive(tmp_path)
+    assert done.returncode == 0, done.stderr
+    data = tmp_path / "drive/MyDrive/speech-emotion-data"
+    assert done.stdout.splitlines() == [
+        f"mounted {tmp_path / 'drive'}",
+        f"Corpora and runs are kept in {data}, on your Google Drive.",
+        f"{data / 'raw'} {ROOT / 'data/sample'} {ROOT / 'data/index'}",
+        str(ROOT),
+    ]
+    assert data.is_dir()
+
+
+def test_bootstrap_leaves_drive_alone_unless_asked(tmp_path):
+    done = mount_drive(tmp_path, drive=False)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 2 and "drive" not in done.stdout
+    assert list((tmp_path / "drive").iterdir()) == []
+
+
+def test_bootstrap_asks_for_a_new_session_where_data_already_lies_elsewhere(tmp_path):
+    done = mount_drive(tmp_path, earlier="import common.paths")
+    assert done.returncode == 1
+    assert "Restart session), then run the set-up cell with DRIVE = True first" in done.stderr
+    assert list((tmp_path / "drive").iterdir()) == []
+
+
+def test_drive_is_for_colab_alone(capsys):
+    assert keep_on_drive() is None
+    assert "for Colab alone" in capsys.readouterr().out
 
 
 def test_bootstrap_fetches_and_installs_on_colab(tmp_path):
@@ -692,7 +754,7 @@ def test_bootstrap_fetches_and_installs_on_colab(tmp_path):
         "    if '-r' in command:\n"
         "        print(*command[1:], options)\n"
         "    else:\n"
-        "        run(command, **options)\n"
+        "        return run(command, **options)\n"
         "subprocess.run = record\n"
     )
     code += BOOTSTRAP.format(repository=REPOSITORY) + "\nimport common.paths"
@@ -725,7 +787,7 @@ def test_what_attention_adds_is_a_local_edit():
 
 
 def test_bootstrap_is_short():
-    assert len(BOOTSTRAP.splitlines()) <= 25
+    assert len(BOOTSTRAP.splitlines()) <= 28
 
 
 def test_progress_bars_are_stripped_and_warnings_kept():

@@ -449,3 +449,11 @@ def test_figures_are_saved_at_150_dots_per_inch_below_the_runs(
     again = plots.save_figure(figure, notebook="11_cnn", name="waveform", corpus=corpus)
     assert [*path.parent.iterdir()] == [again]
     assert not (tmp_path / "figures").exists()
+
+
+def test_emotions_without_a_colour_of_their_own_can_be_told_apart():
+    colours = style.pick_colours(["angry", "bossy", "cheerful"])
+    assert colours["angry"] == style.EMOTION_COLOURS["angry"]
+    assert len(set(colours.values())) == 3
+    many = style.pick_colours([f"mood {number}" for number in range(11)])
+    assert list(many.values())[-2:] == [style.GREY, style.GREY]

@@ -37,18 +37,24 @@ import sys
 from pathlib import Path
 
 REPOSITORY = "{repository}"
+DRIVE = False  # on Colab: True keeps corpora and runs on your Google Drive
 here, clone = Path.cwd(), Path.cwd() / REPOSITORY.rpartition("/")[2]
-folders = [here, *here.parents, clone]
-root = next((folder for folder in folders if (folder / "common/paths.py").is_file()), None)
-if root is None:
-    assert "google.colab" in sys.modules, f"no repository at {{here}}: git clone {{REPOSITORY}}"
-    assert "/OWNER/" not in REPOSITORY, "OWNER is a placeholder: write your copy's address above"
+places = (place for place in (here, *here.parents, clone) if (place / "common/paths.py").is_file())
+if (root := next(places, None)) is None:
+    if "/OWNER/" in REPOSITORY:
+        raise SystemExit(f"no repository at {{here}}: write its owner for OWNER above")
+    if "google.colab" not in sys.modules:
+        raise SystemExit(f"no repository at {{here}}: git clone {{REPOSITORY}}, start inside")
     root, needed = clone, clone / "requirements-colab.txt"
-    subprocess.run(["git", "clone", "--depth", "1", REPOSITORY, root], check=True)
+    if subprocess.run(["git", "clone", "--depth", "1", REPOSITORY, root]).returncode:
+        raise SystemExit(f"{{REPOSITORY}} cannot be cloned: correct REPOSITORY above")
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-r", needed], check=True)
 sys.path.insert(0, str(root))
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+if DRIVE:
+    from common.drive import keep_on_drive
+
+    keep_on_drive()
+os.environ |= {{"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "2", **os.environ}}
 if hasattr(sys.stderr, "watch_fd_thread"):  # TensorFlow's C++ log goes to Jupyter's own terminal
     os.dup2(sys.stderr.fileno(), 2)"""
 # Jupyter and Colab each have their own word for a cell whose code is folded away.

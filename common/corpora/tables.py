@@ -85,23 +85,24 @@ def load_folder(
         listed = read_folder_labels(folder, files)
     else:
         listed = read_csv_labels(Path(csv).expanduser(), folder)
-    stems = [str(PurePosixPath(row["path"]).with_suffix("")) for row in listed]
-    twice = {stem for stem, count in Counter(stems).items() if count > 1}  # a.wav and a.flac
-    said = defaultdict(list)
+    said = defaultdict(set)
     for labels in listed:
         labels["emotion"] = labels["emotion"].casefold()
-        said[labels["path"]].append(f"{labels['emotion']} of {labels['speaker']}")
-    rows, seen = [], set()
-    for labels, stem in zip(listed, stems, strict=True):
-        path, names = labels["path"], said[labels["path"]]
         missing = [column for column in ("emotion", "speaker") if not labels[column]]
-        problem = labels.pop("problem", "")
-        if missing and not problem:
+        if missing:
             where = "sort it into a folder named after its emotion" if csv is None else "fill it in"
-            problem = f"no {' and no '.join(missing)}; {where}"
-        elif len(set(names)) > 1 and not problem:
-            problem = f"{csv} says {' and '.join(sorted(set(names)))}; keep the row that is right"
-        elif path in seen and not problem:
+            labels.setdefault("problem", f"no {' and no '.join(missing)}; {where}")
+        if "problem" not in labels:
+            said[labels["path"]].add(f"{labels['emotion']} of {labels['speaker']}")
+    stems = {path: str(PurePosixPath(path).with_suffix("")) for path in said}
+    num_alike = Counter(stems.values())  # a.wav and a.flac
+    rows, seen = [], set()
+    for labels in listed:
+        path = labels["path"]
+        problem = labels.pop("problem", "")
+        if not problem and len(said[path]) > 1:
+            problem = f"{csv} says {' and '.join(sorted(said[path]))}; keep the row that is right"
+        elif not problem and path in seen:
             problem = f"{csv} names it twice; remove one row"
         if problem:
             left_out.append({"path": str(folder / path), "problem": problem})
@@ -109,7 +110,7 @@ def load_folder(
         seen.add(path)
         blank = {"gender": "unknown", "intensity": "", "statement": "", "repetition": ""}
         given = {column: value for column, value in labels.items() if value}
-        own = {"utterance": f"{name}/{path if stem in twice and len(names) == 1 else stem}"}
+        own = {"utterance": f"{name}/{stems[path] if num_alike[stems[path]] == 1 else path}"}
         rows.append(blank | given | own | {"path": str(folder / path), "corpus": name})
     return _make_table(rows, left_out, name=name, folder=folder, own=True)
 

@@ -1,0 +1,84 @@
+"""Every notebook on a small corpus of every layout, and on a folder with labels of one's own."""
+
+import os
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+
+from common.corpora import CORPORA, load_corpus
+from tests.corpus_folders import LAYOUTS, OWN_LABELS, write_known_corpus, write_own_corpus
+from tools import generation
+from tools.execution import execute_notebook
+from tools.generation import list_collection, read_parameters, read_sample_parameters
+
+COLLECTION = list_collection(generation.README.read_text(encoding="utf-8"))
+# 60 reads results alone.
+NOTEBOOKS = [path for path in COLLECTION if path.stem[:2] != "60"]
+SHORT = {"num_timed": 5, "num_pitch_shifts": 1}
+OF_FOLDS = {"protocol": "speaker_5fold", "protocols": ["speaker_5fold"]}
+
+
+@pytest.fixture(scope="session")
+def corpus_folders(tmp_path_factory):
+    """A function from a layout, or "own", to a folder that is written once."""
+    folder, written = tmp_path_factory.mktemp("layouts"), {}
+
+    def find(layout: str) -> Path:
+        if layout not in written:
+            place = folder / layout
+            own = layout == "own"
+            written[layout] = write_own_corpus(place) if own else write_known_corpus(place, layout)
+        return written[layout]
+
+    return find
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.filterwarnings("ignore:.*emotions by two names")
+def test_the_made_up_corpora_are_read_as_the_real_ones(layout, corpus_folders):
+    table = load_corpus(layout, folder=corpus_folders(layout))
+    corpus = CORPORA[layout]
+    assert set(table["emotion"]) == set(corpus.emotions.values())
+    num_cells = table["speaker"].nunique() * table["emotion"].nunique()
+    assert len(table) == 3 * num_cells and table["speaker"].nunique() == min(6, corpus.num_speakers)
+    assert set(LAYOUTS) == set(CORPORA) - {"sample"}
+
+
+def choose_parameters(path: Path, layout: str, folder: Path) -> dict:
+    """Small settings; random weights, which are for the sample alone, read labels from a CSV."""
+    notebook = nbformat.read(path, as_version=4)
+    committed, small = read_parameters(notebook), read_sample_parameters(notebook)
+    small |= {name: value for name, value in (SHORT | OF_FOLDS).items() if name in committed}
+    if "speaker" in committed:  # one that no other corpus has
+        small["speaker"] = committed["speaker"]
+    if "second_corpus" in committed:
+        small["second_corpus"] = None
+    if "epochs" in committed:
+        small["epochs"] = 1
+    small |= {"corpus": layout, "folder": str(folder)}
+    if "random" in small.values():
+        table = [
+            {"path": f"{label}/{file.name}", "emotion": label, "speaker": f"s{number % 4}"}
+            for label in OWN_LABELS
+            for number, file in enumerate(sorted((folder / label).glob("*.wav")))
+        ]
+        if layout != "own":
+            table = load_corpus(layout, folder=folder).assign(
+                path=lambda rows: [os.path.relpath(file, folder) for file in rows["path"]]
+            )[["path", "emotion", "speaker", "gender"]]
+        csv = folder.parent / f"{layout}.csv"
+        pd.DataFrame(table).to_csv(csv, index=False)
+        small |= {"corpus": "sample", "csv": str(csv)}
+    return small
+
+
+@pytest.mark.skipif(not os.environ.get("ALL"), reason="an hour or two; ALL=1 runs it")
+@pytest.mark.parametrize("layout", [*LAYOUTS, "own"])
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_runs_on_every_layout(path, layout, corpus_folders, tmp_path, monkeypatch):
+    for name in ("HTTP_PROXY", "HTTPS_PROXY"):  # no download of what is missing
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    parameters = choose_parameters(path, layout, corpus_folders(layout))
+    execute_notebook(path, parameters=parameters, folder=tmp_path)
