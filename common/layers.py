@@ -40,26 +40,45 @@ class AttentionPooling(layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="ser")
+class StatisticsPooling(AttentionPooling):
+    """Weighted mean and standard deviation over time, side by side, by learnt weights.
+
+    Attentive statistics pooling: Okabe, Koshinaka and Shinoda, Interspeech 2018.
+    (batch, frames, channels) -> (batch, 2 * channels).
+    """
+
+    def call(self, frames):
+        weights = self.compute_weights(frames)
+        mean = ops.sum(weights * frames, axis=1)
+        variance = ops.sum(weights * ops.square(frames - mean[:, None]), axis=1)
+        return ops.concatenate([mean, ops.sqrt(variance + 1e-5)], axis=-1)
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], 2 * input_shape[-1])
+
+
+@keras.saving.register_keras_serializable(package="ser")
 class LayerWeighting(layers.Layer):
     """Average the layers of an encoder with learnt weights, a softmax of one number per layer.
 
     Peters et al., "Deep contextualized word representations", NAACL 2018; Yang et al., "SUPERB:
     Speech processing universal performance benchmark", Interspeech 2021.
-    (batch, layers, dimensions) -> (batch, dimensions); the number of layers is fixed.
+    (batch, …, layers, dimensions) -> (batch, …, dimensions); the number of layers is fixed.
     """
 
     def build(self, input_shape) -> None:
-        self.scores = self.add_weight(shape=(input_shape[1], 1), initializer="zeros", name="scores")
+        shape = (input_shape[-2], 1)
+        self.scores = self.add_weight(shape=shape, initializer="zeros", name="scores")
 
     def compute_weights(self):
         """Give the weights, shape (layers, 1), that sum to 1."""
         return ops.softmax(self.scores, axis=0)
 
     def call(self, states):
-        return ops.sum(self.compute_weights() * states, axis=1)
+        return ops.sum(self.compute_weights() * states, axis=-2)
 
     def compute_output_shape(self, input_shape):
-        return (input_shape[0], input_shape[-1])
+        return (*input_shape[:-2], input_shape[-1])
 
 
 @keras.saving.register_keras_serializable(package="ser")

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.encoders import ENCODERS, Encoder, EncoderRecord, contract, load_encoder, register
-from common.encoders.extraction import Embed, Pool, PrepareInputs, SelectLayer
+from common.encoders.extraction import Embed, Pool, PrepareInputs, SelectLayers
 from common.features import Trim
 from common.paths import ROOT
 from common.recipes import Features, Recipe
@@ -57,12 +57,12 @@ def test_poolings_of_time():
 
 def test_one_layer_can_be_kept():
     values = RNG.random((4, 13, 6))
-    layer = Features(values, values[:, None], Recipe((Trim(),))).then(SelectLayer(3))
+    layer = Features(values, values[:, None], Recipe((Trim(),))).then(SelectLayers((3,)))
     assert layer.values.shape == (4, 1, 6) and layer.copies.shape == (4, 1, 1, 6)
     np.testing.assert_array_equal(layer.values[:, 0], values[:, 3])
-    assert layer.recipe.describe()["steps"][1] == {"step": "SelectLayer", "number": 3}
+    assert layer.recipe.describe()["steps"][1] == {"step": "SelectLayers", "numbers": [3]}
     with pytest.raises(IndexError):
-        SelectLayer(13)(values[0])
+        SelectLayers((13,))(values[0])
 
 
 # Writing a recipe down and repeating it

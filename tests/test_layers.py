@@ -12,6 +12,7 @@ from common.layers import (
     LayerWeighting,
     PositionEmbedding,
     Rematerialized,
+    StatisticsPooling,
     add_residual_block,
     add_transformer_block,
 )
@@ -50,13 +51,27 @@ def test_attention_does_not_care_for_the_order_of_frames():
 
 
 @pytest.mark.parametrize("units", [1, 16])
-def test_a_model_with_attention_saves_and_loads_in_safe_mode(units, tmp_path):
+@pytest.mark.parametrize("kind", [AttentionPooling, StatisticsPooling])
+def test_a_model_with_attention_saves_and_loads_in_safe_mode(kind, units, tmp_path):
     inputs = keras.Input((7, 5))
-    model = keras.Model(inputs, AttentionPooling(units)(inputs))
+    model = keras.Model(inputs, kind(units)(inputs))
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras", safe_mode=True)
     assert loaded.layers[-1].units == units
     np.testing.assert_array_equal(compute(loaded), compute(model))
+
+
+def test_attentive_statistics_are_the_weighted_mean_and_deviation():
+    layer = StatisticsPooling(4)
+    pooled = compute(layer)
+    weights = ops.convert_to_numpy(layer.compute_weights(FRAMES))
+    mean = (weights * FRAMES).sum(axis=1)
+    variance = (weights * (FRAMES - mean[:, None]) ** 2).sum(axis=1)
+    np.testing.assert_allclose(pooled[:, :5], mean, atol=1e-6)
+    np.testing.assert_allclose(pooled[:, 5:], np.sqrt(variance + 1e-5), atol=1e-6)
+    assert layer.compute_output_shape(FRAMES.shape) == (3, 10)
+    same = compute(layer, np.ones((2, 7, 5), np.float32))
+    np.testing.assert_allclose(same, np.tile([1.0] * 5 + [np.sqrt(1e-5)] * 5, (2, 1)), atol=1e-5)
 
 
 # Layers of an encoder
@@ -68,6 +83,8 @@ def test_layer_weights_start_equal_and_average():
     assert layer.compute_output_shape(FRAMES.shape) == (3, 5)
     assert LayerWeighting()(keras.Input((7, 5))).shape == (None, 5)
     assert layer.count_params() == 7
+    frames = np.stack([FRAMES, 2 * FRAMES], axis=1)  # a mean per step
+    np.testing.assert_allclose(compute(LayerWeighting(), frames), frames.mean(axis=2), atol=1e-6)
 
 
 def test_layer_weights_are_a_softmax_and_weight_the_layers():

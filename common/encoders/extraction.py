@@ -117,13 +117,16 @@ class Pool(Step):
 
 
 @dataclass(frozen=True)
-class SelectLayer(Step):
-    """Keep one embedding, of a model of `transformers` a layer: -> (1, dimensions)."""
+class SelectLayers(Step):
+    """Keep some embeddings, of an encoder with one per layer its layers: -> (kept, dimensions)."""
 
-    number: int
+    numbers: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "numbers", tuple(self.numbers))
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
-        return values[[self.number]]
+        return values[list(self.numbers)]
 
 
 def extract_embeddings(
