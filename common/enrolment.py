@@ -74,6 +74,9 @@ class EnrolledSystem:
     all of their utterances heard, and for each count the prior. Where there is but one training
     speaker the first candidate and `USUAL_PRIOR` are taken. The plain models, of voices that are
     not heard, choose among the same candidates for themselves.
+
+    `reference` (rows,) marks what voices are measured on, in training as in test, such as neutral
+    utterances (Busso, Metallinou and Narayanan, 2011); None: all. It looks at labels, of the heard.
     """
 
     candidates: Sequence[Candidate]
@@ -81,6 +84,7 @@ class EnrolledSystem:
     features: Features
     protocol: str
     normalise: VoiceNormalisation = VoiceNormalisation()
+    reference: np.ndarray | None = None
     num_inner: int = 3
 
     @cached_property
@@ -125,11 +129,14 @@ class EnrolledSystem:
     ) -> Run:
         """Test with `count` utterances of each test speaker heard: 0, a number, or `ALL`.
 
-        `eligible` (rows,) limits what may be heard, such as to one emotion: a declared setting,
-        which looks at labels. Seeds of the run are the draws, one where there is nothing to draw.
-        Raises ValueError if a speaker has too few utterances.
+        `eligible` (rows,) limits what may be heard of test speakers, such as to one emotion: a
+        declared setting, which looks at labels; None: as in training. Seeds of the run are the
+        draws, one where there is nothing to draw. Raises ValueError if a speaker has too few
+        utterances.
         """
         started = time.perf_counter()
+        count = count if count == ALL else int(count)
+        eligible = self.reference if eligible is None else eligible
         emotions = order_emotions(self.table["emotion"])
         single = count in (0, ALL)
         results, tasks, chosen = {}, {}, {}
@@ -154,7 +161,9 @@ class EnrolledSystem:
     def _fit(self, candidate: Candidate, normalise, rows: np.ndarray) -> VoiceModel:
         known = self.table.iloc[rows]
         labels, speakers = known["emotion"].to_numpy(), known["speaker"].to_numpy()
-        return VoiceModel.fit(candidate, normalise, self.features.values[rows], labels, speakers)
+        heard = None if self.reference is None else self.reference[rows]
+        values = self.features.values[rows]
+        return VoiceModel.fit(candidate, normalise, values, labels, speakers, heard=heard)
 
     def _fit_best(self, rows: np.ndarray, normalise: VoiceNormalisation | None):
         """Fit the candidate that is best on training speakers left out; give inner models too."""
@@ -186,9 +195,10 @@ class EnrolledSystem:
     def _score(self, model, rows, count, *, draw: int, prior: float) -> float:
         """Give the UAR on rows of inner speakers; of all heard where one has too few."""
         part = self.table.iloc[rows].reset_index(drop=True)
-        fewest = part.groupby("speaker").size().min()
+        eligible = np.ones(len(rows), bool) if self.reference is None else self.reference[rows]
+        fewest = part[eligible].groupby("speaker").size().min()
         count = count if count == ALL or count < fewest else ALL
-        own = draw_utterances(part, count, draw=draw)
+        own = draw_utterances(part, count, draw=draw, eligible=eligible)
         heard = np.zeros(len(self.table), bool)
         heard[rows[own]] = True
         scored = rows if count == ALL else rows[~own]
@@ -203,10 +213,11 @@ class EnrolledSystem:
         settings = {"heard": count, "normalise": asdict(self.normalise) if count else None}
         settings |= {"chosen among": [repr(candidate) for candidate in self.candidates]}
         settings |= {"priors": PRIORS, "num_inner": self.num_inner}
-        eligible = None if eligible is None else digest(np.flatnonzero(eligible).tolist())
+        for name, mask in (("reference", self.reference), ("eligible", eligible)):
+            settings[name] = None if mask is None else digest(np.flatnonzero(mask).tolist())
         description = {
             **describe_data(self.table, self.features, protocol=self.protocol),
-            **{"training": settings | {"eligible": eligible}, "start": None},
+            **{"training": settings, "start": None},
             "model": "classifier of features normalised by the voice" if count else "classifier",
         }
         key = digest(description)

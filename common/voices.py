@@ -96,19 +96,30 @@ class VoiceModel:
         values: np.ndarray,
         labels: np.ndarray,
         speakers: np.ndarray,
+        *,
+        heard: np.ndarray | None = None,
     ) -> "VoiceModel":
-        """Fit to features (utterances, embeddings, dimensions), each speaker normalised."""
-        average = Voice.average(candidate.read(values), speakers)
+        """Fit to features (utterances, embeddings, dimensions), each speaker's normalised.
+
+        `heard` (utterances,) marks those that voices are measured on; None: all. Raises ValueError
+        if a speaker has none.
+        """
+        heard = np.ones(len(values), bool) if heard is None else heard
+        average = Voice.average(candidate.read(values[heard]), speakers[heard])
         blank = cls(candidate, normalise, average, clone(candidate.classifier))
-        blank.classifier.fit(blank.prepare(values, speakers), labels)
+        blank.classifier.fit(blank.prepare(values, speakers, heard), labels)
         return blank
 
-    def prepare(self, values: np.ndarray, speakers: np.ndarray) -> np.ndarray:
-        """Give what the classifier takes, each speaker normalised by all rows of the same."""
+    def prepare(self, values: np.ndarray, speakers: np.ndarray, heard: np.ndarray) -> np.ndarray:
+        """Give what the classifier takes, each speaker normalised by all rows that are heard."""
         prepared = self.candidate.read(values).copy()
         for speaker in np.unique(speakers):
             own = speakers == speaker
-            prepared[own] = self.apply(values[own], values[own], prior=0)
+            if not (own & heard).any():
+                raise ValueError(
+                    f"speaker {speaker!r} has no utterance that a voice is measured on"
+                )
+            prepared[own] = self.apply(values[own], values[own & heard], prior=0)
         return prepared
 
     def apply(self, values: np.ndarray, heard: np.ndarray, *, prior: float) -> np.ndarray:

@@ -306,3 +306,19 @@ def test_keys_name_what_decides_the_numbers():
     runs += [make_system(normalise=VoiceNormalisation(deviation=False)).test(1, num_draws=1)]
     assert len({run.description["key"] for run in runs}) == len(runs)
     assert SYSTEM.test(1).description["key"] == make_system().test(1).description["key"]
+
+
+def test_reference_measures_voices_on_its_rows_alone():
+    neutral = LABELS == "neutral"
+    values = SPOKEN.values.reshape(len(TABLE), -1).astype(float)
+    for speaker in np.unique(SPEAKERS):
+        own = speaker == SPEAKERS
+        values[own] -= values[own & neutral].mean(axis=0)
+    normalised = replace(FEATURES, values=values)
+    plain = cross_validate_classifier(CLASSIFIER, TABLE, normalised, protocol=PROTOCOL)
+    system = make_system(normalise=VoiceNormalisation(deviation=False), reference=neutral)
+    both = (read_probabilities(found) for found in (system.test(ALL), plain))
+    np.testing.assert_allclose(*both, atol=2e-3)
+    assert len(system.test(2, num_draws=1).predictions) == len(TABLE) - 20
+    with pytest.raises(ValueError, match="no utterance that a voice is measured on"):
+        make_system(reference=neutral & (SPEAKERS != "s01")).test(ALL)
