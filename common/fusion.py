@@ -1,7 +1,6 @@
 """Late fusion: one prediction from the probabilities that several systems gave."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -100,13 +99,14 @@ def fuse_results(results: Sequence[dict], *, fitted: bool = False) -> tuple[Run,
     first = results[0]
     settings = {"members": [result["key"] for result in results], "fitted": fitted}
     names = {"corpus": first["corpus"], "protocol": first["protocol"]}
-    sizes = [result["num_parameters"] or 0 for result in results]
+    sizes = [result["num_parameters"] for result in results]
+    folds = {f"0/{fold}": first["folds"][f"{first['seeds'][0]}/{fold}"] for fold in weights.index}
     description = {
         **names,
         "key": digest([names, settings]),
-        "folds": {name: value for name, value in first["folds"].items() if name[:2] == "0/"},
+        "folds": folds,
         "seeds": [0],
-        "num_parameters": sum(sizes),
+        "num_parameters": None if None in sizes else sum(sizes),
         "features": {"members": [*members]},
         "training": settings,
         "model": "log-linear opinion pool",
@@ -116,7 +116,7 @@ def fuse_results(results: Sequence[dict], *, fitted: bool = False) -> tuple[Run,
         "device": " and ".join(sorted({result["device"] for result in results})),
         "seconds": round(sum(result["seconds"] for result in results), 1),
     }
-    folder, nothing = Path(paths.RUNS_DIR) / description["key"], pd.DataFrame()
-    sources = dict.fromkeys([(0, int(name[2:])) for name in description["folds"]], "published")
+    folder, nothing = paths.RUNS_DIR / description["key"], pd.DataFrame()
+    sources = dict.fromkeys([(0, int(fold)) for fold in weights.index], "published")
     run = Run(predictions, nothing, nothing, description, folder, {}, sources, None, True)
     return run, weights

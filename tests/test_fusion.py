@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.special import log_softmax
 
 from common.emotions import order_emotions
-from common.fusion import fit_weights, fuse, stack_members
+from common.fusion import fit_weights, fuse, fuse_results, stack_members
 
 EMOTIONS = order_emotions(["angry", "happy", "neutral"])
 
@@ -116,6 +116,26 @@ def test_of_several_seeds_the_first_is_taken():
 def test_results_of_another_test_are_refused(spoil, words):
     with pytest.raises(ValueError, match=words):
         fuse({"a": make_member(1, 1.0), "b": spoil(make_member(2, 1.0))})
+
+
+def test_a_fusion_of_results_is_a_run_of_the_first_seeds(tmp_path):
+    results = []
+    for number, seeds in enumerate([(3, 5), (0,)]):
+        csv = tmp_path / f"{number}.csv"
+        make_member(number, 1.0, run_seeds=seeds).to_csv(csv, index=False)
+        names = {f"{seed}/{fold}": f"{seed}{fold}" for seed in seeds for fold in range(1, 5)}
+        facts = {"title": f"system {number}", "csv": csv, "key": str(number), "seeds": [*seeds]}
+        facts |= {"corpus": "toy", "protocol": "speaker_5fold", "folds": names, "versions": {}}
+        facts |= {"num_parameters": [7, None][number], "backend": "b", "device": "d"}
+        results.append(facts | {"seconds": 1.0})
+    run, weights = fuse_results(results)
+    assert list(weights.columns) == ["system 0", "system 1"]
+    assert run.description["folds"] == {f"0/{fold}": f"3{fold}" for fold in range(1, 5)}
+    assert run.description["num_parameters"] is None and run.description["seconds"] == 2.0
+    alone, _ = fuse_results(results[:1])
+    assert alone.description["num_parameters"] == 7
+    assert alone.description["key"] != run.description["key"]
+    assert fuse_results(results, fitted=True)[0].description["key"] != run.description["key"]
 
 
 def test_nothing_to_fuse_is_told():
