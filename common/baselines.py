@@ -46,13 +46,13 @@ def cross_validate_classifier(
     tasks = {task: fold.join_validation() for task, fold in tasks.items()}
     results, _ = read_published_folds(key, table, tasks)
     emotions = order_emotions(table["emotion"])
-    values = features.values.reshape(len(table), -1)
     versions = {name: read_version(name) for name in ("scikit-learn", "librosa", "numpy")}
     device = f"CPU, {cpu_count()} cores"
     facts = {"backend": "scikit-learn", "device": device, "versions": versions}
     for (seed, number), fold in tasks.items():
         if (seed, number) in results:
             continue
+        values = features.values.reshape(len(table), -1)
         started = time.perf_counter()
         fitted = clone(classifier).fit(values[fold.train], table["emotion"].iloc[fold.train])
         columns = [list(fitted.classes_).index(emotion) for emotion in emotions]

@@ -94,7 +94,7 @@ def cross_validate(
     """
     prepare_backend()
     emotions = order_emotions(table["emotion"])
-    shape = features.values.shape[1:], len(emotions)
+    shape = features.shape[1:], len(emotions)
     model = build_seeded(build_model, *shape, seed=0)
     description = {
         **describe_data(table, features, protocol=protocol, folds=folds),
@@ -201,9 +201,9 @@ def describe_data(
     table: pd.DataFrame, features: Features, *, protocol: str, folds: Sequence[Fold] | None = None
 ) -> dict:
     """Name what is learnt from and how it is split; refuse features of another table."""
-    if len(table) != len(features.values):
+    if len(table) != len(features):
         raise ValueError(
-            f"{len(table)} utterances but {len(features.values)} feature rows; "
+            f"{len(table)} utterances but {len(features)} feature rows; "
             "extract the features of this very table"
         )
     own = None if folds is None else name_folds({(0, fold.number): fold for fold in folds})

@@ -1,7 +1,5 @@
 """What turns a waveform into what a model reads, as frozen steps; features of whole tables."""
 
-import inspect
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -14,10 +12,10 @@ from joblib import Parallel, delayed
 from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
-from common import audio, decoding, paths
 from common.audio import load_waveform
 from common.augmentation import Augmentation
-from common.files import describe_settings, digest, hash_file, write_atomically
+from common.caching import load_cache, name_cache, save_cache
+from common.files import describe_settings, hash_file
 
 
 class Step:
@@ -100,33 +98,63 @@ class Recipe:
 
 
 @dataclass(frozen=True)
+class Rows:
+    """An array that is made when it is needed: its number of rows, its first one, and all."""
+
+    number: int
+    make_first: Callable[[], np.ndarray]
+    make: Callable[[], np.ndarray]
+
+
+@dataclass(frozen=True)
 class Features:
     """What a model reads of each utterance of a table, row for row, and the recipe behind it.
 
     `values` has shape (utterances, frames, bands); `copies` has shape (utterances, copies,
-    frames, bands) and holds the augmented versions, which only training may see. Where a function
-    stands for them they are made when they are first asked for, so that reading back what was
-    trained before costs no augmentation.
+    frames, bands) and holds the augmented versions, which only training may see. Where `Rows` or
+    a function stand for them they are made when they are first asked for. Reading back what was
+    trained before asks for `shape` alone, which the first utterance tells.
     """
 
-    values: np.ndarray
+    made_values: np.ndarray | Rows
     made_copies: np.ndarray | Callable[[], np.ndarray]
     recipe: Recipe
     augmentations: tuple[Augmentation, ...] = ()
 
     @cached_property
+    def values(self) -> np.ndarray:
+        given = self.made_values
+        return given.make() if isinstance(given, Rows) else given
+
+    @cached_property
     def copies(self) -> np.ndarray:
         return self.made_copies() if callable(self.made_copies) else self.made_copies
+
+    @cached_property
+    def first(self) -> np.ndarray:
+        """What a model reads of the first utterance, shape (frames, bands)."""
+        given = self.made_values
+        return given.make_first() if isinstance(given, Rows) else given[0]
+
+    def __len__(self) -> int:
+        given = self.made_values
+        return given.number if isinstance(given, Rows) else len(given)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of `values`: (utterances, frames, bands)."""
+        return (len(self), *self.first.shape)
 
     def then(self, *steps: Step) -> "Features":
         """Apply further steps to every utterance and copy."""
         given = self
         for step in steps:
-            values = np.stack([step(row) for row in given.values])
-            given = given.replaced(values, partial(_apply, step, given, values), step)
+            first, every = partial(_apply_to_first, step, given), partial(_apply, step, given)
+            copies = partial(_apply_to_copies, step, given)
+            given = given.replaced(Rows(len(given), first, every), copies, step)
         return given
 
-    def replaced(self, values: np.ndarray, copies, step: Step) -> "Features":
+    def replaced(self, values, copies, step: Step) -> "Features":
         """Put other values and copies in the place of these, which `step` names for the record."""
         recipe = replace(self.recipe, steps=(*self.recipe.steps, step))
         return Features(values, copies, recipe, self.augmentations)
@@ -160,30 +188,45 @@ def extract_features(
     ValueError
         If a recording has changed since its table was made, or gives features that are not finite.
     """
+    _check_bytes(table)
     copies = tuple(augmentations)
-    values = _extract(table, recipe, None, jobs)
-    empty = np.empty((len(table), 0, *values.shape[1:]), values.dtype)
-    made = partial(_extract, table, recipe, copies, jobs) if copies else empty
-    return Features(values, made, recipe, copies)
+    first = partial(_extract_first, table, recipe)
+    values = Rows(len(table), first, partial(_extract, table, recipe, None, jobs))
+    return Features(values, partial(_extract, table, recipe, copies, jobs), recipe, copies)
 
 
-def _apply(step: Step, given: Features, values: np.ndarray) -> np.ndarray:
-    """Take one step with every copy; `values` are what the step made of the utterances."""
-    copies = [[step(copy) for copy in row] for row in given.copies]
-    shape = (len(values), given.copies.shape[1], *values.shape[1:])
-    return np.reshape(copies, shape).astype(values.dtype)
+def _apply_to_first(step: Step, given: Features) -> np.ndarray:
+    return step(given.first)
+
+
+def _apply(step: Step, given: Features) -> np.ndarray:
+    return np.stack([step(row) for row in given.values])
+
+
+def _apply_to_copies(step: Step, given: Features) -> np.ndarray:
+    copies, first = [[step(copy) for copy in row] for row in given.copies], step(given.first)
+    shape = (len(given), given.copies.shape[1], *first.shape)
+    return np.reshape(copies, shape).astype(first.dtype)
+
+
+def _extract_first(table: pd.DataFrame, recipe: Recipe) -> np.ndarray:
+    """Give the features of the first recording."""
+    cached = load_cache(name_cache(table, recipe, None), (len(table),), rows=slice(1))
+    if cached is not None:
+        return cached[0]
+    return _extract_row(table["path"].iloc[0], table["audio_hash"].iloc[0], recipe, None)
 
 
 def _extract(
     table: pd.DataFrame, recipe: Recipe, copies: tuple[Augmentation, ...] | None, jobs: int
 ) -> np.ndarray:
     """Give the features of all recordings, or with `copies` those of their augmented versions."""
+    if copies == ():
+        first = _extract_first(table, recipe)
+        return np.empty((len(table), 0, *first.shape), first.dtype)
     _check_bytes(table)
-    made_by = [recipe.describe()["steps"], copies and [copy.describe() for copy in copies]]
-    code = _hash_code([*recipe.steps, *(copies or ())])
-    name = digest([*made_by, code, list(table["audio_hash"])])
-    cached = paths.CACHE_DIR / f"features-{name}.npy"
-    stacked = _load_cache(cached, (len(table),) if copies is None else (len(table), len(copies)))
+    cached = name_cache(table, recipe, copies)
+    stacked = load_cache(cached, (len(table),) if copies is None else (len(table), len(copies)))
     if stacked is not None:
         return stacked
     rows = zip(table["path"], table["audio_hash"], strict=True)
@@ -199,7 +242,7 @@ def _extract(
             f"{table['path'].iloc[broken[0]]} and {len(broken) - 1} more: features that are "
             "not finite; mend the step that makes them, or leave the recordings out"
         )
-    _save_cache(cached, stacked)
+    save_cache(cached, stacked)
     return stacked
 
 
@@ -213,19 +256,6 @@ def _check_bytes(table: pd.DataFrame) -> None:
             )
 
 
-def _hash_code(steps: Sequence[object]) -> str:
-    """Name the code that computes: of the steps, and of what decodes recordings."""
-    sources = {inspect.getsource(audio), inspect.getsource(decoding)}
-    for kind in map(type, steps):
-        module = inspect.getmodule(kind)
-        in_notebook = getattr(module, "__file__", None) is None
-        try:
-            sources.add(inspect.getsource(kind if in_notebook else module))
-        except (OSError, TypeError):
-            sources.add(kind.__qualname__)
-    return digest(sorted(sources))
-
-
 def _extract_row(path: str, audio_hash: str, recipe: Recipe, copies: tuple | None) -> np.ndarray:
     waveform = load_waveform(path)
     if copies is None:
@@ -233,29 +263,6 @@ def _extract_row(path: str, audio_hash: str, recipe: Recipe, copies: tuple | Non
     seeds = [[number, int(audio_hash[:16], 16)] for number in range(len(copies))]
     versions = zip(copies, map(np.random.default_rng, seeds), strict=True)
     return np.stack([recipe(copy(waveform, rng)) for copy, rng in versions])
-
-
-def _load_cache(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
-    """Read a cached array; None if there is none, or what is there is damaged."""
-    try:
-        stacked = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    if not isinstance(stacked, np.ndarray) or stacked.dtype.kind != "f":
-        return None
-    return stacked if stacked.shape[: len(shape)] == shape and np.isfinite(stacked).all() else None
-
-
-def _save_cache(path: Path, array: np.ndarray) -> None:
-    try:
-        with write_atomically(path) as temporary:
-            np.save(temporary, array)
-    except OSError as error:
-        warnings.warn(
-            f"{path}: the features could not be cached ({error.strerror}); they are computed "
-            "again next time. Free space, or point SER_DATA_DIR to a folder you can write to.",
-            stacklevel=4,
-        )
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def give_voices(values, *, offset=4.0, spread=1.0):
     return spoken.astype(np.float32)
 
 
-SPOKEN = replace(FEATURES, values=give_voices(FEATURES.values))
+SPOKEN = replace(FEATURES, made_values=give_voices(FEATURES.values))
 
 
 def make_system(features=SPOKEN, table=TABLE, candidates=CANDIDATES, **settings):
@@ -147,14 +147,14 @@ def test_all_heard_is_the_plain_system_on_features_normalised_per_speaker():
     for speaker in np.unique(SPEAKERS):
         own = speaker == SPEAKERS
         values[own] = (values[own] - values[own].mean(axis=0)) / values[own].std(axis=0)
-    normalised = replace(FEATURES, values=values)
+    normalised = replace(FEATURES, made_values=values)
     plain = cross_validate_classifier(CLASSIFIER, TABLE, normalised, protocol=PROTOCOL)
     both = (read_probabilities(found) for found in (SYSTEM.test(ALL), plain))
     np.testing.assert_allclose(*both, atol=2e-3)
 
 
 def test_voices_do_not_matter_once_all_is_heard():
-    loud = replace(FEATURES, values=give_voices(SPOKEN.values, offset=9.0))
+    loud = replace(FEATURES, made_values=give_voices(SPOKEN.values, offset=9.0))
     both = (read_probabilities(make_system(found).test(ALL)) for found in (SPOKEN, loud))
     np.testing.assert_allclose(*both, atol=2e-3)
     heard, unheard = (
@@ -170,7 +170,7 @@ def test_direction_is_taken_out_in_a_whole_system():
         np.unique(SPEAKERS, return_inverse=True)[1]
     ]
     louder = FEATURES.values.reshape(-1, 18) + np.outer(gains, gain)
-    features = replace(FEATURES, values=louder.reshape(-1, 3, 6).astype(np.float32))
+    features = replace(FEATURES, made_values=louder.reshape(-1, 3, 6).astype(np.float32))
     level = VoiceNormalisation(direction=tuple(gain))
     both = (
         read_probabilities(make_system(found, normalise=level).test(ALL))
@@ -201,7 +201,7 @@ def test_rows_of_other_test_speakers_never_matter(count):
     changed[second == SPEAKERS] = 99
     found = [
         read_probabilities(make_system(features).test(count))
-        for features in (SPOKEN, replace(SPOKEN, values=changed))
+        for features in (SPOKEN, replace(SPOKEN, made_values=changed))
     ]
     mine = set(TABLE["utterance"][first == SPEAKERS])
     rows = found[0].index.get_level_values("utterance").isin(mine)
@@ -218,7 +218,7 @@ def test_what_is_chosen_does_not_depend_on_test_speakers():
     test = SYSTEM.folds[0].fold.test
     changed[test] = np.random.default_rng(0).normal(size=changed[test].shape)
     chosen = []
-    for features in (SPOKEN, replace(SPOKEN, values=changed)):
+    for features in (SPOKEN, replace(SPOKEN, made_values=changed)):
         system = make_system(features, candidates=candidates)
         first = system.folds[0]
         priors = [system.choose_prior(first, count) for count in (1, 4)]
@@ -314,7 +314,7 @@ def test_reference_measures_voices_on_its_rows_alone():
     for speaker in np.unique(SPEAKERS):
         own = speaker == SPEAKERS
         values[own] -= values[own & neutral].mean(axis=0)
-    normalised = replace(FEATURES, values=values)
+    normalised = replace(FEATURES, made_values=values)
     plain = cross_validate_classifier(CLASSIFIER, TABLE, normalised, protocol=PROTOCOL)
     system = make_system(normalise=VoiceNormalisation(deviation=False), reference=neutral)
     both = (read_probabilities(found) for found in (system.test(ALL), plain))

@@ -17,7 +17,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common import paths, recipes
+from common import caching, paths, recipes
 from common.audio import SAMPLE_RATE_HERTZ, load_waveform, scan_recording
 from common.augmentation import Augmentation, ChangeSpeed
 from common.features import (
@@ -468,11 +468,28 @@ def test_without_augmentations_there_are_no_copies(table):
 
 
 def test_a_cache_hit_equals_a_miss_and_reads_no_audio(table, monkeypatch):
-    missed = extract_features(table, RECIPE, augmentations=AUGMENTATIONS)
+    missed = extract(table, RECIPE, augmentations=AUGMENTATIONS)
+    assert missed.shape == missed.values.shape
     assert missed.copies.shape[1] == 2
     for path in table["path"]:
         Path(path).unlink()
     assert_equal(extract_features(table, RECIPE, augmentations=AUGMENTATIONS), missed)
+
+
+def test_the_shape_is_told_by_the_first_recording_alone(table, monkeypatch):
+    heard = []
+    monkeypatch.setattr(
+        recipes, "load_waveform", lambda path: heard.append(path) or load_waveform(path)
+    )
+    features = extract_features(table, RECIPE, augmentations=AUGMENTATIONS)
+    taken = features.then(TakeMaximum(), TakeMaximum())
+    assert not heard
+    assert (features.shape, taken.shape, len(taken)) == ((5, *SHAPE), (5, 1, 16), 5)
+    assert set(heard) == {table["path"][0]} and not paths.CACHE_DIR.exists()
+    heard.clear()
+    assert taken.values.shape == taken.shape and len(heard) == 5
+    np.testing.assert_array_equal(taken.first, taken.values[0])
+    assert extract_features(table, RECIPE).shape == features.shape and len(heard) == 5
 
 
 def test_copies_are_made_when_they_are_first_asked_for_and_then_once(table):
@@ -497,29 +514,34 @@ def test_a_recording_that_changed_before_its_copies_were_made_is_refused(table):
         _ = extracted.copies
 
 
+def extract(table, recipe, **settings) -> Features:
+    """As `extract_features`, at once."""
+    features = extract_features(table, recipe, **settings)
+    assert len(features.values) == len(table)
+    return features
+
+
 def test_whatever_decides_the_values_decides_the_cache_file(table):
-    extract_features(table, RECIPE)
-    extract_features(
-        table, replace(RECIPE, steps=(*RECIPE.steps[:2], LogMel(num_bands=16, range_db=70.0)))
-    )
-    assert extract_features(table, RECIPE, augmentations=AUGMENTATIONS).copies.shape[1] == 2
-    assert extract_features(table, RECIPE, augmentations=AUGMENTATIONS[::-1]).copies.shape[1] == 2
-    extract_features(table[::-1], RECIPE)
+    extract(table, RECIPE)
+    extract(table, replace(RECIPE, steps=(*RECIPE.steps[:2], LogMel(num_bands=16, range_db=70.0))))
+    assert extract(table, RECIPE, augmentations=AUGMENTATIONS).copies.shape[1] == 2
+    assert extract(table, RECIPE, augmentations=AUGMENTATIONS[::-1]).copies.shape[1] == 2
+    extract(table[::-1], RECIPE)
     assert len(list(paths.CACHE_DIR.iterdir())) == 5
-    extract_features(table.assign(path="moved elsewhere"), RECIPE)  # the bytes decide
+    extract(table.assign(path="moved elsewhere"), RECIPE)  # the bytes decide
     assert len(list(paths.CACHE_DIR.iterdir())) == 5
 
 
 def test_one_job_and_many_give_the_same(table):
-    first = extract_features(table, RECIPE, augmentations=AUGMENTATIONS, jobs=1)
+    first = extract(table, RECIPE, augmentations=AUGMENTATIONS, jobs=1)
     for cached in paths.CACHE_DIR.iterdir():
         cached.unlink()
-    assert_equal(extract_features(table, RECIPE, augmentations=AUGMENTATIONS, jobs=3), first)
+    assert_equal(extract(table, RECIPE, augmentations=AUGMENTATIONS, jobs=3), first)
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])
 def test_a_cache_that_cannot_be_written_costs_time_only(code, table, monkeypatch):
-    expected = extract_features(table, RECIPE, augmentations=AUGMENTATIONS)
+    expected = extract(table, RECIPE, augmentations=AUGMENTATIONS)
     [cached] = paths.CACHE_DIR.iterdir()
     cached.unlink()
     save = np.save
@@ -533,7 +555,7 @@ def test_a_cache_that_cannot_be_written_costs_time_only(code, table, monkeypatch
         with pytest.warns(
             UserWarning, match="cannot write.*Free space, or .*SER_DATA_DIR"
         ) as caught:
-            extracted = extract_features(table, RECIPE, augmentations=AUGMENTATIONS)
+            extracted = extract(table, RECIPE, augmentations=AUGMENTATIONS)
     assert len(caught) == 1 and caught[0].filename == __file__
     assert str(cached) in str(caught[0].message)
     assert list(paths.CACHE_DIR.iterdir()) == []
@@ -544,12 +566,12 @@ def test_a_cache_folder_that_cannot_be_made_costs_time_only(table, tmp_path, mon
     (tmp_path / "file").touch()
     monkeypatch.setattr(paths, "CACHE_DIR", tmp_path / "file" / "cache")
     with pytest.warns(UserWarning, match="could not be cached"):
-        assert len(extract_features(table, RECIPE).values) == 5
+        assert len(extract(table, RECIPE).values) == 5
 
 
 @pytest.mark.parametrize("damage", [b"", b"not an array", "cut", "archive", "objects"])
 def test_a_damaged_cache_is_made_again(damage, table):
-    expected = extract_features(table, RECIPE)
+    expected = extract(table, RECIPE)
     [cached] = paths.CACHE_DIR.iterdir()
     whole = cached.read_bytes()
     if damage == "archive":
@@ -559,7 +581,7 @@ def test_a_damaged_cache_is_made_again(damage, table):
         np.save(cached, np.array([None] * 5))
     else:
         cached.write_bytes(whole[:-100] if damage == "cut" else damage)
-    assert_equal(extract_features(table, RECIPE), expected)
+    assert_equal(extract(table, RECIPE), expected)
     assert cached.read_bytes() == whole
 
 
@@ -567,18 +589,16 @@ def test_a_recording_that_cannot_be_read_is_named(table):
     path = Path(table["path"].iloc[3])
     path.write_text("not a sound")
     with pytest.raises(ValueError, match=r"3\.wav: not audio"):
-        extract_features(
-            table.assign(audio_hash=[hash_file(file) for file in table["path"]]), RECIPE
-        )
+        extract(table.assign(audio_hash=[hash_file(file) for file in table["path"]]), RECIPE)
     assert not paths.CACHE_DIR.exists()
 
 
 def test_a_recording_that_changed_after_its_table_was_made_is_told(table):
-    extract_features(table, RECIPE)
+    extract(table, RECIPE)
     path = table["path"].iloc[3]
     soundfile.write(path, make_speech(seconds=0.7, seed=9), 16_000)
     with pytest.raises(ValueError, match=r"3\.wav: changed since its table was made; load the"):
-        extract_features(table, RECIPE)
+        extract(table, RECIPE)
     assert len(list(paths.CACHE_DIR.iterdir())) == 1
 
 
@@ -592,20 +612,20 @@ class Scale(Step):
 
 def test_features_are_kept_by_the_code_that_computes_them(table, monkeypatch):
     recipe = Recipe([Scale()])
-    before = extract_features(table, recipe).values
-    assert extract_features(table, recipe).values.shape == before.shape
+    before = extract(table, recipe).values
+    assert extract(table, recipe).values.shape == before.shape
     assert len(list(paths.CACHE_DIR.iterdir())) == 1
     get_source = inspect.getsource
     monkeypatch.setattr(
-        recipes.inspect, "getsource", lambda thing: get_source(thing).replace("3_200", "3_201")
+        caching.inspect, "getsource", lambda thing: get_source(thing).replace("3_200", "3_201")
     )
-    extract_features(table, recipe)
+    extract(table, recipe)
     assert len(list(paths.CACHE_DIR.iterdir())) == 2
 
 
 def test_features_that_are_not_finite_are_refused(table):
     with pytest.raises(ValueError, match=r"0\.wav and 4 more: features that are not finite; mend"):
-        extract_features(table, Recipe([Scale(factor=np.nan)]))
+        extract(table, Recipe([Scale(factor=np.nan)]))
     assert not paths.CACHE_DIR.exists()
 
 
