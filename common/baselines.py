@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 from joblib import cpu_count
 from sklearn.base import ClassifierMixin, clone
@@ -26,15 +27,21 @@ def cross_validate_classifier(
     protocol: str,
     seeds: Sequence[int] = (0,),
     folds: Sequence[Fold] | None = None,
+    use_copies: bool = False,
 ) -> Run:
     """Fit and test a scikit-learn classifier on every fold of a protocol, once per seed.
 
     A clone of it, which needs `predict_proba`, is fitted to the training rows as extracted,
-    flattened to (rows, values); scaling belongs into its pipeline. No epoch is chosen, so
-    validation rows join the training. A published run is read back. The rest is as in
-    `cross_validate`, errors too; the run has no history and no models.
+    flattened to (rows, values); scaling belongs into its pipeline. With `use_copies` it is fitted
+    to the augmented copies of these rows as well, and a test utterance's probabilities are the
+    mean of those of the utterance and of its own copies (test-time augmentation; Krizhevsky,
+    Sutskever and Hinton, NIPS 2012). No epoch is chosen, so validation rows join the training. A
+    published run is read back. The rest is as in `cross_validate`, errors too; the run has no
+    history and no models.
     """
     settings = {"classifier": repr(classifier), "rows": "training and validation"}
+    if use_copies:
+        settings["versions"] = "original and copies, in training and in test"
     description = {
         **describe_data(table, features, protocol=protocol, folds=folds),
         "training": settings,
@@ -46,17 +53,20 @@ def cross_validate_classifier(
     tasks = {task: fold.join_validation() for task, fold in tasks.items()}
     results, _ = read_published_folds(key, table, tasks)
     emotions = order_emotions(table["emotion"])
-    versions = {name: read_version(name) for name in ("scikit-learn", "librosa", "numpy")}
+    packages = {name: read_version(name) for name in ("scikit-learn", "librosa", "numpy")}
     device = f"CPU, {cpu_count()} cores"
-    facts = {"backend": "scikit-learn", "device": device, "versions": versions}
+    facts = {"backend": "scikit-learn", "device": device, "versions": packages}
     for (seed, number), fold in tasks.items():
         if (seed, number) in results:
             continue
-        values = features.values.reshape(len(table), -1)
+        versions = _flatten_versions(features, use_copies)
         started = time.perf_counter()
-        fitted = clone(classifier).fit(values[fold.train], table["emotion"].iloc[fold.train])
+        known = np.concatenate([version[fold.train] for version in versions])
+        labels = np.tile(table["emotion"].to_numpy()[fold.train], len(versions))
+        fitted = clone(classifier).fit(known, labels)
         columns = [list(fitted.classes_).index(emotion) for emotion in emotions]
-        probabilities = fitted.predict_proba(values[fold.test])[:, columns]
+        given = [fitted.predict_proba(version[fold.test])[:, columns] for version in versions]
+        probabilities = np.mean(given, axis=0)
         predictions = tabulate_predictions(table, fold.test, probabilities, fold=number, seed=seed)
         seconds = time.perf_counter() - started
         results[seed, number] = FoldResult(
@@ -72,3 +82,9 @@ def cross_validate_classifier(
         published={},
         complete=complete,
     )
+
+
+def _flatten_versions(features: Features, use_copies: bool) -> list[np.ndarray]:
+    """Give the utterances, and their copies one after the other, each of shape (rows, values)."""
+    copies = np.moveaxis(features.copies, 1, 0) if use_copies else ()
+    return [version.reshape(len(features), -1) for version in (features.values, *copies)]

@@ -103,6 +103,47 @@ def test_test_rows_never_reach_fit(protocol, monkeypatch):
             assert not set(speakers[rows]) & set(speakers[fold.test])
 
 
+def test_copies_join_their_own_rows_in_training_and_in_test(monkeypatch):
+    monkeypatch.setattr(Spy, "fitted", [])
+    monkeypatch.setattr(Spy, "tested", [])
+    values = np.arange(len(TABLE), dtype=np.float32)[:, None, None]
+    features = Features(
+        values, np.stack([values + 1000, values + 2000], axis=1), make_features(TABLE).recipe
+    )
+    found = run(Spy(), features=features, use_copies=True)
+    assert found.description["key"] != run(Spy(), features=features).description["key"]
+    emotions = TABLE["emotion"].to_numpy()
+    for number, fold in enumerate(make_folds(TABLE, PROTOCOL)):
+        known, labels = Spy.fitted[number]
+        assert sorted(known.ravel() // 1000) == [0] * (len(known) // 3) + sorted(
+            [1, 2] * (len(known) // 3)
+        )
+        rows = known.ravel().astype(int) % 1000
+        assert set(rows) == {*fold.train, *fold.validation} and set(rows).isdisjoint(fold.test)
+        np.testing.assert_array_equal(labels, emotions[rows])
+        for version, tested in enumerate(Spy.tested[3 * number : 3 * number + 3]):
+            np.testing.assert_array_equal(tested[:, 0], fold.test + 1000 * version)
+
+
+class Remember(ClassifierMixin, BaseEstimator):
+    """Sure of the first class where the value is above 0, of the second elsewhere."""
+
+    def fit(self, values, labels):
+        self.classes_ = np.unique(labels)
+        return self
+
+    def predict_proba(self, values):
+        first = (values[:, :1] > 0).astype(float)
+        return np.hstack([first, 1 - first, np.zeros((len(values), len(self.classes_) - 2))])
+
+
+def test_an_answer_is_the_mean_over_the_versions_of_an_utterance():
+    values = np.ones((len(TABLE), 1, 1), np.float32)
+    features = Features(values, np.stack([-values, -values], 1), make_features(TABLE).recipe)
+    answers = run(Remember(), features=features, use_copies=True).predictions.filter(like="p_")
+    assert sorted(set(np.ravel(answers))) == [0.0, 0.3333, 0.6667]
+
+
 def test_test_labels_change_nothing_but_the_score():
     test = make_folds(TABLE, PROTOCOL)[0].test
     changed = TABLE.copy()
