@@ -34,7 +34,7 @@ def save_results(
 
     `<notebook>/<corpus>__<protocol>[__<variant>].csv` holds one row per test prediction, and per
     prediction of a validation row (`part`), with probabilities to four decimals; `.history.csv`
-    the curves; `.json`, whose path is returned, what is computed from them, how the run was made,
+    the curves, if there are any; `.json`, whose path is returned, what is computed from them, how the run was made,
     and the SHA-256 of the others, so that files of different runs are not taken for a pair.
     Nothing is written where this very run is published already.
 
@@ -70,12 +70,14 @@ def save_results(
     if _is_same_run(published, run):
         return published
     path = paths.RUNS_DIR / "results" / f"{name}.json"
-    files = {"csv": path.with_suffix(".csv"), "history": path.with_suffix(".history.csv")}
+    files = {"csv": path.with_suffix(".csv")}
     both = [run.predictions.assign(part="test"), run.validation.assign(part="validation")]
     rows = pd.concat([part for part in both if len(part)], ignore_index=True)
     probabilities = [column for column in rows if column.startswith("p_")]
     _write_csv(files["csv"], rows[[*COLUMNS, "part", *probabilities]], decimals=4)
-    _write_csv(files["history"], run.history, decimals=NUM_DECIMALS)
+    if len(run.history):
+        files["history"] = path.with_suffix(".history.csv")
+        _write_csv(files["history"], run.history, decimals=NUM_DECIMALS)
     if with_model and run.first_model is not None:
         files["model"] = path.with_suffix(".keras")
         run.export_model(files["model"])

@@ -19,6 +19,7 @@ from common.results import load_results, read_predictions, save_results, tabulat
 from common.runs import Run
 from common.splits import make_folds
 from tests.speech_tables import make_features, make_speakers
+from tools.publication import publish_notebook
 
 TABLE = make_speakers(10, per_emotion=6)
 FEATURES = make_features(TABLE)
@@ -142,6 +143,21 @@ def test_an_answer_is_the_mean_over_the_versions_of_an_utterance():
     features = Features(values, np.stack([-values, -values], 1), make_features(TABLE).recipe)
     answers = run(Remember(), features=features, use_copies=True).predictions.filter(like="p_")
     assert sorted(set(np.ravel(answers))) == [0.0, 0.3333, 0.6667]
+
+
+@pytest.mark.parametrize("use_copies", [False, True])
+def test_a_published_run_is_read_back(use_copies, monkeypatch):
+    made = run(seeds=(0, 1), use_copies=use_copies)
+    save_results(made, notebook="91_mine", title="Bayes")
+    publish_notebook("91_mine", runs=paths.RUNS_DIR, results=paths.RESULTS_DIR)
+    monkeypatch.setattr(GaussianNB, "fit", None)
+    again = run(seeds=(0, 1), use_copies=use_copies)
+    assert set(again.sources.values()) == {"published"} and again.history.empty
+    rows = ["seed", "fold", "utterance"]
+    pd.testing.assert_frame_equal(
+        *(found.predictions.sort_values(rows, ignore_index=True) for found in (again, made)),
+        check_dtype=False,
+    )
 
 
 def test_test_labels_change_nothing_but_the_score():

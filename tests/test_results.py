@@ -13,6 +13,7 @@ import pytest
 from common import paths
 from common.bootstrap import summarise_predictions
 from common.evaluation import METRICS, report_classes
+from common.files import hash_file
 from common.results import (
     DESCRIBED,
     find_published,
@@ -114,7 +115,10 @@ def test_every_committed_table_has_its_json_and_none_is_of_the_sample():
     tables = {path for path in folder.rglob("*.csv") if not path.name.endswith(".history.csv")}
     assert tables == {path.with_suffix(".csv") for path in COMMITTED}
     for path in folder.rglob("*.history.csv"):
-        assert path.with_name(path.name.replace(".history.csv", ".json")) in COMMITTED
+        evidence = path.with_name(path.name.replace(".history.csv", ".json"))
+        assert evidence in COMMITTED and len(pd.read_csv(path))
+        files = json.loads(evidence.read_text(encoding="utf-8"))["files"]
+        assert files["history"] == hash_file(path)
     assert not [path for path in COMMITTED if path.stem.startswith("sample__")]
 
 
