@@ -34,8 +34,9 @@ def save_results(
 
     `<notebook>/<corpus>__<protocol>[__<variant>].csv` holds one row per test prediction, and per
     prediction of a validation row (`part`), with probabilities to four decimals; `.history.csv`
-    the curves, if there are any; `.json`, whose path is returned, what is computed from them, how the run was made,
-    and the SHA-256 of the others, so that files of different runs are not taken for a pair.
+    the curves, if there are any; `.json`, whose path is returned, what is computed from them, how
+    the run was made, and the SHA-256 of the others, so that files of different runs are not taken
+    for a pair.
     Nothing is written where this very run is published already.
 
     `notebook` is its name without suffix, `title` what a person would call the system, such as
