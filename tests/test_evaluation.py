@@ -15,6 +15,7 @@ from common import bootstrap
 from common.bootstrap import (
     compare_predictions,
     compare_recalls,
+    correct_for_many,
     describe_difference,
     summarise_predictions,
     tabulate_scores,
@@ -509,3 +510,25 @@ def test_calibration_error_lies_between_zero_and_one_and_counts_every_row(num_bi
     upper = (filled.index + 1) / num_bins
     assert (filled["confidence"] <= upper + 1e-9).all()
     assert (filled["confidence"] >= upper - 1 / num_bins - 1e-9).all()
+
+
+def test_many_comparisons_are_corrected_by_holm():
+    shares = {"far": 1.0, "near": 0.985, "noise": 0.4, "below": 0.005}
+    corrected = correct_for_many(pd.DataFrame({"probability": shares}))
+    # by hand: 0.002 x 4, 0.010 x 3, 0.030 x 2, 0.8 x 1
+    assert corrected.round(6).to_dict() == {
+        "far": 0.008,
+        "near": 0.06,
+        "noise": 0.8,
+        "below": 0.03,
+    }
+    assert correct_for_many(pd.DataFrame({"probability": [0.5, 0.5]})).tolist() == [1, 1]
+    close = correct_for_many(pd.DataFrame({"probability": [0.01, 0.0099, 0.0101]}))
+    assert (close == close[0]).all()  # what is less sure is never called surer
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
+def test_a_corrected_p_value_is_never_below_its_own(shares):
+    corrected = correct_for_many(pd.DataFrame({"probability": shares}))
+    single = 2 * np.minimum(shares, 1 - np.array(shares))
+    assert (corrected >= single - 1e-12).all() and (corrected <= 1).all()
