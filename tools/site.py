@@ -45,6 +45,7 @@ FAMILIES = {
 # Of a notebook's figures the first that there is stands in the gallery.
 THUMBNAILS = ("fall", "uar", "voices", "counts", "layers", "attention", "log_mel", "confusion")
 THUMBNAIL_PIXELS = (640, 400)
+FIRST = "which_notebook"  # of the guides
 NOTEBOOK_NAME = re.compile(r"(?<![\[`\w])`(?P<name>\d\d_\w+)`(?!\])")
 NOTEBOOK_LINK = re.compile(r"\]\((?:\.\./)?(?:notebooks/)?(?P<name>\d\d_\w+)\.ipynb\)")
 # What a page of the repository links to, and where that stands on the site.
@@ -121,7 +122,7 @@ def write_sources(folder: Path, *, notebooks: list[Path], modules: list[str]) ->
         family = cards.setdefault(FAMILIES.get(path.stem[0], "More"), [])
         family.append(format_card(path.stem, facts))
         nbformat.write(prepare_notebook(notebook, names), folder / f"notebooks/{path.name}")
-    guides = sorted((ROOT / "docs").glob("*.md"))
+    guides = sorted((ROOT / "docs").glob("*.md"), key=lambda path: (path.stem != FIRST, path))
     for path in guides:
         text = path.read_text(encoding="utf-8")
         write(folder / f"guides/{path.stem}.rst", convert_markdown(text, names, depth=1))
@@ -166,7 +167,8 @@ def convert_markdown(text: str, names: set[str], *, depth: int = 0) -> str:
     """
     up = "../" * depth
     text = re.sub(r"<!--.*?-->\n*", "", text, flags=re.DOTALL)
-    text = NOTEBOOK_NAME.sub(r"[`\g<name>`](notebooks/\g<name>.ipynb)", text)
+    text = NOTEBOOK_NAME.sub(r"[\g<name>](notebooks/\g<name>.ipynb)", text)
+    text = re.sub(r"\[`([^`\]]+)`\]\(", r"[\1](", text)  # a link holds no code there
     text = NOTEBOOK_LINK.sub(
         lambda match: (
             f"]({up}notebooks/{match['name']}.html)"
@@ -272,11 +274,15 @@ def format_results_page(names: set[str]) -> str:
         if results is None or results.empty:
             continue
         results = results.map(html.escape)
-        results["notebook"] = [
-            f'<a href="notebooks/{name}.html">{name}</a>' if name in names else name
-            for name in results["notebook"]
+        results["system"] = [
+            f'<a href="notebooks/{row.notebook}.html">{row.system}</a>'
+            if row.notebook in names
+            else row.system
+            for row in results.itertuples()
         ]
-        table = results.to_html(index=False, escape=False, border=0, classes="sortable")
+        table = results.drop(columns="notebook").to_html(
+            index=False, escape=False, border=0, classes="sortable"
+        )
         heading = f"{record.title}\n{'-' * len(record.title)}"
         sections.append(f"{heading}\n\n{format_raw(f'<div class=scroll>{table}</div>')}")
     return "\n".join(sections)

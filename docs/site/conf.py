@@ -11,7 +11,6 @@ html_theme_options = {
     "fixed_sidebar": True,
     "page_width": "1120px",
     "sidebar_width": "220px",
-    "show_powered_by": False,
     "show_relbars": False,
 }
 html_static_path = ["_static"]
@@ -19,6 +18,8 @@ html_extra_path = ["_extra"]
 html_css_files = ["site.css"]
 html_js_files = ["site.js"]
 html_show_sourcelink = False
+html_show_copyright = False
+html_show_sphinx = False
 html_copy_source = False
 html_title = project
 autodoc_member_order = "bysource"
