@@ -983,6 +983,16 @@ def test_execute_keeps_the_notebook_and_names_the_failing_cell(beside_clone, cap
     assert (EXECUTED_DIR / path.name).with_suffix(".html").is_file()
 
 
+@pytest.mark.parametrize("corpus", ["sample", "savee"])
+def test_a_notebook_about_published_runs_keeps_its_corpus(beside_clone, corpus):
+    notebook = make_notebook()
+    notebook.metadata["ser"]["sample_parameters"] = {"corpus": "ravdess"}
+    path = beside_clone / f"{NAME}.ipynb"
+    nbformat.write(notebook, path)
+    assert execute_all([path], corpus=corpus, parameters={}) == 0
+    assert nbformat.read(EXECUTED_DIR / path.name, 4).cells[-1].outputs[0].text == "ravdess\n"
+
+
 def test_execute_in_place_replaces_a_notebook_that_runs(beside_clone, capsys):
     path = beside_clone / f"{NAME}.ipynb"
     nbformat.write(make_notebook(text="old"), path)

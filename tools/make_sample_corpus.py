@@ -203,7 +203,7 @@ def shape_waveform(speech: np.ndarray, *, style: Style, rng: np.random.Generator
     phase = 2 * np.pi * (rng.uniform(6, 9) * seconds + rng.random())
     speech *= 1 + style.tremor * np.sin(phase)
 
-    speech *= 10 ** ((style.level_db - 45) / 20) / np.sqrt(np.mean(speech**2))
+    speech *= 10 ** ((style.level_db - 43) / 20) / np.sqrt(np.mean(speech**2))
     speech *= min(1, 0.9 / np.abs(speech).max())
 
     before, after = (rng.uniform([0.05, 0.05], [0.2, 0.2]) * SAMPLE_RATE_HERTZ).astype(int)

@@ -113,10 +113,10 @@ def format_buttons(repository: str, notebooks: list[Path]) -> str:
         BADGE.format(owner_and_name=f"{owner}/{name}", notebook="00_tour"),
         f"[![Site](https://img.shields.io/badge/read-the_site-0072B2)]({site})",
     ]
-    for path in notebooks:
-        if path.name.startswith("70_"):
-            picture = "https://img.shields.io/badge/try-your_voice-D55E00"
-            buttons.append(f"[![Try your voice]({picture})](notebooks/{path.name})")
+    voice = next((path.name for path in notebooks if path.name.startswith("70_")), None)
+    target = f"notebooks/{voice}" if voice else "#your-own-recordings"
+    picture = "https://img.shields.io/badge/try-your_voice-D55E00"
+    buttons.append(f"[![Try your voice]({picture})]({target})")
     return "\n".join(buttons)
 
 

@@ -9,8 +9,8 @@ html_theme = "alabaster"
 html_theme_options = {
     "description": "Notebooks that test on people whom the network has never heard",
     "fixed_sidebar": True,
-    "page_width": "1120px",
-    "sidebar_width": "220px",
+    "page_width": "1200px",
+    "sidebar_width": "200px",
     "show_relbars": False,
 }
 html_static_path = ["_static"]
