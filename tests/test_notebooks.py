@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from common import paths
 from common.drive import keep_on_drive
 from common.files import hash_file
 from common.paths import ROOT
-from tools import checking, generation, notebooks, publication
+from tools import checking, generation, notebooks, pages, publication
 from tools.execution import (
     EXECUTED_DIR,
     NO_PLAYER,
@@ -39,9 +40,9 @@ from tools.generation import (
     read_repository,
     read_sample_parameters,
     sync_notebook,
-    sync_readme,
 )
 from tools.notebooks import main, parse_parameter, select_notebooks, sync_all
+from tools.pages import PAGES, describe_notebook, fill_sections, read_run_time
 
 REPOSITORY = "https://github.com/someone/some-notebooks"
 NAME = "12_example"
@@ -55,10 +56,14 @@ PLAYER = (
     '<audio controls="controls">\n<source src="data:audio/wav;base64,+/tmp/abc=" '
     'type="audio/wav" />\nYour browser does not support the audio element.\n</audio>'
 )
-README = "".join(
-    f"<!-- {name}:begin -->\n<!-- {name}:end -->\n"
-    for name in ("start", "results", "index", "corpora")
-)
+
+
+def write_pages(folder):
+    """Write the pages that have generated sections, these still empty."""
+    for name, sections in PAGES.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        marks = [f"<!-- {part}:begin -->\n<!-- {part}:end -->\n" for part in sections]
+        (folder / name).write_text("".join(marks))
 
 
 def make_notebook(
@@ -269,15 +274,13 @@ def test_opening_counts_what_a_reader_sees():
 @pytest.fixture
 def collection(tmp_path, monkeypatch):
     """A function that checks a repository of one notebook, with Findings, which git tracks."""
-    monkeypatch.setattr(generation, "format_results", lambda: "")
-    folder, readme = tmp_path / "notebooks", tmp_path / "README.md"
-    folder.mkdir()
-    readme.write_text(README)
+    monkeypatch.setattr(pages, "format_results", lambda: "")
+    write_pages(tmp_path)
     notebook = make_notebook(text="UAR 66.3 %")
     write_findings(notebook, "The UAR on unknown voices is 66.3 %.")
-    nbformat.write(notebook, folder / f"{NAME}.ipynb")
+    nbformat.write(notebook, tmp_path / f"notebooks/{NAME}.ipynb")
     track(tmp_path)
-    return partial(checking.check_all, folder=folder, readme=readme, results=tmp_path / "results")
+    return partial(checking.check_all, tmp_path)
 
 
 def track(folder):
@@ -305,21 +308,96 @@ def fork(folder, *, name="91_mine", parameter=None):
 
 
 def test_sync_and_check_agree_on_a_folder(tmp_path, collection):
-    path, readme = tmp_path / f"notebooks/{NAME}.ipynb", tmp_path / "README.md"
+    path = tmp_path / f"notebooks/{NAME}.ipynb"
     defects, notes = collection()
-    assert [defect.split(":")[0] for defect in defects] == [path.name, "README.md"]
-    assert sync_all(folder=path.parent, readme=readme) == [path, readme]
+    assert [defect.split(":")[0] for defect in defects] == [path.name, *PAGES]
+    assert sync_all(tmp_path) == [path, *(tmp_path / name for name in PAGES)]
     assert notes == []
     assert collection() == ([], [])
-    assert sync_all(folder=path.parent, readme=readme) == []
-    text = readme.read_text()
-    assert f"| [`{NAME}`](notebooks/{NAME}.ipynb) | Example | Does it hold? |" in text
-    assert f"git clone {read_repository()}" in text
+    assert sync_all(tmp_path) == []
+    index = (tmp_path / "notebooks/README.md").read_text()
+    assert f"| [`{NAME}`]({NAME}.ipynb) | Example | Does it hold? |  |  | intermediate |" in index
+    assert f"blob/main/notebooks/{NAME}.ipynb) |" in index
+    assert f"git clone {read_repository()}" in (tmp_path / "README.md").read_text()
+
+
+def test_a_page_that_is_missing_or_has_no_comments_is_named(tmp_path, collection):
+    sync_all(tmp_path)
+    (tmp_path / "results/README.md").write_text("No comments.")
+    assert collection()[0] == [
+        "results/README.md: no <!-- results:begin --> … <!-- results:end -->: add both, each on a "
+        "line of its own"
+    ]
+    (tmp_path / "results/README.md").unlink()
+    assert collection()[0] == ["results/README.md is missing: check it out again"]
+
+
+def test_index_says_what_a_notebook_is_and_how_good():
+    notebook = make_notebook()
+    notebook.cells[
+        0
+    ].source += (
+        "\n\n| | |\n|---|---|\n| run time | a minute with the published runs; hours to train |"
+    )
+    notebook.metadata["ser"]["level"] = "beginner"
+    results = [
+        {
+            "notebook": NAME,
+            "corpus": corpus,
+            "protocol": protocol,
+            "metrics": {"uar": {"mean": uar}},
+        }
+        for corpus, protocol, uar in (
+            ("ravdess", "speaker_5fold", 0.6123),
+            ("ravdess", "speaker_6fold", 0.5),
+            ("ravdess", "random_5fold", 0.9),
+            ("ravdess", "unregistered", 0.95),
+            ("tess", "leave_one_speaker_out", 0.8),
+        )
+    ]
+    assert describe_notebook(notebook, results, name=NAME) == {
+        "title": "Example",
+        "question": "Does it hold?",
+        "best_score": "61.2 % (RAVDESS)",
+        "run_time": "a minute",
+        "level": "beginner",
+    }
+    assert describe_notebook(notebook, results, name="13_other")["best_score"] == ""
+    notebook.metadata["ser"]["level"] = "easy"
+    with pytest.raises(ValueError, match="ser.level is 'easy': write one of beginner, intermed"):
+        describe_notebook(notebook, results, name=NAME)
+
+
+@pytest.mark.parametrize(
+    ("text", "short"),
+    [
+        ("half a minute with the published run; three minutes on 2 CPU cores", "half a minute"),
+        ("about two minutes on 2 CPU cores", "about two minutes"),
+        ("seconds", "seconds"),
+        ("under a minute, and the time of a download", "under a minute"),
+    ],
+)
+def test_run_times_are_short(text, short):
+    notebook = make_notebook()
+    assert read_run_time(notebook) == ""
+    notebook.cells[0].source += f"\n\n| run time | {text} |"
+    assert read_run_time(notebook) == short
+
+
+def test_readme_is_short_and_its_first_screen_is_complete():
+    text = generation.README.read_text(encoding="utf-8")
+    assert len(text.split()) < 1000
+    opening = text.split("## ")[0]
+    assert "00_tour__ravdess__fall.png" in opening and "make run" in opening
+    picture = re.search(r'<img src="([^"]+)"[^>]* alt="[^"]+"', opening)
+    assert (ROOT / picture[1]).is_file()
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
+        assert (ROOT / link).exists(), link
 
 
 def test_a_fork_leaves_check_green_and_its_copied_findings_are_noted(tmp_path, collection):
     readme = tmp_path / "README.md"
-    sync_all(folder=tmp_path / "notebooks", readme=readme)
+    sync_all(tmp_path)
     path = fork(tmp_path)
     copied = f"91_mine.ipynb: Findings are those of {NAME}.ipynb: write what yours shows"
     defects, (note,) = collection()
@@ -336,12 +414,12 @@ def test_a_fork_leaves_check_green_and_its_copied_findings_are_noted(tmp_path, c
     assert collection() == ([], [])
     shutil.rmtree(paths.RUNS_DIR / "results/91_mine")
     before = readme.read_text()
-    sync_all(folder=path.parent, readme=readme)
+    sync_all(tmp_path)
     assert readme.read_text() == before
 
 
 def test_a_fork_filed_under_another_name_is_a_defect(tmp_path, collection):
-    sync_all(folder=tmp_path / "notebooks", readme=tmp_path / "README.md")
+    sync_all(tmp_path)
     fork(tmp_path, name="05_mine", parameter=NAME)
     defects, (note,) = collection()
     assert defects == [
@@ -353,7 +431,7 @@ def test_a_fork_filed_under_another_name_is_a_defect(tmp_path, collection):
 
 @pytest.mark.parametrize("join", ["git", "evidence"])
 def test_a_fork_that_joins_the_collection_is_checked_like_the_others(tmp_path, collection, join):
-    sync_all(folder=tmp_path / "notebooks", readme=tmp_path / "README.md")
+    sync_all(tmp_path)
     fork(tmp_path)
     if join == "git":
         track(tmp_path)
@@ -362,7 +440,11 @@ def test_a_fork_that_joins_the_collection_is_checked_like_the_others(tmp_path, c
         (tmp_path / "results/91_mine/ravdess__speaker_5fold.json").write_text("{}")
     defects, notes = collection()
     assert notes == []
-    for words in ("Findings are those of", "not executed top to bottom", "README.md: generated"):
+    for words in (
+        "Findings are those of",
+        "not executed top to bottom",
+        "notebooks/README.md: generated",
+    ):
         assert any(words in defect for defect in defects), words
 
 
@@ -472,10 +554,13 @@ def test_findings_of_the_collection_follow_from_its_evidence(path):
     assert list(check_findings(notebook, evidence)) == []
 
 
-def test_readme_without_markers_is_named(monkeypatch):
-    monkeypatch.setattr(generation, "format_results", lambda: "")
+def test_text_without_comments_is_named():
+    text = "a <!-- one:begin -->old<!-- one:end --> b"
+    assert (
+        fill_sections(text, {"one": "new"}) == "a <!-- one:begin -->\n\nnew\n\n<!-- one:end --> b"
+    )
     with pytest.raises(ValueError, match="index:begin"):
-        sync_readme(README.replace("index", "other"), repository=REPOSITORY)
+        fill_sections(text, {"one": "new", "index": "other"})
 
 
 def make_results(*changes):
@@ -493,8 +578,8 @@ def test_results_of_a_corpus_become_text(monkeypatch):
     table = make_results(
         foreign, single | {"num_parameters": None}, {}, {"variant": "b", "uar": 0.5}
     )
-    monkeypatch.setattr(generation, "tabulate_results", lambda corpus, own: table)
-    results = generation.describe_results("ravdess")
+    monkeypatch.setattr(pages, "tabulate_results", lambda corpus, own: table)
+    results = pages.describe_results("ravdess")
     assert list(results) == [
         *("system", "notebook", "protocol", "UAR ± std [95 % interval]"),
         *("WA", "weights", "seeds", "minutes"),
@@ -506,29 +591,27 @@ def test_results_of_a_corpus_become_text(monkeypatch):
     assert third[0] == "SVM"
     assert third[3:6] == ["0.612 [0.571, 0.650]", "0.700", ""]
     assert last[:3] == ["Mine", "11_cnn", "my_protocol"]
-    written = generation.format_results()
-    assert "| CNN | [`11_cnn`](notebooks/11_cnn.ipynb) | speaker_5fold |" in written
-    monkeypatch.setattr(generation, "tabulate_results", lambda corpus, own: table.iloc[:0])
-    assert generation.describe_results("ravdess").empty
-    assert "No results yet" in generation.format_results()
+    written = pages.format_results()
+    assert "| CNN | [`11_cnn`](../notebooks/11_cnn.ipynb) | speaker_5fold |" in written
+    monkeypatch.setattr(pages, "tabulate_results", lambda corpus, own: table.iloc[:0])
+    assert pages.describe_results("ravdess").empty
+    assert "No results yet" in pages.format_results()
 
 
 def test_backend_is_a_column_where_results_have_several(monkeypatch):
     table = make_results({}, {"variant": "jax", "backend": "jax", "uar": 0.5})
-    monkeypatch.setattr(generation, "tabulate_results", lambda corpus, own: table)
-    assert generation.describe_results("ravdess")["backend"].tolist() == ["tensorflow", "jax"]
+    monkeypatch.setattr(pages, "tabulate_results", lambda corpus, own: table)
+    assert pages.describe_results("ravdess")["backend"].tolist() == ["tensorflow", "jax"]
 
 
 def test_own_results_take_the_place_of_published_ones_of_the_same_name(monkeypatch):
     table = make_results({"own": True, "uar": 0.4}, {}, {"protocol": "random_5fold"})
-    monkeypatch.setattr(
-        generation, "tabulate_results", lambda corpus, own: table if own else table[1:]
-    )
-    results = generation.describe_results("ravdess", own=True)
+    monkeypatch.setattr(pages, "tabulate_results", lambda corpus, own: table if own else table[1:])
+    results = pages.describe_results("ravdess", own=True)
     assert results["run"].tolist() == ["yours", "published"]
     assert results["UAR ± std [95 % interval]"].str[:5].tolist() == ["0.400", "0.612"]
-    assert "yours" not in generation.format_results()
-    assert "0.400" not in generation.format_results()
+    assert "yours" not in pages.format_results()
+    assert "0.400" not in pages.format_results()
 
 
 def write_evidence(runs, *, name=NAME, corpus="ravdess", kinds=("csv", "history"), size=10):
@@ -608,7 +691,7 @@ def test_publish_copies_nothing_where_evidence_is_not_whole(tmp_path, publish, s
 
 def test_publish_command_says_what_it_did(monkeypatch, capsys):
     monkeypatch.setattr(notebooks, "publish_notebook", lambda name: [f"new        results/{name}"])
-    monkeypatch.setattr(notebooks, "write_readme", lambda: [generation.README])
+    monkeypatch.setattr(notebooks, "sync_pages", lambda: [generation.README])
     assert main(["publish", "90", "11"]) == 0
     assert capsys.readouterr().out == (
         "90_template:\n  new        results/90_template\n"
@@ -618,10 +701,10 @@ def test_publish_command_says_what_it_did(monkeypatch, capsys):
 
 def test_execute_shows_own_results_and_leaves_the_readme_alone(monkeypatch, capsys):
     table = make_results({"own": True, "uar": 0.4}, {"title": "Published", "variant": "b"})
-    monkeypatch.setattr(generation, "tabulate_results", lambda corpus, own: table)
+    monkeypatch.setattr(pages, "tabulate_results", lambda corpus, own: table)
     monkeypatch.setattr(notebooks, "execute_all", lambda *_, **__: 0)
     monkeypatch.delattr(notebooks, "sync_all")
-    monkeypatch.delattr(notebooks, "write_readme")
+    monkeypatch.delattr(notebooks, "sync_pages")
     assert main(["execute", "11", "--in-place"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:3] for line in lines if "11_cnn" in line] == [
@@ -629,6 +712,30 @@ def test_execute_shows_own_results_and_leaves_the_readme_alone(monkeypatch, caps
         ["CNN", "11_cnn", "yours"],
     ]
     assert lines[-1].startswith("Figures: ") and "runs/figures" in lines[-1]
+
+
+def test_execute_ends_with_a_sentence_and_a_picture(monkeypatch):
+    def result(notebook, protocol, uar):
+        metrics = {"uar": {"mean": uar}}
+        facts = {"title": notebook.title(), "per_class": dict.fromkeys("abcdefgh")}
+        return {"notebook": notebook, "protocol": protocol, "metrics": metrics, **facts}
+
+    found = [
+        result("90_template", "speaker_5fold", 0.842),
+        result("90_template", "random_5fold", 0.95),
+        result("11_cnn", "speaker_5fold", 0.9),
+    ]
+    monkeypatch.setattr(notebooks, "load_results", lambda corpus: found)
+    picture = notebooks.RUNS_DIR / "figures/90_template__sample__confusion.png"
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    picture.touch()
+    sentence, where, caution = notebooks.describe_sample(["01_prepare_corpora", "90_template"])
+    assert "'90_Template' recognised 84 % of the emotions; guessing would find 12 %" in sentence
+    assert where.endswith("figures/90_template__sample__confusion.png")
+    assert "say nothing about people" in caution
+    picture.unlink()
+    assert len(notebooks.describe_sample(["90_template"])) == 2
+    assert notebooks.describe_sample(["01_prepare_corpora"]) == [caution]
 
 
 def test_publish_says_where_there_is_nothing(publish, tmp_path):
@@ -874,6 +981,16 @@ def test_execute_keeps_the_notebook_and_names_the_failing_cell(beside_clone, cap
     assert injected.startswith("corpus = 'sample'\nepochs = 2\n") and "Synthetic" in injected
     assert [output.get("text") for output in copy.cells[-1].outputs] == ["sample 2\n", None]
     assert (EXECUTED_DIR / path.name).with_suffix(".html").is_file()
+
+
+@pytest.mark.parametrize("corpus", ["sample", "savee"])
+def test_a_notebook_about_published_runs_keeps_its_corpus(beside_clone, corpus):
+    notebook = make_notebook()
+    notebook.metadata["ser"]["sample_parameters"] = {"corpus": "ravdess"}
+    path = beside_clone / f"{NAME}.ipynb"
+    nbformat.write(notebook, path)
+    assert execute_all([path], corpus=corpus, parameters={}) == 0
+    assert nbformat.read(EXECUTED_DIR / path.name, 4).cells[-1].outputs[0].text == "ravdess\n"
 
 
 def test_execute_in_place_replaces_a_notebook_that_runs(beside_clone, capsys):

@@ -8,10 +8,9 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from common.paths import NOTEBOOKS_DIR, RESULTS_DIR, RUNS_DIR
+from common.paths import RESULTS_DIR, ROOT, RUNS_DIR
 from tools.findings import check_findings, read_findings
 from tools.generation import (
-    README,
     WIDGET_VIEW,
     find_cell,
     list_collection,
@@ -21,8 +20,8 @@ from tools.generation import (
     read_repository,
     read_sample_parameters,
     sync_notebook,
-    sync_readme,
 )
+from tools.pages import write_pages
 
 MAX_BYTES = 600_000
 MAX_CELL_LINES = 45
@@ -169,9 +168,9 @@ def check_own(path: Path, *, folders: Iterable[Path]) -> tuple[list[str], list[s
 
 
 def check_all(
-    *, folder: Path = NOTEBOOKS_DIR, readme: Path = README, results: Path = RESULTS_DIR
+    root: Path = ROOT,
 ) -> tuple[list[str], list[str]]:
-    """List what is wrong with all notebooks and the README, as "file: defect: remedy".
+    """List what is wrong with all notebooks and generated pages, as "file: defect: remedy".
 
     Returns
     -------
@@ -181,7 +180,8 @@ def check_all(
         What should be before a reader's own notebook joins the collection (`list_collection`).
     """
     repository = read_repository()
-    text = readme.read_text(encoding="utf-8")
+    folder, results = root / "notebooks", root / "results"
+    text = (root / "README.md").read_text(encoding="utf-8")
     collection = list_collection(text, folder=folder, results=results)
     defects, notes = [], []
     authors = {}
@@ -199,10 +199,17 @@ def check_all(
         defects += [f"{path.name}: {defect}" for defect in found]
         notes += [f"{path.name}: {hint}" for hint in hints]
     try:
-        if sync_readme(text, repository=repository, folder=folder, results=results) != text:
-            defects.append(f"{readme.name}: generated sections are out of date: run sync")
+        stale = [
+            path
+            for path, text in write_pages(root).items()
+            if path.read_text(encoding="utf-8") != text
+        ]
+        defects += [
+            f"{path.relative_to(root)}: generated sections are out of date: run sync"
+            for path in stale
+        ]
     except ValueError as error:
-        defects.append(f"{readme.name}: {error}")
+        defects.append(str(error))
     return defects, notes
 
 

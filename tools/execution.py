@@ -195,7 +195,8 @@ def execute_all(
         The notebooks, in order. When one fails, the others still run.
     corpus : str or None
         Replaces the parameter `corpus`; None leaves it. "sample" brings the notebook's small
-        settings along.
+        settings along. A notebook whose small settings name another corpus, whose published runs
+        it reads, keeps it.
     parameters : dict
         Further parameters.
     in_place : bool, optional
@@ -207,8 +208,9 @@ def execute_all(
         started = time.monotonic()
         try:
             notebook = nbformat.read(path, as_version=4)
-            small = read_sample_parameters(notebook) if corpus == "sample" else {}
-            changed = {**({"corpus": corpus} if corpus else {}), **small, **parameters}
+            small = read_sample_parameters(notebook)
+            given = {"corpus": corpus} if corpus and small["corpus"] == "sample" else {}
+            changed = {**given, **(small if corpus == "sample" else {}), **parameters}
             committed = read_parameters(notebook)
             if corpus and committed.get("second_corpus") == corpus:
                 changed.setdefault("second_corpus", None)

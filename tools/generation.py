@@ -1,4 +1,4 @@
-"""What is generated: badge and set-up cell of every notebook, and four sections of the README.
+"""What is generated in every notebook: the badge, the set-up cell and the kernel's name.
 
 The repository's address is read from `[project.urls]` in pyproject.toml and nowhere else.
 """
@@ -12,13 +12,9 @@ from copy import deepcopy
 from pathlib import Path
 
 import nbformat
-import pandas as pd
 from nbformat import NotebookNode
 
-from common.corpora import CORPORA
 from common.paths import NOTEBOOKS_DIR, RESULTS_DIR, ROOT
-from common.results import tabulate_results
-from common.splits import rank_protocol
 
 README = ROOT / "README.md"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
@@ -79,7 +75,8 @@ def list_collection(
 ) -> list[Path]:
     """List the notebooks that belong to the collection; the others are a reader's own.
 
-    A notebook belongs if git tracks it, its evidence is published, or the README links to it.
+    A notebook belongs if git tracks it, its evidence is published, or the README or the index
+    beside it links to it.
 
     Parameters
     ----------
@@ -94,12 +91,15 @@ def list_collection(
         tracked = done.stdout.split("\0")
     except FileNotFoundError:  # no git
         tracked = []
+    index = folder / "README.md"
+    text += index.read_text(encoding="utf-8") if index.is_file() else ""
     return [
         path
         for path in list_notebooks(folder)
         if path.name in tracked
         or any((results / path.stem).glob("*.json"))
         or f"](notebooks/{path.name})" in text
+        or f"]({path.name})" in text
     ]
 
 
@@ -237,125 +237,3 @@ def _read_imports(source: str) -> str:
     kept = [line for line in lines if not line or line not in generated]
     kept = [line for line in kept if not line.startswith('REPOSITORY = "')]
     return "\n".join(kept).strip("\n")
-
-
-def sync_readme(
-    text: str, *, repository: str, folder: Path = NOTEBOOKS_DIR, results: Path = RESULTS_DIR
-) -> str:
-    """Replace what stands between `<!-- start:begin -->` and `<!-- start:end -->`, and so on.
-
-    The sections are `start`, `results`, `index` and `corpora`.
-
-    Raises
-    ------
-    ValueError
-        If the text lacks these comments or a notebook lacks its title.
-    """
-    sections = {
-        "start": format_start(repository),
-        "results": format_results(),
-        "index": format_index(list_collection(text, folder=folder, results=results)),
-        "corpora": format_corpora(),
-    }
-    for name, content in sections.items():
-        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-        before, found, rest = text.partition(begin)
-        _, closed, after = rest.partition(end)
-        if not (found and closed):
-            raise ValueError(f"no {begin} … {end}: add both, each on a line of its own")
-        text = f"{before}{begin}\n\n{content}\n\n{end}{after}"
-    return text
-
-
-def format_start(repository: str) -> str:
-    """Format the commands that take a newcomer to the first results."""
-    name = repository.rpartition("/")[2]
-    return f"```bash\ngit clone {repository} && cd {name}\nmake run\n```"
-
-
-def format_index(notebooks: list[Path]) -> str:
-    """Format the README's index of notebooks."""
-    rows = []
-    for path in notebooks:
-        try:
-            title, question = read_question(nbformat.read(path, as_version=4))
-        except ValueError as error:
-            raise ValueError(f"{path.name}: {error}") from error
-        rows.append([f"[`{path.stem}`](notebooks/{path.name})", title, question])
-    return format_table(pd.DataFrame(rows, columns=["notebook", "title", "question"]))
-
-
-def format_corpora() -> str:
-    """Format the README's table of corpora."""
-    rows = [
-        [
-            f"[{corpus.title}]({corpus.homepage})",
-            f"{corpus.num_utterances:,}",
-            f"{corpus.num_speakers}",
-            corpus.licence,
-            f"`data/raw/{corpus.name}/{corpus.example}`",
-            "`fetch_corpus`" if corpus.archive else "by hand",
-        ]
-        for corpus in CORPORA.values()
-        if corpus.name != "sample"
-    ]
-    columns = ["corpus", "utterances", "speakers", "licence", "where a file lies", "obtained"]
-    return format_table(pd.DataFrame(rows, columns=columns))
-
-
-def format_results() -> str:
-    """Format the README's published results: one table per corpus that has any."""
-    sections = []
-    for corpus in CORPORA:
-        results = describe_results(corpus) if corpus != "sample" else pd.DataFrame()
-        if not results.empty:
-            links = [f"[`{name}`](notebooks/{name}.ipynb)" for name in results["notebook"]]
-            table = format_table(results.assign(notebook=links))
-            sections.append(f"**{CORPORA[corpus].title}**\n\n{table}")
-    return "\n\n".join(sections) or "No results yet: `make reproduce CORPUS=ravdess` makes them."
-
-
-def describe_results(corpus: str, *, own: bool = False) -> pd.DataFrame:
-    """Tabulate the results on a corpus as text: speaker protocols first, the best on top.
-
-    Parameters
-    ----------
-    corpus : str
-    own : bool, optional
-        Whether results that were made here take the place of published ones of the same name; a
-        column `run` tells them apart. Without it, published results alone.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Empty without results. The column `backend` is there where results have several.
-    """
-    results = tabulate_results(corpus=corpus, own=own)
-    names = ["notebook", "variant", "protocol"]
-    results = results.sort_values("own", kind="stable").drop_duplicates(names, keep="last")
-    results = results.assign(rank=results["protocol"].map(rank_protocol))
-    results = results.sort_values(["rank", "uar"], ascending=[True, False], kind="stable")
-    rows = [
-        {
-            "system": row.title,
-            "notebook": row.notebook,
-            **({"run": "yours" if row.own else "published"} if own else {}),
-            "protocol": row.protocol,
-            "UAR ± std [95 % interval]": f"{row.uar:.3f} "
-            + ("" if pd.isna(row.uar_std) else f"± {row.uar_std:.3f} ")
-            + f"[{row.uar_low:.3f}, {row.uar_high:.3f}]",
-            "WA": f"{row.wa:.3f}",
-            "weights": "" if pd.isna(row.num_parameters) else f"{row.num_parameters:,}",
-            "seeds": f"{row.num_seeds}",
-            "minutes": f"{row.minutes:.1f}",
-            **({"backend": row.backend} if len(set(results["backend"])) > 1 else {}),
-        }
-        for row in results.itertuples()
-    ]
-    return pd.DataFrame(rows)
-
-
-def format_table(table: pd.DataFrame) -> str:
-    """Format a table of text as Markdown."""
-    rows = [list(table.columns), ["---"] * len(table.columns), *table.to_numpy().tolist()]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

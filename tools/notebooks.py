@@ -1,6 +1,6 @@
 """Keep the notebooks alike, check them, and execute them.
 
-python -m tools.notebooks sync                    rewrite generated cells and README sections
+python -m tools.notebooks sync                    rewrite generated cells and pages
 python -m tools.notebooks check                   list what is wrong, with the remedy
 python -m tools.notebooks execute 01 90 60        run copies on the sample corpus
 python -m tools.notebooks execute all --in-place  the full run whose outputs are committed
@@ -16,18 +16,18 @@ from pathlib import Path
 import nbformat
 
 from common.files import write_atomically
-from common.paths import NOTEBOOKS_DIR, RUNS_DIR
+from common.paths import NOTEBOOKS_DIR, ROOT, RUNS_DIR
+from common.results import load_results
+from common.splits import PROTOCOLS
 from tools.checking import check_all
 from tools.execution import EXECUTED_DIR, execute_all, shorten
 from tools.generation import (
-    README,
-    describe_results,
     list_notebooks,
     read_parameters,
     read_repository,
     sync_notebook,
-    sync_readme,
 )
+from tools.pages import describe_results, sync_pages
 from tools.publication import publish_notebook
 
 
@@ -63,29 +63,18 @@ def parse_parameter(text: str) -> tuple[str, object]:
         return name, value
 
 
-def sync_all(*, folder: Path = NOTEBOOKS_DIR, readme: Path = README) -> list[Path]:
+def sync_all(root: Path = ROOT) -> list[Path]:
     """Rewrite the generated cells and sections; give the files that changed."""
     repository = read_repository()
     changed = []
-    for path in list_notebooks(folder):
+    for path in list_notebooks(root / "notebooks"):
         notebook = nbformat.read(path, as_version=4)
         synced = sync_notebook(deepcopy(notebook), name=path.stem, repository=repository)
         if synced != notebook:
             with write_atomically(path) as temporary:
                 nbformat.write(synced, temporary)
             changed.append(path)
-    return changed + write_readme(folder=folder, readme=readme)
-
-
-def write_readme(*, folder: Path = NOTEBOOKS_DIR, readme: Path = README) -> list[Path]:
-    """Rewrite the README's generated sections; give the README if it changed."""
-    text = readme.read_text(encoding="utf-8")
-    synced = sync_readme(text, repository=read_repository(), folder=folder)
-    if synced == text:
-        return []
-    with write_atomically(readme) as temporary:
-        temporary.write_text(synced, encoding="utf-8")
-    return [readme]
+    return changed + sync_pages(root)
 
 
 def execute(options: argparse.Namespace) -> int:
@@ -104,20 +93,43 @@ def execute(options: argparse.Namespace) -> int:
     print(f"\nExecuted notebooks and pages: {shorten(EXECUTED_DIR)}")
     print(f"Figures: {shorten(RUNS_DIR / 'figures')}")
     if corpus == "sample":
-        print(
-            "The sample corpus is synthetic speech: its numbers show that the chain works and say "
-            "nothing about people."
-        )
+        print(*describe_sample([path.stem for path in paths]), sep="\n")
     return 1 if num_failures else 0
 
 
+def describe_sample(names: list[str]) -> list[str]:
+    """Say how well the best of these notebooks did on the sample corpus, and name its picture."""
+    lines = []
+    own = [result for result in load_results(corpus="sample") if result["notebook"] in names]
+    unheard = [
+        result
+        for result in own
+        if result["protocol"] in PROTOCOLS and PROTOCOLS[result["protocol"]].speaker_independent
+    ]
+    if unheard:
+        best = max(unheard, key=lambda result: result["metrics"]["uar"]["mean"])
+        uar, chance = best["metrics"]["uar"]["mean"], 1 / len(best["per_class"])
+        lines.append(
+            f"\nIn voices that it had never heard, '{best['title']}' recognised {100 * uar:.0f} % "
+            f"of the emotions; guessing would find {100 * chance:.0f} %."
+        )
+        picture = RUNS_DIR / "figures" / f"{best['notebook']}__sample__confusion.png"
+        if picture.is_file():
+            lines.append(f"Which it took for which: {shorten(picture)}")
+    lines.append(
+        "These voices are synthetic and say nothing about people; 'make lab' opens 00_tour, which "
+        "does."
+    )
+    return lines
+
+
 def publish(names: list[str]) -> list[Path]:
-    """Publish the evidence and figures of notebooks, and write the README's tables anew."""
+    """Publish the evidence and figures of notebooks, and write the generated pages anew."""
     for path in select_notebooks(names):
         print(f"{path.stem}:")
         for line in publish_notebook(path.stem):
             print(f"  {line}")
-    return write_readme()
+    return sync_pages()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -128,7 +140,7 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("sync", help="rewrite the generated cells and README sections")
+    commands.add_parser("sync", help="rewrite the generated cells and pages")
     commands.add_parser("check", help="list what is wrong, with the remedy")
     run = commands.add_parser("execute", help="run notebooks")
     run.add_argument("names", nargs="*", help="names or numbers; all of them when left out")
@@ -151,7 +163,7 @@ def main(arguments: list[str] | None = None) -> int:
             parser.error(str(error))
     if options.command == "check":
         defects, notes = check_all()
-        print(*(defects or ["The notebooks and the README are in order."]), sep="\n")
+        print(*(defects or ["The notebooks and the generated pages are in order."]), sep="\n")
         if notes:
             print("\nBefore your own notebooks join the collection:", *notes, sep="\n")
         return 1 if defects else 0

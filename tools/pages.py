@@ -1,0 +1,296 @@
+"""What is generated in the README and in the pages of `notebooks/`, `results/` and `data/`.
+
+A section stands between `<!-- name:begin -->` and `<!-- name:end -->`; the rest of a page is
+written by hand.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+from nbformat import NotebookNode
+
+from common.corpora import CORPORA
+from common.files import write_atomically
+from common.paths import ROOT
+from common.results import load_results, tabulate_results
+from common.splits import PROTOCOLS, rank_protocol
+from tools.generation import (
+    BADGE,
+    list_collection,
+    read_parameters,
+    read_question,
+    read_repository,
+)
+
+LEVELS = ("beginner", "intermediate", "advanced")
+PAGES = {
+    "README.md": ("buttons", "start", "highlights"),
+    "notebooks/README.md": ("index",),
+    "results/README.md": ("results",),
+    "data/README.md": ("corpora",),
+}
+# What a person would call it, and its notebook, variant, corpus and two protocols.
+RAVDESS = ("ravdess", "random_5fold", "speaker_5fold")
+TESS = ("tess", "random_80_10_10", "leave_one_speaker_out")
+HIGHLIGHTS = (
+    ("Whisper, as it is, and a logistic regression", "24_whisper_transfer", "logistic", *RAVDESS),
+    ("Convolutions beside an LSTM", "33_parallel_cnn_attention_lstm", None, *RAVDESS),
+    ("Plain convolutional network", "11_cnn", None, *RAVDESS),
+    ("BYOL-S, as it is, and attention", "23_byol_s_transfer", "attention", *RAVDESS),
+    ("Acoustic statistics and an SVM", "10_mlp_functionals", "svm", *RAVDESS),
+    ("Convolutions, then an LSTM, on two women", "13_cnn_lstm", None, *TESS),
+)
+
+
+def sync_pages(root: Path = ROOT) -> list[Path]:
+    """Rewrite the generated sections of every page; give the pages that changed."""
+    changed = []
+    for path, text in write_pages(root).items():
+        if path.read_text(encoding="utf-8") != text:
+            with write_atomically(path) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+            changed.append(path)
+    return changed
+
+
+def write_pages(root: Path = ROOT) -> dict[Path, str]:
+    """Give every page's text with its generated sections as they should be.
+
+    Raises
+    ------
+    ValueError
+        If a page or the comments around a section are missing, or a notebook has no title.
+    """
+    contents = make_sections(root)
+    texts = {}
+    for name, sections in PAGES.items():
+        path = root / name
+        if not path.is_file():
+            raise ValueError(f"{name} is missing: check it out again")
+        text = path.read_text(encoding="utf-8")
+        try:
+            texts[path] = fill_sections(text, {part: contents[part] for part in sections})
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+    return texts
+
+
+def make_sections(root: Path = ROOT) -> dict[str, str]:
+    """Give the generated Markdown by section."""
+    published = load_results(own=False)
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    collection = list_collection(readme, folder=root / "notebooks", results=root / "results")
+    return {
+        "buttons": format_buttons(read_repository(), collection),
+        "start": format_start(read_repository()),
+        "highlights": format_highlights(published),
+        "index": format_index(collection, published, repository=read_repository()),
+        "results": format_results(),
+        "corpora": format_corpora(),
+    }
+
+
+def fill_sections(text: str, sections: Mapping[str, str]) -> str:
+    """Replace what stands between the comments of each section."""
+    for name, content in sections.items():
+        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+        before, found, rest = text.partition(begin)
+        _, closed, after = rest.partition(end)
+        if not (found and closed):
+            raise ValueError(f"no {begin} … {end}: add both, each on a line of its own")
+        text = f"{before}{begin}\n\n{content}\n\n{end}{after}"
+    return text
+
+
+def format_buttons(repository: str, notebooks: list[Path]) -> str:
+    """Format the buttons below the README's title: the tour, the site, and one's own voice."""
+    owner, name = repository.split("/")[-2:]
+    site = f"https://{owner.lower()}.github.io/{name}/"
+    buttons = [
+        BADGE.format(owner_and_name=f"{owner}/{name}", notebook="00_tour"),
+        f"[![Site](https://img.shields.io/badge/read-the_site-0072B2)]({site})",
+    ]
+    voice = next((path.name for path in notebooks if path.name.startswith("70_")), None)
+    target = f"notebooks/{voice}" if voice else "#your-own-recordings"
+    picture = "https://img.shields.io/badge/try-your_voice-D55E00"
+    buttons.append(f"[![Try your voice]({picture})]({target})")
+    return "\n".join(buttons)
+
+
+def format_start(repository: str) -> str:
+    """Format the commands that take a newcomer to the first results."""
+    name = repository.rpartition("/")[2]
+    return f"```bash\ngit clone {repository} && cd {name}\nmake run\n```"
+
+
+def format_highlights(published: list[dict]) -> str:
+    """Format the README's few rows, a system's scores on known and on unknown voices.
+
+    `published` is what `load_results` gives.
+    """
+    rows = []
+    for name, notebook, variant, corpus, usual, headline in HIGHLIGHTS:
+        found = {
+            result["protocol"]: result["metrics"]["uar"]
+            for result in published
+            if (result["notebook"], result["variant"], result["corpus"])
+            == (notebook, variant, corpus)
+        }
+        if not {usual, headline} <= set(found):
+            continue
+        known, unknown = found[usual], found[headline]
+        rows.append(
+            [
+                f"[{name}](notebooks/{notebook}.ipynb)",
+                CORPORA[corpus].title,
+                f"{100 * known['mean']:.0f} %",
+                f"**{100 * unknown['mean']:.0f} %** "
+                f"({100 * unknown['low']:.0f} to {100 * unknown['high']:.0f})",
+            ]
+        )
+    columns = ["system", "corpus", "voices it knows", "voices it never heard (95 % interval)"]
+    return format_table(pd.DataFrame(rows, columns=columns))
+
+
+def format_index(notebooks: list[Path], published: list[dict], *, repository: str) -> str:
+    """Format the index of notebooks; `published` is what `load_results` gives."""
+    rows = []
+    for path in notebooks:
+        notebook = nbformat.read(path, as_version=4)
+        try:
+            row = describe_notebook(notebook, published, name=path.stem)
+        except ValueError as error:
+            raise ValueError(f"{path.name}: {error}") from error
+        badge = BADGE.format(
+            owner_and_name="/".join(repository.split("/")[-2:]), notebook=path.stem
+        )
+        rows.append([f"[`{path.stem}`]({path.name})", *row.values(), badge])
+    columns = ["notebook", "title", "question", "best score", "run time", "level", "in Colab"]
+    return format_table(pd.DataFrame(rows, columns=columns))
+
+
+def describe_notebook(notebook: NotebookNode, published: list[dict], *, name: str) -> dict:
+    """Give what the index and the gallery say of a notebook, as text.
+
+    Returns
+    -------
+    dict
+        `title`, `question`, `best_score` (the best published UAR on unknown voices of the
+        notebook's corpus, "" without one), `run_time` and `level`.
+
+    Raises
+    ------
+    ValueError
+        If the first cell lacks title or question, or the level is unknown.
+    """
+    title, question = read_question(notebook)
+    level = notebook.metadata.get("ser", {}).get("level", "intermediate")
+    if level not in LEVELS:
+        raise ValueError(f"metadata ser.level is {level!r}: write one of {', '.join(LEVELS)}")
+    return {
+        "title": title,
+        "question": question,
+        "best_score": find_best_score(
+            published, notebook=name, corpus=read_parameters(notebook)["corpus"]
+        ),
+        "run_time": read_run_time(notebook),
+        "level": level,
+    }
+
+
+def find_best_score(published: list[dict], *, notebook: str, corpus: str) -> str:
+    """Give a notebook's best published UAR on unknown voices of a corpus as text, or ""."""
+    scores = [
+        result["metrics"]["uar"]["mean"]
+        for result in published
+        if (result["notebook"], result["corpus"]) == (notebook, corpus)
+        and result["protocol"] in PROTOCOLS
+        and PROTOCOLS[result["protocol"]].speaker_independent
+    ]
+    return f"{100 * max(scores):.1f} % ({CORPORA[corpus].title})" if scores else ""
+
+
+def read_run_time(notebook: NotebookNode) -> str:
+    """Read the shortest run time from the table of facts below the title, or ""."""
+    match = re.search(r"^\| run time \| (.+?) \|\s*$", notebook.cells[0].source, re.MULTILINE)
+    first = re.split(r"[;,]", match[1])[0] if match else ""
+    return re.sub(r" (?:with the published runs?|on (?:2|one) CPU cores?)\b.*", "", first)
+
+
+def format_corpora() -> str:
+    """Format the table of corpora."""
+    rows = [
+        [
+            f"[{corpus.title}]({corpus.homepage})",
+            f"{corpus.num_utterances:,}",
+            f"{corpus.num_speakers}",
+            corpus.licence,
+            f"`data/raw/{corpus.name}/{corpus.example}`",
+            "`fetch_corpus`" if corpus.archive else "by hand",
+        ]
+        for corpus in CORPORA.values()
+        if corpus.name != "sample"
+    ]
+    columns = ["corpus", "utterances", "speakers", "licence", "where a file lies", "obtained"]
+    return format_table(pd.DataFrame(rows, columns=columns))
+
+
+def format_results() -> str:
+    """Format the published results: one table per corpus that has any."""
+    sections = []
+    for corpus in CORPORA:
+        results = describe_results(corpus) if corpus != "sample" else pd.DataFrame()
+        if not results.empty:
+            links = [f"[`{name}`](../notebooks/{name}.ipynb)" for name in results["notebook"]]
+            table = format_table(results.assign(notebook=links))
+            sections.append(f"## {CORPORA[corpus].title}\n\n{table}")
+    return "\n\n".join(sections) or "No results yet: `make reproduce CORPUS=ravdess` makes them."
+
+
+def describe_results(corpus: str, *, own: bool = False) -> pd.DataFrame:
+    """Tabulate the results on a corpus as text: speaker protocols first, the best on top.
+
+    Parameters
+    ----------
+    corpus : str
+    own : bool, optional
+        Whether results that were made here take the place of published ones of the same name; a
+        column `run` tells them apart. Without it, published results alone.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Empty without results. The column `backend` is there where results have several.
+    """
+    results = tabulate_results(corpus=corpus, own=own)
+    names = ["notebook", "variant", "protocol"]
+    results = results.sort_values("own", kind="stable").drop_duplicates(names, keep="last")
+    results = results.assign(rank=results["protocol"].map(rank_protocol))
+    results = results.sort_values(["rank", "uar"], ascending=[True, False], kind="stable")
+    rows = [
+        {
+            "system": row.title,
+            "notebook": row.notebook,
+            **({"run": "yours" if row.own else "published"} if own else {}),
+            "protocol": row.protocol,
+            "UAR ± std [95 % interval]": f"{row.uar:.3f} "
+            + ("" if pd.isna(row.uar_std) else f"± {row.uar_std:.3f} ")
+            + f"[{row.uar_low:.3f}, {row.uar_high:.3f}]",
+            "WA": f"{row.wa:.3f}",
+            "weights": "" if pd.isna(row.num_parameters) else f"{row.num_parameters:,}",
+            "seeds": f"{row.num_seeds}",
+            "minutes": f"{row.minutes:.1f}",
+            **({"backend": row.backend} if len(set(results["backend"])) > 1 else {}),
+        }
+        for row in results.itertuples()
+    ]
+    return pd.DataFrame(rows)
+
+
+def format_table(table: pd.DataFrame) -> str:
+    """Format a table of text as Markdown."""
+    rows = [list(table.columns), ["---"] * len(table.columns), *table.to_numpy().tolist()]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

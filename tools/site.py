@@ -1,0 +1,328 @@
+"""Build the site: every notebook as a page, a gallery, sortable results, guides, reference.
+
+python -m tools.site build/site
+
+Nothing is executed and nothing is fetched. Sphinx reads what is written here into a folder beside
+the site, `<site>-source`, with its settings from `docs/site`.
+"""
+
+import argparse
+import base64
+import html
+import importlib.util
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import nbformat
+import pypandoc
+from nbformat import NotebookNode
+from PIL import Image
+
+from common.corpora import CORPORA
+from common.paths import FIGURES_DIR, NOTEBOOKS_DIR, ROOT
+from common.results import load_results
+from tools.generation import list_collection, read_repository
+from tools.pages import describe_notebook, describe_results
+
+SETTINGS = ROOT / "docs" / "site"
+FAMILIES = {
+    "0": "Begin here: data and features",
+    "1": "First networks",
+    "2": "Pretrained encoders",
+    "3": "Larger networks from scratch",
+    "4": "What helps",
+    "5": "What lasts: other corpora, leakage, robustness",
+    "6": "Side by side",
+    "7": "Your voice, your corpus",
+    "9": "Write your own",
+}
+# Of a notebook's figures the first that there is stands in the gallery.
+THUMBNAILS = ("fall", "uar", "voices", "counts", "layers", "attention", "log_mel", "confusion")
+THUMBNAIL_PIXELS = (640, 400)
+FIRST = "which_notebook"  # of the guides
+NOTEBOOK_NAME = re.compile(r"(?<![\[`\w])`(?P<name>\d\d_\w+)`(?!\])")
+NOTEBOOK_LINK = re.compile(r"\]\((?:\.\./)?(?:notebooks/)?(?P<name>\d\d_\w+)\.ipynb\)")
+# What a page of the repository links to, and where that stands on the site.
+LINKS = {
+    "results/README.md": "results",
+    "notebooks/README.md": "index",
+    "data/README.md": "corpora",
+}
+
+
+def build_site(
+    out: Path, *, notebooks: Iterable[Path] | None = None, modules: Iterable[str] | None = None
+) -> None:
+    """Build the site from what is committed.
+
+    Parameters
+    ----------
+    out : pathlib.Path
+        The site's folder, replaced. Its sources are left in `<out>-source`.
+    notebooks : iterable of pathlib.Path, optional
+        Those that get pages; the whole collection unless given.
+    modules : iterable of str, optional
+        Those of `common` that the reference describes, such as "common.audio"; all unless given.
+
+    Raises
+    ------
+    RuntimeError
+        If Sphinx fails or warns of anything; the message is its own.
+    """
+    out = out.resolve()
+    source = out.with_name(f"{out.name}-source")
+    for folder in (out, source):
+        shutil.rmtree(folder, ignore_errors=True)
+    if notebooks is None:
+        readme = (ROOT / "README.md").read_text(encoding="utf-8")
+        notebooks = list_collection(readme)
+    write_sources(source, notebooks=list(notebooks), modules=list(modules or list_modules()))
+    pandoc = Path(pypandoc.get_pandoc_path()).parent  # nbsphinx looks for it on the path
+    environment = {
+        **os.environ,
+        "PATH": f"{pandoc}{os.pathsep}{os.environ.get('PATH', '')}",
+        "PYTHONPATH": str(ROOT),
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "MPLBACKEND": "Agg",
+    }
+    command = [sys.executable, "-m", "sphinx", "-b", "html", "-W", "--keep-going", "-q"]
+    done = subprocess.run(
+        [*command, source, out], env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(f"Sphinx cannot build {source}:\n{done.stderr.strip()}")
+
+
+def list_modules() -> list[str]:
+    """List the public modules of `common`, sub-packages included."""
+    files = sorted((ROOT / "common").rglob("*.py"))
+    parts = [file.relative_to(ROOT).with_suffix("").parts for file in files]
+    names = [".".join(part[:-1] if part[-1] == "__init__" else part) for part in parts]
+    return [name for name in names if name != "common"]
+
+
+def write_sources(folder: Path, *, notebooks: list[Path], modules: list[str]) -> None:
+    """Write what Sphinx reads: settings, pages, notebooks, thumbnails."""
+    shutil.copytree(SETTINGS, folder)
+    for name in ("notebooks", "guides", "reference", "_static/thumbnails", "_extra"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    shutil.copy(FIGURES_DIR / "00_tour__ravdess__fall.png", folder / "_static/fall.png")
+    published, cards = load_results(own=False), {}
+    names = {path.stem for path in notebooks}
+    for path in notebooks:
+        notebook = nbformat.read(path, as_version=4)
+        facts = describe_notebook(notebook, published, name=path.stem)
+        save_thumbnail(notebook, path.stem, folder / f"_static/thumbnails/{path.stem}.png")
+        family = cards.setdefault(FAMILIES.get(path.stem[0], "More"), [])
+        family.append(format_card(path.stem, facts))
+        nbformat.write(prepare_notebook(notebook, names), folder / f"notebooks/{path.name}")
+    guides = sorted((ROOT / "docs").glob("*.md"), key=lambda path: (path.stem != FIRST, path))
+    for path in guides:
+        text = path.read_text(encoding="utf-8")
+        write(folder / f"guides/{path.stem}.rst", convert_markdown(text, names, depth=1))
+    corpora = (ROOT / "data/README.md").read_text(encoding="utf-8")
+    write(folder / "corpora.rst", convert_markdown(corpora, names))
+    write(folder / "results.rst", format_results_page(names))
+    for module in modules:
+        write(folder / f"reference/{module}.rst", format_module(module))
+    write(folder / "reference/index.rst", format_toctree("Reference", modules))
+    demo = make_demo(folder / "_extra/demo")
+    pages = [f"guides/{path.stem}" for path in guides]
+    write(folder / "index.rst", format_index(cards, pages, sorted(names), names, demo=demo))
+
+
+def write(path: Path, text: str) -> None:
+    """Write text as UTF-8."""
+    path.write_text(text, encoding="utf-8")
+
+
+def prepare_notebook(notebook: NotebookNode, names: set[str]) -> NotebookNode:
+    """Hide the set-up cell and link other notebooks where the text names them, in place."""
+    for cell in notebook.cells:
+        if "setup" in cell.metadata.get("tags", []):
+            cell.metadata["nbsphinx"] = "hidden"
+        if cell.cell_type == "markdown":
+            cell.source = NOTEBOOK_NAME.sub(
+                lambda match: (
+                    f"[{match['name']}]({match['name']}.ipynb)"
+                    if match["name"] in names
+                    else match[0]
+                ),
+                cell.source,
+            )
+    return notebook
+
+
+def convert_markdown(text: str, names: set[str], *, depth: int = 0) -> str:
+    """Convert a page of the repository to reStructuredText, its links to those of the site.
+
+    `depth` is the number of folders that the page lies in. Links to files that are no pages of
+    the site go to the repository.
+    """
+    up = "../" * depth
+    text = re.sub(r"<!--.*?-->\n*", "", text, flags=re.DOTALL)
+    text = NOTEBOOK_NAME.sub(r"[\g<name>](notebooks/\g<name>.ipynb)", text)
+    text = re.sub(r"\[`([^`\]]+)`\]\(", r"[\1](", text)  # a link holds no code there
+    text = NOTEBOOK_LINK.sub(
+        lambda match: (
+            f"]({up}notebooks/{match['name']}.html)"
+            if match["name"] in names
+            else f"]({read_repository()}/blob/main/notebooks/{match['name']}.ipynb)"
+        ),
+        text,
+    )
+    for path, page in LINKS.items():
+        text = re.sub(rf"\]\((?:\.\./)*{re.escape(path)}\)", f"]({up}{page}.html)", text)
+    text = re.sub(r"\]\((?:\.\./)?docs/(\w+)\.md\)", rf"]({up}guides/\1.html)", text)
+    text = re.sub(r"\]\((\w+)\.md\)", rf"]({up}guides/\1.html)", text)
+    text = re.sub(
+        r"\]\((?!https?:|#)(?!(?:\.\./)?[\w/]+\.html\))(?:\.\./)*([^)]+)\)",
+        rf"]({read_repository()}/blob/main/\1)",
+        text,
+    )
+    return pypandoc.convert_text(text, "rst", format="gfm", extra_args=["--wrap=none"])
+
+
+def save_thumbnail(notebook: NotebookNode, name: str, path: Path) -> None:
+    """Save a notebook's best figure, or else its first picture, at the size of the gallery."""
+    found = {file.stem.split("__")[-1]: file for file in FIGURES_DIR.glob(f"{name}__*.png")}
+    best = next((found[kind] for kind in THUMBNAILS if kind in found), None)
+    if best is None and found:
+        best = next(iter(found.values()))
+    if best is None:
+        pictures = [
+            output["data"]["image/png"]
+            for cell in notebook.cells
+            for output in cell.get("outputs", [])
+            if "image/png" in output.get("data", {})
+        ]
+        best = io.BytesIO(base64.b64decode(pictures[0])) if pictures else None
+    image = Image.open(best).convert("RGB") if best else Image.new("RGB", (64, 40), "white")
+    image.thumbnail(THUMBNAIL_PIXELS)
+    image.save(path)
+
+
+def format_card(name: str, facts: dict[str, str]) -> str:
+    """Format a notebook's card in the gallery."""
+    small = [facts["best_score"], facts["run_time"], facts["level"]]
+    text = {key: html.escape(value) for key, value in facts.items()}
+    return (
+        f'<a href="notebooks/{name}.html">'
+        f'<img src="_static/thumbnails/{name}.png" alt="A figure of: {text["title"]}" '
+        'loading="lazy">'
+        f"<h3>{text['title']}</h3><p>{text['question']}</p>"
+        f"<small>{html.escape(' · '.join(filter(None, small)))}</small></a>"
+    )
+
+
+def format_raw(text: str) -> str:
+    """Format HTML as a directive."""
+    return ".. raw:: html\n\n" + "".join(f"   {line}\n" for line in text.splitlines())
+
+
+def format_index(
+    cards: dict[str, list[str]],
+    guides: list[str],
+    notebooks: list[str],
+    names: set[str],
+    *,
+    demo: bool,
+) -> str:
+    """Format the first page: what the README begins with, and the gallery."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    opening = re.split(r"<!-- buttons:begin -->", readme)[0]
+    table = re.search(r"<!-- highlights:begin -->(.*?)<!-- highlights:end -->", readme, re.DOTALL)
+    alt = re.search(r'alt="([^"]+)"', readme)
+    picture = (
+        f'<img src="_static/fall.png" width="640" alt="{alt[1] if alt else ""}">\n'
+        + '<p><a href="demo/index.html">Try it in your browser</a></p>' * demo
+    )
+    sections = [
+        convert_markdown(opening, names),
+        format_raw(picture),
+        convert_markdown(table[1] if table else "", names),
+        f"`Which notebook do I need? <guides/which_notebook.html>`__ · "
+        f"`All results <results.html>`__ · `Code <{read_repository()}>`__\n",
+    ]
+    for family, found in cards.items():
+        body = '<div class="gallery">\n' + "\n".join(found) + "\n</div>"
+        sections.append(f"{family}\n{'-' * len(family)}\n\n{format_raw(body)}")
+    for caption, pages in (
+        ("Guides", [*guides, "results", "corpora", "reference/index"]),
+        ("Notebooks", [f"notebooks/{name}" for name in notebooks]),
+    ):
+        lines = "".join(f"   {page}\n" for page in pages)
+        sections.append(
+            f".. toctree::\n   :hidden:\n   :maxdepth: 1\n   :caption: {caption}\n\n{lines}"
+        )
+    return "\n".join(sections)
+
+
+def format_results_page(names: set[str]) -> str:
+    """Format all published results as tables that can be sorted."""
+    text = (ROOT / "results/README.md").read_text(encoding="utf-8")
+    sections = [convert_markdown(text.partition("<!-- results:begin -->")[0], names)]
+    sections.append("A click on a heading sorts by it.\n")
+    for corpus, record in CORPORA.items():
+        results = describe_results(corpus) if corpus != "sample" else None
+        if results is None or results.empty:
+            continue
+        results = results.map(html.escape)
+        results["system"] = [
+            f'<a href="notebooks/{row.notebook}.html">{row.system}</a>'
+            if row.notebook in names
+            else row.system
+            for row in results.itertuples()
+        ]
+        table = results.drop(columns="notebook").to_html(
+            index=False, escape=False, border=0, classes="sortable"
+        )
+        heading = f"{record.title}\n{'-' * len(record.title)}"
+        sections.append(f"{heading}\n\n{format_raw(f'<div class=scroll>{table}</div>')}")
+    return "\n".join(sections)
+
+
+def format_module(module: str) -> str:
+    """Format the reference of a module."""
+    line = "=" * len(module)
+    return f"{module}\n{line}\n\n.. automodule:: {module}\n   :members:\n   :show-inheritance:\n"
+
+
+def format_toctree(title: str, pages: Iterable[str]) -> str:
+    """Format a page that lists others."""
+    lines = "".join(f"   {page}\n" for page in pages)
+    return f"{title}\n{'=' * len(title)}\n\n.. toctree::\n   :maxdepth: 1\n\n{lines}"
+
+
+def make_demo(folder: Path) -> bool:
+    """Build the demo that runs in a browser where its builder is there; tell whether it is."""
+    if importlib.util.find_spec("tools.demo_page") is None:
+        return False
+    subprocess.run([sys.executable, "-m", "tools.demo_page", folder], cwd=ROOT, check=True)
+    return True
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; give the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tools.site", description=__doc__)
+    parser.add_argument("out", type=Path, nargs="?", default=ROOT / "build" / "site")
+    parser.add_argument("--notebooks", nargs="+", help="names of those that get pages, not all")
+    options = parser.parse_args(arguments)
+    chosen = options.notebooks and [NOTEBOOKS_DIR / f"{name}.ipynb" for name in options.notebooks]
+    try:
+        build_site(options.out, notebooks=chosen)
+    except RuntimeError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"The site: {options.out / 'index.html'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
