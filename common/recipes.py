@@ -6,18 +6,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import pandas as pd
-from joblib import Parallel, delayed
-from threadpoolctl import threadpool_limits
-from tqdm.auto import tqdm
 
 from common import audio, decoding, paths
 from common.audio import load_waveform
-from common.augmentation import Augmentation
 from common.files import describe_settings, digest, hash_file, write_atomically
+
+if TYPE_CHECKING:  # what a recogniser, which follows a recipe for one recording, does without
+    import pandas as pd
+
+    from common.augmentation import Augmentation
 
 
 class Step:
@@ -112,7 +112,7 @@ class Features:
     values: np.ndarray
     made_copies: np.ndarray | Callable[[], np.ndarray]
     recipe: Recipe
-    augmentations: tuple[Augmentation, ...] = ()
+    augmentations: "tuple[Augmentation, ...]" = ()
 
     @cached_property
     def copies(self) -> np.ndarray:
@@ -138,10 +138,10 @@ class Features:
 
 
 def extract_features(
-    table: pd.DataFrame,
+    table: "pd.DataFrame",
     recipe: Recipe,
     *,
-    augmentations: Sequence[Augmentation] = (),
+    augmentations: "Sequence[Augmentation]" = (),
     jobs: int = -1,
 ) -> Features:
     """Follow a recipe for every recording of a table, or read the result from the cache.
@@ -175,9 +175,13 @@ def _apply(step: Step, given: Features, values: np.ndarray) -> np.ndarray:
 
 
 def _extract(
-    table: pd.DataFrame, recipe: Recipe, copies: tuple[Augmentation, ...] | None, jobs: int
+    table: "pd.DataFrame", recipe: Recipe, copies: "tuple[Augmentation, ...] | None", jobs: int
 ) -> np.ndarray:
     """Give the features of all recordings, or with `copies` those of their augmented versions."""
+    from joblib import Parallel, delayed
+    from threadpoolctl import threadpool_limits
+    from tqdm.auto import tqdm
+
     _check_bytes(table)
     made_by = [recipe.describe()["steps"], copies and [copy.describe() for copy in copies]]
     code = _hash_code([*recipe.steps, *(copies or ())])
@@ -203,7 +207,7 @@ def _extract(
     return stacked
 
 
-def _check_bytes(table: pd.DataFrame) -> None:
+def _check_bytes(table: "pd.DataFrame") -> None:
     """Raise ValueError if a recording is not the one that its table was made of."""
     for path, expected in zip(table["path"], table["audio_hash"], strict=True):
         if Path(path).is_file() and hash_file(path) != expected:
