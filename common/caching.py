@@ -4,15 +4,18 @@ import inspect
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from common import audio, decoding, paths
 from common.files import digest, write_atomically
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def name_cache(table: pd.DataFrame, recipe, copies: tuple | None) -> Path:
+
+def name_cache(table: "pd.DataFrame", recipe, copies: tuple | None) -> Path:
     """Name the file by the recipe, the code of its steps and the bytes of the recordings."""
     made_by = [recipe.describe()["steps"], copies and [copy.describe() for copy in copies]]
     code = _hash_code([*recipe.steps, *(copies or ())])

@@ -14,6 +14,7 @@ PRETRAINED_DIR = DATA_DIR / "pretrained"
 
 SAMPLE_DIR = ROOT / "data" / "sample"
 INDEX_DIR = ROOT / "data" / "index"
+MODELS_DIR = ROOT / "data" / "models"
 RESULTS_DIR = ROOT / "results"
 FIGURES_DIR = ROOT / "figures"
 NOTEBOOKS_DIR = ROOT / "notebooks"

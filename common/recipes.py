@@ -4,18 +4,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import pandas as pd
-from joblib import Parallel, delayed
-from threadpoolctl import threadpool_limits
-from tqdm.auto import tqdm
 
 from common.audio import load_waveform
-from common.augmentation import Augmentation
 from common.caching import load_cache, name_cache, save_cache
 from common.files import describe_settings, hash_file
+
+if TYPE_CHECKING:  # what a recogniser, which follows a recipe for one recording, does without
+    import pandas as pd
+
+    from common.augmentation import Augmentation
 
 
 class Step:
@@ -119,7 +119,7 @@ class Features:
     made_values: np.ndarray | Rows
     made_copies: np.ndarray | Callable[[], np.ndarray]
     recipe: Recipe
-    augmentations: tuple[Augmentation, ...] = ()
+    augmentations: "tuple[Augmentation, ...]" = ()
 
     @cached_property
     def values(self) -> np.ndarray:
@@ -166,10 +166,10 @@ class Features:
 
 
 def extract_features(
-    table: pd.DataFrame,
+    table: "pd.DataFrame",
     recipe: Recipe,
     *,
-    augmentations: Sequence[Augmentation] = (),
+    augmentations: "Sequence[Augmentation]" = (),
     jobs: int = -1,
 ) -> Features:
     """Follow a recipe for every recording of a table, or read the result from the cache.
@@ -209,7 +209,7 @@ def _apply_to_copies(step: Step, given: Features) -> np.ndarray:
     return np.reshape(copies, shape).astype(first.dtype)
 
 
-def _extract_first(table: pd.DataFrame, recipe: Recipe) -> np.ndarray:
+def _extract_first(table: "pd.DataFrame", recipe: Recipe) -> np.ndarray:
     """Give the features of the first recording."""
     cached = load_cache(name_cache(table, recipe, None), (len(table),), rows=slice(1))
     if cached is not None:
@@ -218,9 +218,13 @@ def _extract_first(table: pd.DataFrame, recipe: Recipe) -> np.ndarray:
 
 
 def _extract(
-    table: pd.DataFrame, recipe: Recipe, copies: tuple[Augmentation, ...] | None, jobs: int
+    table: "pd.DataFrame", recipe: Recipe, copies: "tuple[Augmentation, ...] | None", jobs: int
 ) -> np.ndarray:
     """Give the features of all recordings, or with `copies` those of their augmented versions."""
+    from joblib import Parallel, delayed
+    from threadpoolctl import threadpool_limits
+    from tqdm.auto import tqdm
+
     if copies == ():
         first = _extract_first(table, recipe)
         return np.empty((len(table), 0, *first.shape), first.dtype)
@@ -246,7 +250,7 @@ def _extract(
     return stacked
 
 
-def _check_bytes(table: pd.DataFrame) -> None:
+def _check_bytes(table: "pd.DataFrame") -> None:
     """Raise ValueError if a recording is not the one that its table was made of."""
     for path, expected in zip(table["path"], table["audio_hash"], strict=True):
         if Path(path).is_file() and hash_file(path) != expected:

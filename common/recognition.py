@@ -1,40 +1,70 @@
-"""From a recording to emotions: a trained model with the very steps that made its features."""
+"""From a recording to emotions: a trained model with the very steps that made its features.
 
-import json
-import zipfile
-from dataclasses import dataclass
+`python -m common.recognition clip.m4a` says it on the command line.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
-import pandas as pd
 
-import common.encoders.extraction
 import common.features
-import common.layers  # noqa: F401 - saved models and recipes may hold anything of these three
+import common.loudness
+from common.activity import judge_activity
 from common.audio import SAMPLE_RATE_HERTZ, load_waveform
-from common.decoding import SILENCE_PEAK
-from common.files import write_atomically
-from common.recipes import Recipe
-from common.runs import Run
+from common.decoding import RecordingError
+from common.networks import OnnxNetwork, load_network, read_contents, run_network, write_contents
+from common.paths import MODELS_DIR
+from common.recipes import Recipe, Step
 
-FACTS = "recognizer.json"
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from common.runs import Run
+
+SHIPPED = ("small", "whisper")
+LONGEST_WHOLE_SECONDS = 8.0  # what is longer is heard window by window
+USUAL_WINDOW_SECONDS = 3.0
+FEWEST_ENROLLED = 4
+ABSTAINED = ("silent", "cancelling", "too short")  # kinds of RecordingError that are an answer
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a recogniser says of a recording.
+
+    `label` is the most probable emotion, None where it abstains; then `probabilities` is empty and
+    `reason` says why. Otherwise they are calibrated, sum to 1 and are in the order of the
+    recogniser's emotions. `seconds` is how much of the recording is active.
+    """
+
+    label: str | None
+    probabilities: dict[str, float]
+    reason: str = ""
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
 class EmotionRecognizer:
-    """A model that takes a waveform.
+    """A network that takes a waveform.
 
-    `recipe` makes of it the features that `model` takes, which gives one probability for each of
-    `emotions`.
+    `recipe` makes of it the features that `network` takes, a Keras model or an `OnnxNetwork`,
+    which gives one probability for each of `emotions`. `facts` may hold `temperature`, which
+    divides the logarithms of the probabilities (Guo et al., ICML 2017), and what is told of the
+    model; `voices` what `enrol` needs, and `voice` whom it has heard.
     """
 
-    model: keras.Model
+    network: Callable
     emotions: tuple[str, ...]
     recipe: Recipe
+    facts: dict = field(default_factory=dict)
+    voices: dict[str, np.ndarray] | None = None
+    voice: object = None
 
     @classmethod
-    def from_run(cls, run: Run, *, seed: int, fold: int, encoder=None) -> "EmotionRecognizer":
+    def from_run(cls, run: "Run", *, seed: int, fold: int, encoder=None) -> "EmotionRecognizer":
         """Take the model of one fold of a run, which has not heard the fold's test speakers.
 
         `encoder` is the one of the features, where its weights are not the published ones. Raises
@@ -43,82 +73,209 @@ class EmotionRecognizer:
         """
         names = run.predictions.filter(like="p_").columns
         emotions = tuple(name.removeprefix("p_") for name in names)
-        recipe = Recipe.from_description(run.description["features"]["recipe"], encoder=encoder)
+        recipe = _make_recipe(run.description["features"]["recipe"], encoder)
         return cls(run.load_model(seed=seed, fold=fold), emotions, recipe)
 
     @classmethod
-    def load(cls, path: str | Path, *, encoder=None) -> "EmotionRecognizer":
-        """Load what `save` wrote; `encoder` as in `from_run`.
+    def load(
+        cls, name: str | Path, *, encoder=None, runtime: str | None = None
+    ) -> "EmotionRecognizer":
+        """Load a model that ships, "small" or "whisper", or the path of what `save` wrote.
 
-        Raises FileNotFoundError if there is no such file, ValueError if it is not a recogniser or
-        needs another encoder than the one that is given.
+        `encoder` as in `from_run`; `runtime` is "onnxruntime" or "keras", None: the first of them
+        that can run the file.
+
+        Raises FileNotFoundError if there is no such file, ValueError if it is not a recogniser,
+        needs another encoder than the one that is given, or cannot be run so.
         """
-        path, remedy = Path(path), "name a file that EmotionRecognizer.save wrote"
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such recogniser; {remedy}")
-        try:
-            with zipfile.ZipFile(path) as file:
-                facts = json.loads(file.read(FACTS))
-                writer = json.loads(file.read("metadata.json"))["keras_version"]
-            emotions, recipe = tuple(map(str, facts["emotions"])), facts["recipe"]
-        except Exception as error:  # whatever a file of another kind raises
-            raise ValueError(f"{path} is not a recogniser ({error}); {remedy}") from error
-        try:
-            model = keras.models.load_model(path)
-        except Exception as error:
-            first = str(error).split("\n")[0][:200]
-            raise ValueError(
-                f"{path}: saved by Keras {writer}, and Keras {keras.__version__} cannot read it "
-                f"({first}); install that version, or save it anew"
-            ) from error
-        if not all(np.isfinite(weights).all() for weights in model.get_weights()):
-            raise ValueError(f"{path}: weights that are not finite; train and save it anew")
-        found, needed = model.output_shape[-1], len(emotions)
-        if found != needed:
-            raise ValueError(f"{path}: {found} outputs and {needed} emotions; save it anew")
-        return cls(model, emotions, Recipe.from_description(recipe, encoder=encoder))
+        path = MODELS_DIR / f"{name}.keras" if name in SHIPPED else Path(name)
+        contents = read_contents(path)
+        emotions = tuple(map(str, contents.facts["emotions"]))
+        network = load_network(path, contents, runtime)
+        recipe = _make_recipe(contents.facts["recipe"], encoder)
+        return cls(network, emotions, recipe, contents.facts, contents.voices)
 
-    def save(self, path: str | Path) -> None:
-        """Write model, emotions and recipe into one `.keras` file; an encoder stays outside."""
+    def save(self, path: str | Path, *, portable: bool = False) -> None:
+        """Write network, emotions, recipe and facts into one `.keras` file; encoders stay outside.
+
+        With `portable` weights are in half precision, and the file holds the network once more for
+        onnxruntime, so that it needs no Keras.
+        """
         path = Path(path)
         if path.suffix != ".keras":
             raise ValueError(f"{path}: a recogniser is one file; let its name end in .keras")
-        facts = {"emotions": self.emotions, "recipe": self.recipe.describe()}
-        with write_atomically(path) as temporary:
-            self.model.save(temporary)
-            with zipfile.ZipFile(temporary, "a") as file:
-                file.writestr(FACTS, json.dumps(facts))
+        facts = self.facts | {"emotions": self.emotions, "recipe": self.recipe.describe()}
+        model = self._get_keras_model(f"{path} cannot be written")
+        write_contents(path, model, facts, self.recipe, self.voices, portable=portable)
 
-    def predict(self, recording) -> pd.Series:
-        """Give the probability of each emotion in a recording of up to a minute.
+    def export(self, path: str | Path) -> None:
+        """Write the network for other programs: path.onnx (ONNX) or path.tflite (LiteRT).
+
+        An ONNX graph takes waveforms where the recipe ends in a log-mel spectrogram, else features.
+
+        Raises ValueError for another suffix, or where the format cannot hold a layer.
+        """
+        from common.exporting import export_litert, export_onnx
+        from common.files import write_atomically
+
+        path = Path(path)
+        if path.suffix not in (".onnx", ".tflite"):
+            raise ValueError(f"{path}: let its name end in .onnx or .tflite")
+        if isinstance(self.network, OnnxNetwork) and path.suffix == ".onnx":
+            content = self.network.graph
+        else:
+            model = self._get_keras_model(f"{path} cannot be written")
+            onnx = path.suffix == ".onnx"
+            content = export_onnx(model, self.recipe) if onnx else export_litert(model)
+        with write_atomically(path) as temporary:
+            temporary.write_bytes(content)
+
+    def predict(self, recording) -> Prediction:
+        """Say which emotion is in a recording of up to a minute, or why none is told.
 
         It is what `audio.load_waveform` takes: a path, bytes, a file object, an array at 16 kHz or
-        (rate, array). What training would refuse raises its ValueError here too.
+        (rate, array). Of more than 8 s the windows with speech in them are averaged. What training
+        would refuse raises its ValueError, except silence and what is too short, of which it
+        abstains.
         """
-        return self._predict([load_waveform(recording)]).iloc[0].rename("probability")
+        try:
+            waveform = load_waveform(recording)
+        except RecordingError as error:
+            if error.kind in ABSTAINED:
+                return Prediction(None, {}, error.problem)
+            raise
+        activity = judge_activity(waveform)
+        if activity.reason:
+            return Prediction(None, {}, activity.reason, activity.seconds)
+        windows = [waveform]
+        if len(waveform) > LONGEST_WHOLE_SECONDS * SAMPLE_RATE_HERTZ:
+            size = round(self.window_seconds * SAMPLE_RATE_HERTZ)
+            starts = range(0, len(waveform) - size // 2, size // 2)
+            cut = [waveform[start : start + size] for start in starts]
+            windows = [window for window in cut if not judge_activity(window).reason] or windows
+        logs = np.log(np.maximum(self._compute(windows), 1e-12)).mean(axis=0)
+        probabilities = np.exp(logs) / np.exp(logs).sum()
+        named = dict(zip(self.emotions, probabilities.tolist(), strict=True))
+        return Prediction(max(named, key=named.get), named, seconds=activity.seconds)
 
     def predict_timeline(
-        self, recording, *, window_seconds: float = 3.0, hop_seconds: float = 1.0
-    ) -> pd.DataFrame:
+        self,
+        recording,
+        *,
+        window_seconds: float = USUAL_WINDOW_SECONDS,
+        hop_seconds: float = 1.0,
+        smoothing: int = 3,
+    ) -> "pd.DataFrame":
         """Give the probability of each emotion over a recording of up to an hour, window by window.
 
-        A row per window, by `start_seconds` and `end_seconds`; missing where it is silent.
+        A row per window, by `start_seconds` and `end_seconds`; missing where there is no speech. A
+        row is the geometric mean over `smoothing` windows around it, those without speech left
+        out; 1: the window alone.
         """
-        waveform = load_waveform(recording, longest_seconds=3_600)
-        size, hop = (round(s * SAMPLE_RATE_HERTZ) for s in (window_seconds, hop_seconds))
-        starts = range(0, max(1, len(waveform) - size + hop), hop)
-        windows = [waveform[start : start + size] for start in starts]
-        sounding = [np.abs(window).max() >= SILENCE_PEAK for window in windows]
-        ends = [min(start + size, len(waveform)) for start in starts]
-        times = np.stack([starts, ends], axis=1) / SAMPLE_RATE_HERTZ
-        index = pd.MultiIndex.from_arrays(times.T, names=["start_seconds", "end_seconds"])
-        rows = self._predict(
-            [window for window, sounds in zip(windows, sounding, strict=True) if sounds]
-        )
-        rows.index = index[sounding]
-        return rows.reindex(index)
+        from common.timeline import tabulate_timeline
 
-    def _predict(self, waveforms: list[np.ndarray]) -> pd.DataFrame:
-        features = np.stack([self.recipe(waveform) for waveform in waveforms])
-        probabilities = self.model.predict(features, verbose=0)
-        return pd.DataFrame(probabilities, columns=list(self.emotions))
+        waveform = load_waveform(recording, longest_seconds=3_600)
+        settings = (window_seconds, hop_seconds, smoothing)
+        return tabulate_timeline(self._compute, self.emotions, waveform, *settings)
+
+    def predict_folder(self, folder: str | Path, *, progress: bool = True) -> "pd.DataFrame":
+        """Predict every recording in a folder and those below it, with a progress bar.
+
+        A row per file, by its path in the folder: `label`, `probability`, one column per emotion,
+        and `reason` where there is no label, since it abstains or the file cannot be used. Raises
+        FileNotFoundError if there is no such folder or no recording in it.
+        """
+        from common.timeline import tabulate_folder
+
+        return tabulate_folder(self.predict, self.emotions, Path(folder), progress=progress)
+
+    def stream(self, *, window_seconds: float = USUAL_WINDOW_SECONDS) -> "Stream":
+        """Listen to chunks as they come: `stream().feed((rate, chunk))` after each of them."""
+        return Stream(self, window_seconds)
+
+    def enrol(self, recordings: Iterable) -> "EmotionRecognizer":
+        """Give a recogniser that knows a voice, from four recordings of it or more, without labels.
+
+        They should be of several emotions: from neutral speech alone nothing is gained (notebook
+        `42_speaker_enrolment`). Raises ValueError if this model has no head for known voices, or
+        fewer than four recordings have speech in them.
+        """
+        from common.known_voices import hear_voice
+
+        if self.voices is None:
+            name = self.facts.get("name", "this recogniser")
+            raise ValueError(
+                f"{name} has no head for known voices: load 'whisper', which has one, and enrol there"
+            )
+        return replace(self, voice=hear_voice(self, recordings, fewest=FEWEST_ENROLLED))
+
+    @property
+    def window_seconds(self) -> float:
+        """How much the network hears at once; `USUAL_WINDOW_SECONDS` where it is any length."""
+        for step in self.recipe.steps:
+            if isinstance(step, common.features.FitLength):
+                return step.seconds
+            if hasattr(step, "encoder"):
+                return step.encoder.num_samples / SAMPLE_RATE_HERTZ
+        return USUAL_WINDOW_SECONDS
+
+    def compute_features(self, waveforms: list[np.ndarray]) -> np.ndarray:
+        """Give what the network reads of waveforms, row for row."""
+        recipe = self.recipe
+        if isinstance(self.network, OnnxNetwork) and self.network.reads == "waveform":
+            recipe = replace(recipe, steps=recipe.steps[:-1])  # the last is in the graph
+        return np.stack([recipe(waveform) for waveform in waveforms])
+
+    def _compute(self, waveforms: list[np.ndarray]) -> np.ndarray:
+        """Give calibrated probabilities (waveforms, emotions)."""
+        rows = self.compute_features(waveforms)
+        if self.voice is not None:
+            return self.voice.predict(rows)
+        logs = np.log(np.maximum(run_network(self.network, rows), 1e-12))
+        powers = np.exp(logs / self.facts.get("temperature", 1.0))
+        return powers / powers.sum(axis=1, keepdims=True)
+
+    def _get_keras_model(self, problem: str):
+        if isinstance(self.network, OnnxNetwork):
+            raise ValueError(
+                f"{problem}: onnxruntime runs this recogniser; load it with runtime='keras'"
+            )
+        return self.network
+
+
+class Stream:
+    """The last seconds of what is said, and what a recogniser hears in them."""
+
+    def __init__(self, recognizer: EmotionRecognizer, window_seconds: float) -> None:
+        self.recognizer, self.window_seconds = recognizer, window_seconds
+        self.rate, self.heard = 0, None
+
+    def feed(self, chunk: tuple[int, np.ndarray]) -> Prediction:
+        """Take (rate, samples) as a microphone gives them and answer for the last window.
+
+        Samples are (samples,) or (samples, channels), floats or integers. With another rate, type
+        or number of channels than before it begins anew. It abstains on silence. Raises ValueError
+        where `audio.load_waveform` does.
+        """
+        rate, samples = int(chunk[0]), np.asarray(chunk[1])
+        same = self.heard is not None and rate == self.rate
+        same = same and self.heard.shape[1:] == samples.shape[1:]
+        if same and self.heard.dtype == samples.dtype:
+            samples = np.concatenate([self.heard, samples])
+        self.rate, self.heard = rate, samples[-round(self.window_seconds * rate) :]
+        return self.recognizer.predict((rate, self.heard))
+
+
+def _make_recipe(description: dict, encoder) -> Recipe:
+    """Make a recipe; what holds encoders is imported where one is needed, since it takes seconds."""
+    if not {step.get("step") for step in description["steps"]} <= Step.KINDS.keys():
+        import common.encoders.extraction  # noqa: F401
+    return Recipe.from_description(description, encoder=encoder)
+
+
+if __name__ == "__main__":
+    import sys
+
+    from common.command import main
+
+    sys.exit(main(sys.argv[1:]))

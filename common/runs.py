@@ -82,13 +82,9 @@ class Run:
 
     def export_model(self, path: Path) -> None:
         """Copy the first model at hand, its weights in half precision, as a `.keras` file."""
-        with zipfile.ZipFile(self.models[self.first_model]) as source:
-            parts = {name: source.read(name) for name in ("metadata.json", "config.json")}
-            parts["model.weights.h5"] = _halve_precision(source.read("model.weights.h5"))
-        deflated = zipfile.ZIP_DEFLATED
-        with write_atomically(path) as new, zipfile.ZipFile(new, "w", deflated) as target:
-            for name, content in parts.items():
-                target.writestr(name, content)
+        with write_atomically(path) as new:
+            shutil.copyfile(self.models[self.first_model], new)
+            halve_precision(new)
 
     @property
     def explain_missing_model(self) -> str:
@@ -112,7 +108,17 @@ class Run:
         )
 
 
-def _halve_precision(weights: bytes) -> bytes:
+def halve_precision(path: Path) -> None:
+    """Write the weights in a `.keras` file in half precision, compressed."""
+    with zipfile.ZipFile(path) as source:
+        parts = {name: source.read(name) for name in source.namelist()}
+    parts["model.weights.h5"] = _halve_floats(parts["model.weights.h5"])
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target:
+        for name, content in parts.items():
+            target.writestr(name, content)
+
+
+def _halve_floats(weights: bytes) -> bytes:
     """Copy an HDF5 file, its floats in 16 bits."""
     halved = io.BytesIO()
     with h5py.File(io.BytesIO(weights)) as source, h5py.File(halved, "w") as target:

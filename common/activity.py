@@ -1,0 +1,55 @@
+"""Whether there is speech in a recording that a recogniser could answer for."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from common.loudness import HOP_LENGTH, find_speech, measure_frames, measure_level
+
+FRAMES_PER_SECOND = 16_000 / HOP_LENGTH
+SHORTEST_SPEECH_SECONDS = 0.25
+SHORTEST_RUN_SECONDS = 0.12  # a click of no length fills frames of 0.064 s
+SMALLEST_CONTRAST_DB = 3.0
+FAINTEST_DB = -96.0  # a bit of 16
+
+
+@dataclass(frozen=True)
+class Activity:
+    """What is active in a waveform, and `reason`, why it is no speech to answer for; "" if it is.
+
+    `seconds` within 30 dB of the loudest frame, their level in dBFS, and by how many decibels they
+    stand out from the softest tenth of the frames: about the signal-to-noise ratio where a
+    recording has pauses, and 0 where it is steady.
+    """
+
+    seconds: float
+    level_db: float
+    contrast_db: float
+    reason: str
+
+
+def judge_activity(waveform: np.ndarray) -> Activity:
+    """Judge a waveform (samples,) at 16 kHz; a gain changes nothing but the level."""
+    levels = measure_frames(waveform)
+    inner = levels[2:-2] if len(levels) > 8 else levels  # frames that reach beyond the ends
+    active = find_speech(inner)
+    seconds, level = active.sum() / FRAMES_PER_SECOND, measure_level(waveform)
+    contrast = level - np.percentile(inner, 10)
+    edges = np.flatnonzero(np.diff(np.r_[False, active, False]))
+    longest = (edges[1::2] - edges[::2]).max() / FRAMES_PER_SECOND
+    reason = ""
+    if level < FAINTEST_DB:
+        reason = f"silent: the loudest parts have {level:.0f} dBFS; check the microphone"
+    elif longest < SHORTEST_RUN_SECONDS:
+        reason = "only clicks: no sound lasts longer than a moment; record speech"
+    elif seconds < SHORTEST_SPEECH_SECONDS:
+        reason = (
+            f"too little sound: {seconds:.2f} s, at least {SHORTEST_SPEECH_SECONDS} s are needed; "
+            "say a sentence"
+        )
+    elif contrast < SMALLEST_CONTRAST_DB:
+        reason = (
+            f"no speech, or too noisy: it is {contrast:.1f} dB above its softest tenth, at least "
+            f"{SMALLEST_CONTRAST_DB:.0f} dB are needed; come closer to the microphone"
+        )
+    return Activity(float(seconds), level, float(contrast), reason)

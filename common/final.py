@@ -1,0 +1,86 @@
+"""Training on every row of a table: the model that is put to use once the folds have scored it."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+
+from common import paths
+from common.cross_validation import describe_data, train_fold
+from common.emotions import order_emotions
+from common.files import describe_settings, digest, hash_file
+from common.models import BuildModel, build_seeded, check_model, describe_model
+from common.recipes import Features
+from common.runs import FACTS
+from common.splits import Fold
+from common.training import TrainingConfig
+
+
+def fit_all(
+    build_model: BuildModel,
+    table: pd.DataFrame,
+    features: Features,
+    *,
+    config: TrainingConfig,
+    seed: int = 0,
+    retrain: bool = False,
+    runs_folder: Path | None = None,
+) -> tuple[keras.Model, dict]:
+    """Train a model on all rows, as `cross_validate` trains on those of a fold.
+
+    Nothing is left to test it on: its score is that of `cross_validate` with the same settings,
+    whose models heard fewer speakers. An interrupted training goes on from its last epoch; what is
+    finished in `data/runs` is read back, unless `retrain`.
+
+    Returns
+    -------
+    tuple
+        The model, of features as extracted (rows, frames, bands) -> probabilities (rows, classes),
+        in the order of `order_emotions`; and the facts of the training: key, emotions, rows,
+        speakers, settings, seconds, backend, device, versions.
+
+    Raises
+    ------
+    ValueError
+        If `config.monitor` would choose an epoch, for which no rows are left; else as
+        `cross_validate`.
+    """
+    if config.monitor is not None:
+        raise ValueError(
+            f"monitor={config.monitor!r} chooses an epoch on rows that are not trained on, and all "
+            "are: give monitor=None"
+        )
+    emotions = order_emotions(table["emotion"])
+    shape = features.values.shape[1:], len(emotions)
+    model = build_seeded(build_model, *shape, seed=seed)
+    description = {
+        **describe_data(table, features, protocol="all rows"),
+        "training": describe_settings(config, changed=True),
+        "model": describe_model(model),
+        "seed": seed,
+    }
+    key = digest(description)
+    folder = (runs_folder or paths.RUNS_DIR) / key / "all"
+    file, rows = folder / "model.keras", np.arange(len(table))
+    if retrain or not _is_whole(folder):
+        check_model(model, *shape)
+        fold = Fold(0, rows, rows[:0], rows[:0])
+        settings = {"config": config, "seed": seed, "folder": folder}
+        train_fold(build_model, table, features, fold=fold, **settings)
+    facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+    facts |= {"key": key, "corpus": description["corpus"], "emotions": emotions}
+    facts |= {"utterances": len(table), "speakers": int(table["speaker"].nunique())}
+    facts |= {"features": features.describe(), "training": asdict(config)}
+    return keras.models.load_model(file), facts
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a finished training lies there, its model as it was written."""
+    try:
+        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        return facts["files"]["model.keras"] == hash_file(folder / "model.keras")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False

@@ -1,0 +1,143 @@
+"""A recogniser's file, and what runs the network in it: onnxruntime where it is there, or Keras."""
+
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from common.files import write_atomically
+
+FACTS, GRAPH, VOICES = "recognizer.json", "model.onnx", "voices.npz"
+RUNTIMES = ("onnxruntime", "keras")
+REMEDY = "name a file that EmotionRecognizer.save wrote"
+
+
+class OnnxNetwork:
+    """A graph that onnxruntime runs: rows of what `reads` names -> class probabilities.
+
+    `reads` is "waveform", (batch, samples), where the graph makes the log-mel spectrogram itself,
+    or "features", as the whole recipe gives them.
+    """
+
+    def __init__(self, graph: bytes) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        self.graph = graph
+        self.session = onnxruntime.InferenceSession(graph, options, ["CPUExecutionProvider"])
+        self.reads = self.session.get_inputs()[0].name
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        return self.session.run(None, {self.reads: np.asarray(rows, np.float32)})[0]
+
+
+def run_network(network: Callable, rows: np.ndarray) -> np.ndarray:
+    """Give the class probabilities (rows, classes) of a Keras model or an `OnnxNetwork`."""
+    if isinstance(network, OnnxNetwork):
+        return network(rows)
+    import keras
+
+    if keras.backend.backend() == "tensorflow" and len(rows) <= 32:  # nothing is traced
+        return keras.ops.convert_to_numpy(network(rows, training=False))
+    return network.predict(rows, batch_size=64, verbose=0)
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a recogniser's file holds beside the Keras model."""
+
+    facts: dict
+    writer: str
+    graph: bytes | None
+    voices: dict[str, np.ndarray] | None
+
+
+def read_contents(path: Path) -> Contents:
+    """Read all but the Keras model.
+
+    Raises FileNotFoundError if there is no such file, ValueError if it is no recogniser.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such recogniser; {REMEDY}")
+    try:
+        with zipfile.ZipFile(path) as file:
+            facts = json.loads(file.read(FACTS))
+            writer = json.loads(file.read("metadata.json"))["keras_version"]
+            names = file.namelist()
+            graph = file.read(GRAPH) if GRAPH in names else None
+            voices = None
+            if VOICES in names:
+                with np.load(io.BytesIO(file.read(VOICES)), allow_pickle=False) as arrays:
+                    voices = {name: arrays[name].astype(np.float32) for name in arrays}
+        _ = tuple(map(str, facts["emotions"])), facts["recipe"]["steps"]
+    except Exception as error:  # whatever a file of another kind raises
+        raise ValueError(f"{path} is not a recogniser ({error}); {REMEDY}") from error
+    return Contents(facts, writer, graph, voices)
+
+
+def load_network(path: Path, contents: Contents, runtime: str | None) -> Callable:
+    """Load the network of a recogniser for one of `RUNTIMES`; None: the first that can run it.
+
+    Raises ValueError if that runtime is unknown, is not installed or has no graph in the file, or
+    the model is broken or cannot be read by this Keras.
+    """
+    if runtime not in (None, *RUNTIMES):
+        raise ValueError(f"runtime={runtime!r} is unknown; choose from {RUNTIMES}, or None")
+    able = contents.graph is not None and find_spec("onnxruntime") is not None
+    if runtime == "onnxruntime" and not able:
+        lacking = "is not installed" if contents.graph else "has no graph in this file"
+        raise ValueError(f"{path}: onnxruntime {lacking}; use runtime='keras'")
+    if able and runtime != "keras":
+        return OnnxNetwork(contents.graph)
+    import keras
+
+    import common.layers  # noqa: F401 - saved models may hold any of them
+
+    try:
+        model = keras.models.load_model(path)
+    except Exception as error:
+        first = str(error).split("\n")[0][:200]
+        raise ValueError(
+            f"{path}: saved by Keras {contents.writer}, and Keras {keras.__version__} cannot read "
+            f"it ({first}); install that version, or save it anew"
+        ) from error
+    if not all(np.isfinite(weights).all() for weights in model.get_weights()):
+        raise ValueError(f"{path}: weights that are not finite; train and save it anew")
+    found, needed = model.output_shape[-1], len(contents.facts["emotions"])
+    if found != needed:
+        raise ValueError(f"{path}: {found} outputs and {needed} emotions; save it anew")
+    return model
+
+
+def write_contents(
+    path: Path, model, facts: dict, recipe, voices: dict[str, np.ndarray] | None, *, portable: bool
+) -> None:
+    """Write a Keras model and what belongs to it as one `.keras` file.
+
+    With `portable` its weights are written in half precision, and beside them is the same network
+    as a graph for onnxruntime.
+    """
+    with write_atomically(path) as temporary:
+        model.save(temporary)
+        added = {FACTS: json.dumps(facts).encode()}
+        if voices is not None:
+            content = io.BytesIO()
+            np.savez(content, **voices)
+            added[VOICES] = content.getvalue()
+        if portable:
+            import keras
+
+            from common.exporting import export_onnx
+            from common.runs import halve_precision
+
+            halve_precision(temporary)
+            added[GRAPH] = export_onnx(keras.models.load_model(temporary), recipe, rounded=True)
+        with zipfile.ZipFile(temporary, "a", zipfile.ZIP_DEFLATED) as file:
+            for name, content in added.items():
+                file.writestr(name, content)
