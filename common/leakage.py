@@ -1,0 +1,265 @@
+"""Leakage audit: what of the test part reaches training, in anyone's split.
+
+    python -m common.leakage split.csv
+
+prints a page of findings and exits with 0 if the split is clean, 1 if it is not, 2 if it cannot be
+read. Kinds of leakage: Kapoor and Narayanan, "Leakage and the reproducibility crisis in
+machine-learning-based science", Patterns 2023.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from common.audio import load_waveform
+from common.files import hash_file
+from common.fingerprints import compute_fingerprint, find_same_sound
+from common.leak_checks import (
+    CEILINGS,
+    SEVERITIES,
+    Finding,
+    Rows,
+    check_copies,
+    check_labels,
+    check_score,
+    check_speakers,
+    check_statistics,
+    check_support_of_parts,
+    find_crossing,
+)
+from common.splits import Fold
+
+PARTS = {
+    **dict.fromkeys(("train", "training", "fit"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "dev", "development"), "validation"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+}
+COLUMNS = {
+    "path": ("file", "filename", "file_name", "wav", "audio"),
+    "hash": ("audio_hash", "sha256", "md5"),
+    "speaker": ("actor", "speaker_id", "subject"),
+    "sentence": ("statement", "text", "transcript", "phrase"),
+    "label": ("emotion", "class", "target"),
+    "part": ("split", "subset", "set", "partition"),
+    "fold": ("test_fold",),
+    "corpus": ("dataset", "database"),
+}
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an audit found, and what it could look at."""
+
+    findings: pd.DataFrame  # one row per Finding
+    looked_at: tuple[str, ...]
+    not_looked_at: tuple[str, ...]
+
+    @property
+    def clean(self) -> bool:
+        """Whether there is nothing but notes."""
+        return self.findings["severity"].eq("note").all()
+
+    def __str__(self) -> str:
+        lines = ["No leak was found." if self.clean else "The split leaks, or may."]
+        for row in self.findings.itertuples():
+            lines += ["", f"{row.severity.upper()}: {row.kind}, {row.count}", f"  {row.examples}"]
+            lines += [f"  {row.meaning}", f"  Remedy: {row.remedy}"]
+        lines += ["", f"Looked at: {', '.join(self.looked_at)}."]
+        lines += [f"Not looked at: {reason}." for reason in self.not_looked_at]
+        return "\n".join(lines)
+
+
+def audit(
+    split: pd.DataFrame | str | Path,
+    *,
+    folds: Sequence[Fold] | None = None,
+    folder: str | Path | None = None,
+    sound: bool = True,
+    corpus: str | None = None,
+    score: float | None = None,
+    features: np.ndarray | None = None,
+    statistics: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Audit:
+    """Look for what of the test part reaches training.
+
+    Parameters
+    ----------
+    split
+        A table, a row per recording, or the CSV file of one. It has `path`, `hash` or both; may
+        have `speaker`, `sentence` and `label`; and has `part` (train, validation, test), or `fold`,
+        the fold that tests the row while the others train, or both: each fold then has its own
+        rows of every part. Other usual names are understood.
+    folds
+        Of an utterance table, as `make_folds` gives them, in the place of `part` and `fold`.
+    folder
+        Where relative paths start; by default that of the CSV, or the working one.
+    sound
+        Whether recordings are read, for their fingerprints (`common.fingerprints`) and, where no
+        hash is given, their bytes. This is what takes time.
+    corpus
+        A key of `SUPPORT` or `CEILINGS`; by default what a column of that name says.
+    score
+        UAR or WA that was reached, from 0 to 1: is it plausible (`CEILINGS`)?
+    features, statistics
+        What the model read, (rows, …, bands), and the mean and the standard deviation, (bands,)
+        both, that it was normalised by: were they measured on training rows?
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such CSV.
+    ValueError
+        If a column that is needed is missing, or a part has a name that is not understood.
+    """
+    table, base = _read_table(split)
+    parts = _list_parts(table, folds)
+    looked_at, absent = ["names"] * ("path" in table), []
+    if table[[*{"path", "hash"} & {*table}]].isna().all(axis=1).any():
+        raise ValueError("a row has neither path nor hash; name its recording, or drop it")
+    table["recording"] = _name_recordings(table)
+    if sound and "path" in table and table["path"].notna().all():
+        _listen(table, Path(folder or base), looked_at, absent)
+    else:
+        absent.append(
+            "near duplicates, " + ("sound is off" if "path" in table else "no path is given")
+        )
+    looked_at += ["bytes"] * ("hash" in table)
+    looked_at += [name + "s" for name in ("speaker", "sentence", "label") if name in table]
+    absent += [
+        f"{name}s, which the table lacks" for name in ("speaker", "sentence") if name not in table
+    ]
+    named = table["corpus"].unique() if "corpus" in table else []
+    corpus = (corpus or (named[0] if len(named) == 1 else "")).lower()
+    independent = "speaker" in table and not find_crossing(table, parts, "speaker", "train", "test")
+    findings = [
+        *check_copies(table, parts),
+        *check_labels(table),
+        *check_speakers(table, parts, independent),
+        *check_support_of_parts(table, parts, corpus),
+        *check_statistics(parts, features, statistics),
+        *check_score(corpus, score, independent or "speaker" not in table),
+    ]
+    findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
+    columns = [field.name for field in fields(Finding)]
+    rows = pd.DataFrame([vars(finding) for finding in findings], columns=columns)
+    return Audit(rows, tuple(looked_at), tuple(absent))
+
+
+def _read_table(split: pd.DataFrame | str | Path) -> tuple[pd.DataFrame, Path]:
+    """The table with the names of `COLUMNS`, as text, and where its relative paths start."""
+    base, name = Path(), "the table"
+    if not isinstance(split, pd.DataFrame):
+        base, name = Path(split).parent, str(split)
+        try:
+            split = pd.read_csv(split, dtype=str, keep_default_na=False)
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{name}: no such file; name the CSV of the split") from None
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{name}: not a CSV ({error}); write one row per recording") from error
+    found = {column.strip().lower(): column for column in split}
+    table = pd.DataFrame(index=pd.RangeIndex(len(split)))
+    for column, others in COLUMNS.items():
+        if known := next((found[other] for other in (column, *others) if other in found), None):
+            text = split[known].astype(str).str.strip()
+            table[column] = text.mask(text.isin(["", "nan", "None"])).to_numpy()
+    if table.empty or not {"path", "hash"} & {*table}:
+        raise ValueError(
+            f"{name}: no rows, or neither 'path' nor 'hash' among its columns {[*split]}; a "
+            "recording must be told from another"
+        )
+    return table, base
+
+
+def _name_recordings(table: pd.DataFrame) -> pd.Series:
+    """The hash of the bytes, where there is none the path."""
+    names = [table[column] for column in ("hash", "path") if column in table]
+    return names[0].fillna(names[-1])
+
+
+def _list_parts(table: pd.DataFrame, folds: Sequence[Fold] | None) -> list[Rows]:
+    """The rows of each part, fold by fold."""
+    if folds is not None:
+        return [{part: getattr(fold, part) for part in set(PARTS.values())} for fold in folds]
+    if "part" not in table and "fold" not in table:
+        raise ValueError(
+            "no column 'part' or 'fold': say of each row whether it trains or is tested"
+        )
+    rows = np.arange(len(table))
+    if "part" not in table:
+        tests = [table["fold"].eq(fold).to_numpy() for fold in table["fold"].unique()]
+        return [
+            {"train": rows[~test], "validation": rows[:0], "test": rows[test]} for test in tests
+        ]
+    named = table["part"].str.lower().map(PARTS)
+    if named.isna().any():
+        raise ValueError(
+            f"part {table.loc[named.isna(), 'part'].iloc[0]!r} is not understood; write train, "
+            "validation or test"
+        )
+    groups = table["fold"] if "fold" in table else pd.Series("", table.index)
+    return [
+        {part: rows[(groups == fold) & (named == part)] for part in set(PARTS.values())}
+        for fold in groups.unique()
+    ]
+
+
+def _listen(table: pd.DataFrame, folder: Path, looked_at: list[str], absent: list[str]) -> None:
+    """Give each row its hash, and one number in the column `sound` to those that sound alike."""
+    places = [folder / path for path in table["path"]]
+    if "hash" not in table:
+        table["hash"] = [hash_file(place) if place.is_file() else None for place in places]
+        table["recording"] = _name_recordings(table)
+    first = ~table.duplicated("recording").to_numpy()
+    wanted = [place for place, new in zip(places, first, strict=True) if new]
+    prints = Parallel(n_jobs=-1, prefer="threads")(delayed(_try_fingerprint)(p) for p in wanted)
+    heard = [number for number, found in enumerate(prints) if not isinstance(found, str)]
+    failed = [found for found in prints if isinstance(found, str)]
+    if failed:
+        absent.append(f"near duplicates of {len(failed)} recordings ({failed[0]})")
+    pairs = find_same_sound([prints[number] for number in heard]) if heard else pd.DataFrame()
+    if len(heard):
+        looked_at.append("sound")
+        ends = [np.array(heard)[pairs[end]] for end in ("first", "second")]
+        graph = coo_array((np.ones(len(pairs)), ends), shape=(len(wanted), len(wanted)))
+        numbers = connected_components(graph, directed=False)[1]
+        known = dict(zip(table["recording"][first], numbers, strict=True))
+        table["sound"] = table["recording"].map(known)
+
+
+def _try_fingerprint(path: Path) -> tuple[np.ndarray, np.ndarray] | str:
+    try:
+        return compute_fingerprint(load_waveform(path))
+    except (OSError, ValueError) as error:
+        return str(error)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Audit the split of a CSV file; give the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m common.leakage", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("split", help="CSV, a row per recording: path or hash, speaker, part, …")
+    parser.add_argument("--folder", help="where relative paths start; by default that of the CSV")
+    parser.add_argument("--corpus", help=f"one of {', '.join(CEILINGS)}")
+    parser.add_argument("--score", type=float, help="UAR or WA that was reached, from 0 to 1")
+    parser.add_argument("--no-sound", action="store_true", help="read no recordings")
+    given = parser.parse_args(arguments)
+    settings = {"folder": given.folder, "corpus": given.corpus, "score": given.score}
+    try:
+        report = audit(given.split, sound=not given.no_sound, **settings)
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(report)
+    return 0 if report.clean else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

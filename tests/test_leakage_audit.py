@@ -1,0 +1,257 @@
+"""The audit of a split: every planted fault is found by its kind, and nothing where none is."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.audio import SAMPLE_RATE_HERTZ, load_waveform, resample_waveform
+from common.augmentation import AddNoise
+from common.corpora import load_corpus
+from common.fingerprints import compute_fingerprint, find_same_sound
+from common.leak_checks import check_support
+from common.leakage import audit, main
+from common.splits import make_folds
+
+PARTS = {"a": "train", "b": "train", "c": "validation", "d": "test"}
+
+
+def make_sound(seed: int) -> np.ndarray:
+    """1.6 s of a tone that glides like a voice, with a spectrum and pauses of its own."""
+    rng = np.random.default_rng(seed)
+    time = np.arange(int(1.6 * SAMPLE_RATE_HERTZ)) / SAMPLE_RATE_HERTZ
+    points = np.linspace(0, 1.6, 9)
+    pitch = np.interp(time, points, rng.uniform(90, 300, 9))
+    phase = 2 * np.pi * np.cumsum(pitch) / SAMPLE_RATE_HERTZ
+    sound = np.zeros_like(time)
+    for number in range(1, 14):
+        sound += np.interp(time, points, rng.exponential(1, 9)) * np.sin(number * phase) / number
+    sound *= np.interp(time, points, rng.uniform(0.05, 1, 9))
+    return (0.3 * sound / np.abs(sound).max()).astype(np.float32)
+
+
+def write(path, waveform, rate=SAMPLE_RATE_HERTZ, **kind) -> str:
+    path.parent.mkdir(exist_ok=True)
+    soundfile.write(path, waveform, rate, **kind)
+    return str(path)
+
+
+@pytest.fixture
+def table(tmp_path) -> pd.DataFrame:
+    """Four speakers, two sentences, two emotions; each speaker in one part."""
+    rows = []
+    for number in range(16):
+        speaker, sentence, label = "abcd"[number // 4], "01"[number % 2], "xy"[number // 2 % 2]
+        path = write(tmp_path / speaker / f"{sentence}{label}.wav", make_sound(number))
+        rows.append((path, speaker, sentence, label, PARTS[speaker]))
+    return pd.DataFrame(rows, columns=["path", "speaker", "sentence", "label", "part"])
+
+
+def find_kinds(report) -> dict[str, str]:
+    return dict(zip(report.findings["kind"], report.findings["severity"], strict=True))
+
+
+def add(table, path, *, part="train", label=None) -> pd.DataFrame:
+    """Add a copy of the last row, which is tested, to a part, as somebody else's."""
+    speaker = {"train": "a", "validation": "c", "test": "d"}[part]
+    copy = table.iloc[[-1]].assign(path=path, part=part, speaker=speaker)
+    return pd.concat([table, copy.assign(label=label or table["label"].iloc[-1])])
+
+
+def test_a_clean_split_has_a_note_on_its_sentences_alone(table):
+    report = audit(table)
+    assert find_kinds(report) == {"sentences in train and test": "note"}
+    assert report.clean
+    assert str(report).startswith("No leak was found.")
+    assert report.not_looked_at == ()
+
+
+COPIES = {
+    "noise": lambda sound: (AddNoise(15, 15)(sound, np.random.default_rng(0)), {}),
+    "soft and trimmed": lambda sound: (0.05 * sound[3000:], {}),
+    "telephone": lambda sound: (resample_waveform(sound, 16_000, 8_000), {"rate": 8_000}),
+    "mp3": lambda sound: (sound, {"format": "MP3"}),
+}
+
+
+@pytest.mark.parametrize("kind", COPIES)
+@pytest.mark.parametrize("part", ["train", "validation"])
+def test_near_duplicates_are_found_in_any_dress(table, tmp_path, kind, part):
+    sound, how = COPIES[kind](load_waveform(table["path"].iloc[-1]))
+    path = write(tmp_path / "other" / "unlike.wav", sound, **how)
+    found = find_kinds(audit(add(table, path, part=part)))
+    assert found.pop(f"near duplicates in {part} and test") == "leak"
+    assert found == {"sentences in train and test": "note"}
+
+
+def test_the_same_bytes_are_found(table, tmp_path):
+    path = tmp_path / "other" / "unlike.wav"
+    path.parent.mkdir()
+    path.write_bytes((tmp_path / "d" / "1y.wav").read_bytes())
+    found = find_kinds(audit(add(table, path)))
+    assert found["recordings in train and test"] == "leak"
+    assert "near duplicates in train and test" not in found
+
+
+def test_the_test_part_as_validation_is_found(table):
+    tested = table[table["part"] == "test"]
+    report = audit(pd.concat([table, tested.assign(part="val")]), sound=False)
+    found = find_kinds(report)
+    assert found["recordings in validation and test"] == "leak"
+    assert found["speakers in validation and test"] == "leak"
+    row = report.findings.set_index("kind").loc["recordings in validation and test"]
+    assert row["count"] == 4 and "chosen" in row["meaning"]
+
+
+def test_copies_are_found_by_their_names(table):
+    tested = table.iloc[[-1]]
+    for name in ("1y_noise2.wav", "1y-aug.wav", "1y (1).wav", "1Y_pitch_shift.flac"):
+        copy = tested.assign(path=f"elsewhere/{name}", part="train")
+        found = find_kinds(audit(pd.concat([table, copy]), sound=False))
+        assert found["copies by their names in train and test"] == "leak", name
+    other = tested.assign(path="elsewhere/1yes.wav", speaker="a", part="train")
+    assert audit(pd.concat([table, other]), sound=False).clean
+
+
+def test_sound_tracks_of_videos_are_copies_of_the_speech():
+    names = ["Actor_01/03-01-05-01-02-01-01.wav", "Actor_01/01-01-05-01-02-01-01.mp4"]
+    split = pd.DataFrame({"path": names, "part": ["train", "test"]})
+    found = find_kinds(audit(split, sound=False))
+    assert found == {"copies by their names in train and test": "leak"}
+
+
+def test_heard_speakers_are_found(table):
+    table.loc[0, "speaker"] = "d"
+    assert find_kinds(audit(table, sound=False))["speakers in train and test"] == "leak"
+
+
+def test_a_heard_validation_speaker_is_a_warning(table):
+    table.loc[0, "part"] = "validation"
+    report = audit(table, sound=False)
+    assert find_kinds(report)["speakers in train and validation"] == "warning"
+    assert not report.clean
+
+
+def test_labels_that_copies_lost_are_found(table, tmp_path):
+    path = write(tmp_path / "d" / "unlike.wav", 0.5 * load_waveform(table["path"].iloc[-1]))
+    found = find_kinds(audit(add(table, path, part="test", label="x")))
+    assert found["one sound with several labels"] == "warning"
+    assert found["copies within the test part"] == "warning"
+
+
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [
+        ({"neutral": 20, "calm": 40, "angry": 40}, ""),
+        ({"neutral": 19, "calm": 38, "angry": 39}, "no multiple of what one speaker says"),
+        ({"neutral": 20, "calm": 32}, "no multiple"),
+        ({"neutral": 144, "calm": 288}, "more than the 24 speakers"),
+    ],
+)
+def test_class_support_tells_whole_speakers(counts, words):
+    assert words in check_support(counts, "ravdess")
+    assert bool(words) == bool(check_support(counts, "ravdess"))
+    assert check_support(counts, "my own") == ""
+    labels = [label for label, count in counts.items() for _ in range(count)]
+    split = pd.DataFrame({"label": labels, "part": "test"})
+    split["path"] = [f"{number}.wav" for number in range(len(split))]
+    kind = "class support that whole speakers do not have"
+    found = find_kinds(audit(split.assign(dataset="ravdess"), sound=False))
+    assert (kind in found) == bool(words)
+
+
+def test_the_scope_of_a_scaler_is_told(table):
+    features = np.random.default_rng(0).normal(size=(16, 5, 3)) * [1, 10, 100]
+    features[8:] += 1
+    settings = {"sound": False, "features": features}
+    for rows, words in ((np.arange(8), None), (np.arange(16), "all rows"), (np.arange(4), "other")):
+        statistics = features[rows].mean(axis=(0, 1)), features[rows].std(axis=(0, 1))
+        findings = audit(table, statistics=statistics, **settings).findings.set_index("kind")
+        if words is None:
+            assert "scaler not of the training rows" not in findings.index
+        else:
+            assert words in findings.loc["scaler not of the training rows", "examples"]
+    with pytest.raises(ValueError, match="statistics without features"):
+        audit(table, sound=False, statistics=statistics)
+    with pytest.raises(ValueError, match=r"statistics of shape \(2, 2\) for features of 3 bands"):
+        audit(table, statistics=(np.zeros(2), np.ones(2)), **settings)
+
+
+def test_a_score_above_all_that_is_published_is_a_warning(table):
+    kind = "a score above all that is published for speakers never heard"
+    assert kind in find_kinds(audit(table, sound=False, corpus="RAVDESS", score=0.96))
+    assert kind not in find_kinds(audit(table, sound=False, corpus="ravdess", score=0.75))
+
+
+@pytest.mark.parametrize("protocol", ["speaker_5fold", "leave_one_speaker_out"])
+def test_nothing_is_found_on_our_own_folds(protocol):
+    table = load_corpus("sample")
+    report = audit(table, folds=make_folds(table, protocol), sound=False)
+    assert find_kinds(report) == {"sentences in train and test": "note"}
+
+
+def test_random_folds_are_said_to_know_their_speakers():
+    table = load_corpus("sample")
+    report = audit(table, folds=make_folds(table, "random_5fold"), sound=False)
+    assert find_kinds(report)["speakers in train and test"] == "leak"
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("123")), min_size=4))
+def test_shared_speakers_are_counted_exactly(rows):
+    split = pd.DataFrame(rows, columns=["speaker", "fold"])
+    split["hash"] = split.index.astype(str)
+    shared = sum(len(set(folds)) > 1 for _, folds in split.groupby("speaker")["fold"])
+    findings = audit(split).findings.set_index("kind")
+    kind = "speakers in train and test"
+    assert (findings.loc[kind, "count"] if kind in findings.index else 0) == shared
+
+
+def test_no_two_of_many_sounds_are_taken_for_one():
+    prints = [compute_fingerprint(make_sound(seed)) for seed in range(60)]
+    assert find_same_sound(prints).empty
+    pair = find_same_sound([prints[0], prints[1], prints[0]])
+    assert pair[["first", "second", "bit_error_rate"]].to_numpy().tolist() == [[0, 2, 0]]
+
+
+def test_the_shortest_recording_has_a_fingerprint():
+    bits, energy = compute_fingerprint(make_sound(0)[:800])
+    assert bits.shape == (len(energy), 32) and set(np.unique(bits)) <= {-1, 1}
+
+
+def test_command_tells_by_its_exit_status(table, tmp_path, capsys):
+    csv = tmp_path / "split.csv"
+    table.assign(path=table["path"].str.replace(f"{tmp_path}/", "")).to_csv(csv, index=False)
+    assert main([str(csv)]) == 0
+    assert "No leak was found." in capsys.readouterr().out
+    assert main([str(csv), "--corpus", "ravdess", "--score", "0.96", "--no-sound"]) == 1
+    assert "A leak is likelier than a discovery." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "no such file; name the CSV"),
+        ("speaker,part\na,train\n", "neither 'path' nor 'hash' among its columns"),
+        ("path\na.wav\n", "no column 'part' or 'fold'"),
+        ("path,part\na.wav,practice\n", "part 'practice' is not understood"),
+        ("path,part\na.wav,train\n,test\n", "a row has neither path nor hash"),
+        ("path,part\n", "no rows"),
+        ("", "not a CSV"),
+    ],
+)
+def test_command_refuses_what_it_cannot_use(tmp_path, capsys, content, words):
+    csv = tmp_path / "split.csv"
+    if content is not None:
+        csv.write_text(content)
+    assert main([str(csv)]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_what_cannot_be_heard_is_said(table):
+    table.loc[3, "path"] = "nowhere.wav"
+    report = audit(table)
+    assert "near duplicates of 1 recordings (nowhere.wav: " in report.not_looked_at[0]
+    assert "Not looked at: near duplicates of 1" in str(report)
