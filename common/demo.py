@@ -19,9 +19,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from common import paths, style
-from common.audio import load_waveform
+from common.audio import SAMPLE_RATE_HERTZ, load_waveform
 from common.plots import set_style
-from common.recognition import EmotionRecognizer, Prediction
+from common.recognition import LONGEST_WHOLE_SECONDS, EmotionRecognizer, Prediction
 from common.sound_plots import plot_attention, plot_timeline
 from common.trust import describe_trust
 
@@ -84,8 +84,8 @@ def draw_strip(history: Sequence[Prediction]) -> str:
 def draw_attention(recognizer: EmotionRecognizer, waveform: np.ndarray) -> Figure | None:
     """Draw what a network reads of a waveform (samples,), and what its attention looks at.
 
-    The recogniser runs on Keras, and its recipe ends in a log-mel spectrogram. None where its
-    network has no `AttentionPooling`.
+    Of a long one it is the loudest stretch. The recogniser runs on Keras, and its recipe ends in a
+    log-mel spectrogram. None where its network has no `AttentionPooling`.
     """
     from common.layers import AttentionPooling
     from common.models import compute_attention
@@ -94,6 +94,11 @@ def draw_attention(recognizer: EmotionRecognizer, waveform: np.ndarray) -> Figur
     names = [layer.name for layer in network.layers if isinstance(layer, AttentionPooling)]
     if not names:
         return None
+    size = round(recognizer.window_seconds * SAMPLE_RATE_HERTZ)
+    if len(waveform) > LONGEST_WHOLE_SECONDS * SAMPLE_RATE_HERTZ:
+        energy = np.cumsum(np.square(waveform, dtype=np.float64))
+        start = int(np.argmax(energy[size:] - energy[:-size]))
+        waveform = waveform[start : start + size]
     values = recognizer.compute_features([waveform])
     weights = compute_attention(recognizer.network, values, layer=names[0])
     return plot_attention(values[0], weights[0], recognizer.recipe).figure
@@ -195,7 +200,7 @@ def build_demo(models: Mapping[str, EmotionRecognizer], *, remark: str = "") -> 
             gr.Markdown(remark)
             gr.Markdown(f"### `{names[-1]}` over time")
             figures = [gr.Plot(show_label=False, container=False)]
-            gr.Markdown("### What `small` reads, the middle 2.5 s, and what its attention looks at")
+            gr.Markdown("### What `small` reads of it, and what its attention looks at")
             figures.append(gr.Plot(show_label=False, container=False))
             recording.change(hear, [recording, enrolled], [*answers, *figures])
         with gr.Tab("Know my voice"):
@@ -203,10 +208,20 @@ def build_demo(models: Mapping[str, EmotionRecognizer], *, remark: str = "") -> 
                 "Read these four sentences, each in its mood: a voice that was heard in one mood "
                 "alone is recognised no better."
             )
-            spoken = [
-                gr.Audio(type="filepath", buttons=[], label=f"{mood}: “{sentence}”")
-                for mood, sentence in SENTENCES.items()
-            ]
+            spoken, asked = [], list(SENTENCES.items())
+            for pair in (asked[:2], asked[2:]):
+                with gr.Row():
+                    for mood, sentence in pair:
+                        with gr.Column():
+                            gr.Markdown(f"**{mood}**: “{sentence}”")
+                            spoken.append(
+                                gr.Audio(
+                                    sources=["microphone", "upload"],
+                                    type="filepath",
+                                    show_label=False,
+                                    buttons=[],
+                                )
+                            )
             button, known = gr.Button("Know my voice", variant="primary"), gr.Markdown()
             button.click(enrol, spoken, [enrolled, known])
         for name, model in models.items():

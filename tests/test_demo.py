@@ -51,6 +51,7 @@ def test_a_voice_is_heard_live_and_from_a_phone(address, asked, tmp_path):
     write_m4a(tmp_path / "phone.m4a", load_waveform(CLIPS[1]))
     with open_browser(tmp_path / "spoken.wav") as (page, hosts, errors):
         page.goto(address)
+        page.wait_for_load_state("networkidle")
         page.get_by_role("button", name="Record", exact=True).first.click()
         answer, seen = page.locator(".answer").first, set()
         expect(answer).to_contain_text("%", timeout=30_000)

@@ -3,6 +3,7 @@
 const facts = JSON.parse(document.getElementById("facts").textContent);
 const find = (id) => document.getElementById(id);
 const WINDOW_SECONDS = 3, HOP_SECONDS = 1, LIVE_HOP_SECONDS = 0.25, LIVE_COLUMNS = 120;
+const LIVE_EDGES = Array.from({ length: LIVE_COLUMNS + 1 }, (_, column) => column / LIVE_COLUMNS);
 const LONGEST_SECONDS = 600, LARGEST_BYTES = 50e6;
 const FRAME = 1024, HOP = 256;
 let session, live;
@@ -95,18 +96,19 @@ function show({ reason, probabilities }) {
   });
 }
 
-// A column per window, the probabilities stacked; below them the waveform, if there is one.
-function draw(results, { numColumns = results.length, waveform = null } = {}) {
+// A column per window, the probabilities stacked, at `edges` from 0 to 1; the waveform below, if any.
+function draw(results, edges, waveform = null) {
   const canvas = find("timeline"), pen = canvas.getContext("2d");
   const [width, height] = [canvas.clientWidth, canvas.clientHeight].map((size) => size * devicePixelRatio);
   Object.assign(canvas, { width, height });
-  const chart = waveform ? 0.68 * height : height, step = width / numColumns;
+  const chart = waveform ? 0.68 * height : height;
   results.forEach(({ probabilities }, column) => {
     let top = chart;
+    const [left, right] = [edges[column], edges[column + 1]].map((edge) => edge * width);
     (probabilities ?? []).forEach((probability, number) => {
       pen.fillStyle = facts.colours[number];
       top -= probability * chart;
-      pen.fillRect(column * step, top, step + 0.5, probability * chart + 0.5);
+      pen.fillRect(left, top, right - left + 0.5, probability * chart + 0.5);
     });
   });
   if (!waveform) return;
@@ -134,7 +136,9 @@ async function hearFile(file) {
     for (let channel = 0; channel < sound.numberOfChannels; channel++)
       sound.getChannelData(channel).forEach((x, at) => (samples[at] += x / sound.numberOfChannels));
     show(await listenToAll(samples));
-    draw(await listenAlong(samples, WINDOW_SECONDS, HOP_SECONDS), { waveform: samples });
+    const results = await listenAlong(samples, WINDOW_SECONDS, HOP_SECONDS);
+    const middles = results.map((_, number) => number * HOP_SECONDS + (WINDOW_SECONDS - HOP_SECONDS) / 2);
+    draw(results, [0, ...middles.slice(1).map((start) => start / sound.duration), 1], samples);
     find("axis").textContent = `${file.name}, ${sound.duration.toFixed(1)} s: probabilities in windows of `
       + `${WINDOW_SECONDS} s, stacked; blank where there is no speech.`;
   } catch (error) {
@@ -175,7 +179,7 @@ async function start() {
     if (live !== mine) return;
     results.push(result);
     show(result);
-    draw(results.slice(-LIVE_COLUMNS), { numColumns: LIVE_COLUMNS });
+    draw(results.slice(-LIVE_COLUMNS), LIVE_EDGES);
   }
 }
 
