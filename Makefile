@@ -17,7 +17,7 @@ export JUPYTER_PREFER_ENV_PATH ?= 1
 export PYDEVD_DISABLE_FILE_VALIDATION ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test torture check format lab reproduce publish site bench notebooks sample lock clean
+.PHONY: help run demo test torture check format lab reproduce publish site tasks bench notebooks sample lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ run: $(INSTALLED) ## Execute notebooks on the sample corpus, or on FOLDER and CS
 	$(RUN) -m tools.notebooks execute $(NOTEBOOKS) $(if $(FOLDER)$(CSV),\
 		--corpus my_corpus --parameters $(if $(FOLDER),"folder=$(abspath $(FOLDER))") \
 		$(if $(CSV),"csv=$(abspath $(CSV))"),--corpus sample)
+
+demo: $(INSTALLED) ## Try your voice on a page of this computer: microphone, recordings, both models
+	$(RUN) -m common.demo
 
 test: check ## Check style and notebooks, then test; with ALL=1 every notebook
 	$(if $(ALL),ALL=$(ALL)) $(RUN) -m pytest

@@ -3,11 +3,13 @@
 As in `plots`, every `plot_…` function draws on `ax` (on a new figure when None) and returns it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 
 import librosa.display
+import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from IPython.display import HTML, Audio
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
@@ -83,3 +85,33 @@ def plot_attention(
     over.grid(visible=False)
     over.legend(loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.1)
     return ax
+
+
+def plot_timeline(
+    waveform: np.ndarray, timeline: pd.DataFrame, *, axes: Sequence[Axes] | None = None
+) -> Sequence[Axes]:
+    """Draw a 16 kHz waveform and, below it, the probabilities of `predict_timeline`, stacked.
+
+    A window's column is as wide as what lies nearer to its middle than to another's; windows in
+    which nothing was recognised stay blank. Gives the two axes.
+    """
+    if axes is None:
+        shape = {"height_ratios": (1, 2), "sharex": True}
+        _, axes = plt.subplots(2, 1, figsize=(7.5, 3.8), layout="constrained", **shape)
+    plot_waveform(waveform, ax=axes[0])
+    axes[0].set(xlabel="")
+    middles = timeline.index.to_frame().mean(axis=1).to_numpy()
+    seconds = len(waveform) / SAMPLE_RATE_HERTZ
+    edges = np.concatenate([[0], (middles[1:] + middles[:-1]) / 2, [seconds]])
+    tops = np.zeros(len(timeline))
+    for emotion, colour in style.pick_colours(list(timeline.columns)).items():
+        shares = timeline[emotion].fillna(0).to_numpy()
+        look = {"align": "edge", "color": colour, "label": emotion}
+        axes[1].bar(edges[:-1], shares, np.diff(edges), bottom=tops, **look)
+        tops += shares
+    axes[1].set(xlabel="Time (seconds)", ylabel="Probability (%)", xlim=(0, seconds), ylim=(0, 1))
+    axes[1].yaxis.set_major_formatter(style.format_percent())
+    axes[1].grid(visible=False)
+    handles, labels = axes[1].get_legend_handles_labels()
+    axes[1].legend(handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1, 0.5))
+    return axes

@@ -1,0 +1,257 @@
+"""The demo: a page on this computer that hears a voice, live or recorded.
+
+python -m common.demo
+
+It listens on 127.0.0.1 alone, asks nothing of the internet, and forgets recordings when it stops.
+"""
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from functools import cache
+from html import escape
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # gradio reads it when it is imported
+
+import gradio as gr
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from common import paths, style
+from common.audio import SAMPLE_RATE_HERTZ, load_waveform
+from common.plots import set_style
+from common.recognition import LONGEST_WHOLE_SECONDS, EmotionRecognizer, Prediction
+from common.sound_plots import plot_attention, plot_timeline
+from common.trust import describe_trust
+
+LARGEST_UPLOAD = "20mb"
+LONGEST_LIVE_SECONDS = 300
+STRIP_COLUMNS = 120
+EXAMPLES = {
+    "meant to be angry": "Actor_04/03-01-05-01-01-01-04.flac",
+    "meant to be sad": "Actor_03/03-01-04-01-01-01-03.flac",
+}
+SENTENCES = {
+    "as you feel now": "The train to the coast leaves at a quarter past nine.",
+    "delighted": "They have painted the kitchen door in a bright yellow.",
+    "annoyed": "Someone has left the window open again tonight.",
+    "downcast": "We will not see the house by the river any more.",
+}
+CSS = """
+.bars { display: grid; grid-template-columns: 6.5rem 1fr 3.2rem; gap: .15rem .6rem }
+.bars i { height: 1rem; border-radius: .3rem; transition: width .2s; align-self: center }
+.bars b { text-align: right; font-weight: 400; font-variant-numeric: tabular-nums }
+.answer { font-size: 1.4rem; font-weight: 600; margin-bottom: .4rem }
+.answer.none { font-weight: 400; opacity: .7 }
+.strip { width: 100%; height: 7rem; border: 1px solid var(--border-color-primary);
+  border-radius: .4rem }
+"""
+
+
+def draw_bars(said: Prediction) -> str:
+    """Give HTML with a bar per emotion, or with the reason why there is no answer."""
+    if said.label is None:
+        return f'<div class="answer none">No answer: {escape(said.reason)}.</div>'
+    colours = style.pick_colours(list(said.probabilities))
+    bars = "".join(
+        f"<span>{escape(name)}</span>"
+        f'<i style="width:{100 * share:.1f}%;background:{colours[name]}"></i>'
+        f"<b>{100 * share:.0f} %</b>"
+        for name, share in said.probabilities.items()
+    )
+    answer = f"{escape(said.label)}, {100 * said.probabilities[said.label]:.0f} %"
+    return f'<div class="answer">{answer}</div><div class="bars">{bars}</div>'
+
+
+def draw_strip(history: Sequence[Prediction]) -> str:
+    """Give an SVG with a column per prediction, its probabilities stacked; no answer is blank."""
+    columns = []
+    for place, said in enumerate(history):
+        top, colours = 1.0, style.pick_colours(list(said.probabilities))
+        for name, share in said.probabilities.items():
+            top -= share
+            columns.append(
+                f'<rect x="{place}" y="{top:.3f}" width="1.05" height="{share + 0.005:.3f}" '
+                f'fill="{colours[name]}"/>'
+            )
+    return (
+        f'<svg class="strip" viewBox="0 0 {STRIP_COLUMNS} 1" preserveAspectRatio="none" role="img" '
+        f'aria-label="Probabilities of the emotions over time">{"".join(columns)}</svg>'
+    )
+
+
+def draw_attention(recognizer: EmotionRecognizer, waveform: np.ndarray) -> Figure | None:
+    """Draw what a network reads of a waveform (samples,), and what its attention looks at.
+
+    Of a long one it is the loudest stretch. The recogniser runs on Keras, and its recipe ends in a
+    log-mel spectrogram. None where its network has no `AttentionPooling`.
+    """
+    from common.layers import AttentionPooling
+    from common.models import compute_attention
+
+    network = recognizer.network.layers[-1]
+    names = [layer.name for layer in network.layers if isinstance(layer, AttentionPooling)]
+    if not names:
+        return None
+    size = round(recognizer.window_seconds * SAMPLE_RATE_HERTZ)
+    if len(waveform) > LONGEST_WHOLE_SECONDS * SAMPLE_RATE_HERTZ:
+        energy = np.cumsum(np.square(waveform, dtype=np.float64))
+        start = int(np.argmax(energy[size:] - energy[:-size]))
+        waveform = waveform[start : start + size]
+    values = recognizer.compute_features([waveform])
+    weights = compute_attention(recognizer.network, values, layer=names[0])
+    return plot_attention(values[0], weights[0], recognizer.recipe).figure
+
+
+def load_models() -> tuple[dict[str, EmotionRecognizer], str]:
+    """Load the shipped models whose weights are at hand, and say how to get the other."""
+    models = {"small": EmotionRecognizer.load("small")}
+    if not (paths.PRETRAINED_DIR / "whisper_base" / "model.safetensors").is_file():
+        return models, (
+            "`whisper`, which is right more often, is not at hand: "
+            "`python -m common.recognition --model whisper clip.wav` fetches its 290 MB once."
+        )
+    return models | {"whisper": EmotionRecognizer.load("whisper")}, ""
+
+
+def build_demo(models: Mapping[str, EmotionRecognizer], *, remark: str = "") -> gr.Blocks:
+    """Lay out the page for some recognisers by name; `remark` stands where one is missing."""
+    set_style()
+    names = list(models)
+
+    @cache
+    def load_inside() -> EmotionRecognizer:
+        return EmotionRecognizer.load("small", runtime="keras")
+
+    def feed(chunk, chosen, enrolled, state):
+        """Hear what the microphone gave since the last call."""
+        if chunk is None:
+            return gr.skip(), gr.skip(), state
+        if state is None or state["model"] != chosen:
+            model = (enrolled or models).get(chosen, models[chosen])
+            state = {"model": chosen, "stream": model.stream(), "history": []}
+        said = state["stream"].feed(chunk)
+        state["history"] = [*state["history"], said][-STRIP_COLUMNS:]
+        return draw_bars(said), draw_strip(state["history"]), state
+
+    def hear(recording, enrolled):
+        """Answers of all models and the timeline at once, then what the network looks at."""
+        if recording is None:
+            yield [""] * len(names) + [None, None]
+            return
+        known = {**models, **(enrolled or {})}
+        try:
+            answers = [draw_bars(known[name].predict(recording)) for name in names]
+            waveform = load_waveform(recording)
+            timeline = known[names[-1]].predict_timeline(recording)
+        except (ValueError, OSError) as error:
+            raise gr.Error(str(error).replace(str(recording), "The recording")) from error
+        over_time = plot_timeline(waveform, timeline)[0].figure
+        yield [*answers, over_time, None]
+        yield [*answers, over_time, draw_attention(load_inside(), waveform)]
+        plt.close("all")
+
+    def enrol(*recordings):
+        """Recognisers that know the voice, and a sentence on each."""
+        given = [recording for recording in recordings if recording]
+        enrolled, said = {}, []
+        for name, model in models.items():
+            try:
+                enrolled[name] = model.enrol(given)
+                said.append(f"`{name}` knows your voice now.")
+            except (ValueError, OSError) as error:
+                said.append(f"`{name}` does not know your voice: {error}.")
+        return enrolled, "\n\n".join(said)
+
+    with gr.Blocks(title="Which emotion does a network hear?", analytics_enabled=False) as demo:
+        gr.Markdown(
+            "# Which emotion does a network hear?\nIt runs on this computer: what you say is "
+            "sent nowhere, and recordings are deleted when the demo stops."
+        )
+        enrolled = gr.State({})
+        with gr.Tab("Live"):
+            microphone = gr.Audio(sources="microphone", streaming=True, label="Speak")
+            chosen = gr.Radio(names, value=names[0], label="Model", visible=len(names) > 1)
+            live_bars = gr.HTML('<div class="answer none">Press record and speak.</div>')
+            live_strip, state = gr.HTML(draw_strip([])), gr.State()
+            microphone.stream(
+                feed,
+                [microphone, chosen, enrolled, state],
+                [live_bars, live_strip, state],
+                stream_every=0.25,
+                time_limit=LONGEST_LIVE_SECONDS,
+                show_progress="hidden",
+            )
+        with gr.Tab("Recording"):
+            recording = gr.Audio(type="filepath", label="A recording, of a phone too", buttons=[])
+            gr.Examples(
+                [[str(paths.SAMPLE_DIR / path)] for path in EXAMPLES.values()],
+                recording,
+                example_labels=list(EXAMPLES),
+                label="Or a synthetic voice",
+            )
+            with gr.Row():
+                answers = []
+                for name in names:
+                    with gr.Column():
+                        gr.Markdown(f"### `{name}`")
+                        answers.append(gr.HTML())
+            gr.Markdown(remark)
+            gr.Markdown(f"### `{names[-1]}` over time")
+            figures = [gr.Plot(show_label=False, container=False)]
+            gr.Markdown("### What `small` reads of it, and what its attention looks at")
+            figures.append(gr.Plot(show_label=False, container=False))
+            recording.change(hear, [recording, enrolled], [*answers, *figures])
+        with gr.Tab("Know my voice"):
+            gr.Markdown(
+                "Read these four sentences, each in its mood: a voice that was heard in one mood "
+                "alone is recognised no better."
+            )
+            spoken, asked = [], list(SENTENCES.items())
+            for pair in (asked[:2], asked[2:]):
+                with gr.Row():
+                    for mood, sentence in pair:
+                        with gr.Column():
+                            gr.Markdown(f"**{mood}**: “{sentence}”")
+                            spoken.append(
+                                gr.Audio(
+                                    sources=["microphone", "upload"],
+                                    type="filepath",
+                                    show_label=False,
+                                    buttons=[],
+                                )
+                            )
+            button, known = gr.Button("Know my voice", variant="primary"), gr.Markdown()
+            button.click(enrol, spoken, [enrolled, known])
+        for name, model in models.items():
+            gr.Markdown(f"**How far to trust `{name}`.** {describe_trust(model)}")
+    return demo
+
+
+def launch_demo(demo: gr.Blocks, **options) -> None:
+    """Open a page of `build_demo` to this computer alone; `options` are those of its launch."""
+    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
+    demo.launch(
+        server_name="127.0.0.1",
+        share=False,
+        max_file_size=LARGEST_UPLOAD,
+        allowed_paths=[str(paths.SAMPLE_DIR)],
+        footer_links=[],
+        ssr_mode=False,
+        theme=theme,
+        css=CSS,
+        **options,
+    )
+
+
+def main() -> None:
+    """Serve the demo until it is interrupted, with what is uploaded in a temporary folder."""
+    with tempfile.TemporaryDirectory(prefix="demo-") as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        models, remark = load_models()
+        launch_demo(build_demo(models, remark=remark))
+
+
+if __name__ == "__main__":
+    main()

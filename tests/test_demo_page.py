@@ -1,0 +1,100 @@
+"""The page without a server, in a browser: the same probabilities as in Python, and no network."""
+
+import shutil
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import soundfile
+from playwright.sync_api import expect
+
+from common import paths
+from common.audio import load_waveform
+from common.paths import SAMPLE_DIR
+from common.recognition import EmotionRecognizer
+from tests.browsers import needs_chromium, open_browser, serve
+from tests.conftest import SPEECH_DIR
+from tools.demo_page import build_page, find_runtime, main
+
+RUNTIME = SPEECH_DIR.parent / "pretrained" / find_runtime().name
+pytestmark = [
+    needs_chromium,
+    pytest.mark.skipif(
+        not RUNTIME.is_file(),
+        reason=f"no {RUNTIME.name} in data/pretrained: python -m tools.demo_page fetches it",
+    ),
+]
+CLIPS = sorted(SAMPLE_DIR.rglob("*.flac"))[::52]
+
+
+@pytest.fixture(scope="module")
+def recognizer():
+    return EmotionRecognizer.load("small")
+
+
+@pytest.fixture(scope="module")
+def site(recognizer, tmp_path_factory):
+    find_runtime().parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(RUNTIME, find_runtime())
+    folder = tmp_path_factory.mktemp("site")
+    build_page(folder / "demo", recognizer)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def spoken(tmp_path_factory):
+    """Two voices with a pause between them, as a microphone would give them."""
+    path = tmp_path_factory.mktemp("spoken") / "spoken.wav"
+    pause = np.zeros(8_000, np.float32)
+    sound = [part for clip in (CLIPS[0], CLIPS[3]) for part in (load_waveform(clip), pause)]
+    soundfile.write(path, np.concatenate(sound), 16_000)
+    return path
+
+
+def read_probabilities(page) -> list[float]:
+    rows = page.locator("#bars li").all()
+    return [float(row.get_attribute("data-probability")) for row in rows]
+
+
+def test_the_browser_hears_what_python_hears(site, spoken, recognizer, tmp_path):
+    soundfile.write(tmp_path / "silence.wav", np.zeros(16_000), 16_000)
+    (tmp_path / "text.wav").write_text("no sound")
+    with serve(site) as address, open_browser(spoken) as (page, hosts, errors):
+        page.goto(f"{address}/demo/")
+        expect(page.locator("#microphone")).to_be_enabled(timeout=60_000)
+        page.context.set_offline(True)
+        num_requests = len(hosts)
+        assert len(CLIPS) == 5
+        for clip in CLIPS:
+            page.set_input_files("#file", clip)
+            expect(page.locator("#axis")).to_contain_text(clip.name)
+            expected = recognizer.predict(clip)
+            np.testing.assert_allclose(
+                read_probabilities(page), [*expected.probabilities.values()], atol=1e-3
+            )
+            expect(page.locator("#answer")).to_contain_text(expected.label)
+        page.set_input_files("#file", tmp_path / "silence.wav")
+        expect(page.locator("#answer")).to_contain_text("silent")
+        page.set_input_files("#file", tmp_path / "text.wav")
+        expect(page.locator("#answer")).to_contain_text("text.wav cannot be heard, this browser")
+
+        page.click("#microphone")
+        seen = []
+        for _ in range(12):
+            page.wait_for_timeout(500)
+            seen.append(read_probabilities(page))
+        changes = [np.abs(np.subtract(*pair)).max() for pair in pairwise(seen)]
+        assert sum(change > 0.02 for change in changes) >= 3, changes
+        page.click("#microphone")
+        expect(page.locator("#microphone")).to_have_text("Use the microphone")
+        assert set(hosts[:num_requests]) == {"127.0.0.1"} and not hosts[num_requests:]
+        assert not errors
+
+
+def test_a_damaged_runtime_is_told(tmp_path, monkeypatch, recognizer):
+    monkeypatch.setattr(paths, "PRETRAINED_DIR", tmp_path)
+    find_runtime().write_bytes(b"no archive")
+    monkeypatch.setattr("tools.demo_page.RUNTIME_URL", "http://127.0.0.1:9/onnxruntime-web.tgz")
+    with pytest.raises(OSError, match="check the network"):
+        build_page(tmp_path / "demo", recognizer)
+    assert main([str(tmp_path / "demo")]) == 1
