@@ -204,6 +204,32 @@ def tabulate_results(*, corpus: str, own: bool = True) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).astype({"num_parameters": "Int64"})
 
 
+def tabulate_transfer(*, own: bool = True) -> pd.DataFrame:
+    """Tabulate what was trained on other corpora, a row per result and corpus that it is tested on.
+
+    They are the results of the protocol "leave_one_corpus_out" but ablations. The columns are
+    `notebook`, `title`, `own`, `trained_on` and `tested_on`, `num_emotions`, `num_speakers` of the
+    test, and `uar`, `uar_low`, `uar_high` on that corpus alone; sorted by both corpora, the best
+    first.
+    """
+    rows = []
+    for result in load_results(protocol="leave_one_corpus_out", own=own):
+        predictions = read_predictions(result["csv"])
+        corpora = result["corpus"].split("+")
+        for tested, part in predictions.groupby(predictions["utterance"].str.partition("/")[0]):
+            uar = summarise_predictions(part)["uar"]
+            row = {name: result[name] for name in ("notebook", "title", "own")}
+            row["trained_on"] = "+".join(corpus for corpus in corpora if corpus != tested)
+            row |= {"tested_on": tested, "num_emotions": part["true_label"].nunique()}
+            row |= {"num_speakers": part["speaker"].nunique(), "uar": uar["mean"]}
+            rows.append(row | {f"uar_{name}": uar[name] for name in ("low", "high")})
+    columns = ["notebook", "title", "own", "trained_on", "tested_on", "num_emotions"]
+    columns += ["num_speakers", "uar", "uar_low", "uar_high"]
+    order = ["tested_on", "num_emotions", "trained_on", "uar"]
+    table = pd.DataFrame(rows, columns=columns)
+    return table.sort_values(order, ascending=[True, True, True, False], ignore_index=True)
+
+
 def compute_evidence(predictions: pd.DataFrame) -> dict:
     """The part of the JSON that follows from the CSV alone, to `NUM_DECIMALS`."""
     evidence = {

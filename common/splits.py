@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -229,11 +230,12 @@ def _make_speaker_folds(num_folds: int) -> MakeFolds:
     return make
 
 
-def _leave_one_speaker_out(table: pd.DataFrame, seed: int) -> list[Fold]:
-    speakers = sorted(table["speaker"].unique())
-    if len(speakers) < 2:
-        raise ValueError(f"only speaker {speakers} is here; two are needed to leave one out")
-    return _split_by_speaker(table, [(speaker,) for speaker in speakers], seed)
+def _leave_out(table: pd.DataFrame, seed: int, by: str = "speaker") -> list[Fold]:
+    """Test on the speakers of each value of a column, such as each speaker or each corpus."""
+    groups = table.groupby(by)["speaker"].unique()
+    if len(groups) < 2:
+        raise ValueError(f"only {by} {[*groups.index]} is here; two are needed")
+    return _split_by_speaker(table, groups, seed)
 
 
 def _deal_rows(table: pd.DataFrame, rows: np.ndarray, num_parts: int, seed: int) -> list:
@@ -288,9 +290,10 @@ def _sentence_out(table: pd.DataFrame, seed: int) -> list[Fold]:
 PROTOCOLS = {
     "speaker_5fold": SplitProtocol("5 folds by speaker", True, _make_speaker_folds(5)),
     "speaker_6fold": SplitProtocol("6 folds by speaker", True, _make_speaker_folds(6)),
-    "leave_one_speaker_out": SplitProtocol("leave one speaker out", True, _leave_one_speaker_out),
+    "leave_one_speaker_out": SplitProtocol("leave one speaker out", True, _leave_out),
     "random_5fold": SplitProtocol("5 random folds", False, _random_kfold),
     "random_80_10_10": SplitProtocol("random 80/10/10", False, _make_random_split(2)),
     "random_70_15_15": SplitProtocol("random 70/15/15", False, _make_random_split(3)),
     "sentence_out": SplitProtocol("unheard sentences", False, _sentence_out),
+    "leave_one_corpus_out": SplitProtocol("other corpora", True, partial(_leave_out, by="corpus")),
 }

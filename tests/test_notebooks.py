@@ -594,8 +594,22 @@ def test_results_of_a_corpus_become_text(monkeypatch):
     written = pages.format_results()
     assert "| CNN | [`11_cnn`](../notebooks/11_cnn.ipynb) | speaker_5fold |" in written
     monkeypatch.setattr(pages, "tabulate_results", lambda corpus, own: table.iloc[:0])
+    monkeypatch.setattr(pages, "describe_transfer", pd.DataFrame)
     assert pages.describe_results("ravdess").empty
     assert "No results yet" in pages.format_results()
+
+
+def test_results_on_other_corpora_stand_apart(monkeypatch):
+    row = {"notebook": "50_cross_corpus", "title": "CNN", "own": False, "trained_on": "tess+savee"}
+    row |= {"tested_on": "ravdess", "num_emotions": 4, "num_speakers": 24}
+    row |= {"uar": 0.51234, "uar_low": 0.4, "uar_high": 0.6}
+    monkeypatch.setattr(pages, "tabulate_transfer", lambda own: pd.DataFrame([row]))
+    before, found, section = pages.format_results().partition("## Other corpora")
+    assert found and "50_cross_corpus" not in before
+    assert section.splitlines()[-1] == (
+        "| ravdess (24 speakers) | tess, savee | 4 | CNN | "
+        "[`50_cross_corpus`](../notebooks/50_cross_corpus.ipynb) | 0.512 [0.400, 0.600] |"
+    )
 
 
 def test_backend_is_a_column_where_results_have_several(monkeypatch):

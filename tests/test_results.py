@@ -21,6 +21,7 @@ from common.results import (
     read_predictions,
     save_results,
     tabulate_results,
+    tabulate_transfer,
 )
 from tests.prediction_tables import make_predictions
 
@@ -298,6 +299,26 @@ def test_results_are_tabulated_with_their_intervals():
     empty = tabulate_results(corpus="tess")
     assert empty.empty
     assert [*empty.columns] == [*table.columns]
+
+
+def test_what_other_corpora_taught_has_a_table_of_its_own():
+    run = make_run(corpus="ant+bee+corpus", protocol="leave_one_corpus_out", num_folds=2)
+    names = {0: "ant/", 1: "bee/"}
+    moved = run.predictions["fold"].map(names) + run.predictions["utterance"]
+    run = replace(run, predictions=run.predictions.assign(utterance=moved))
+    save_results(run, notebook="50_cross_corpus", title="CNN")
+    save_results(make_run(), notebook="11_cnn", title="CNN")
+    save_results(run, notebook="50_cross_corpus", title="z", variant="z", ablation=True)
+    table = tabulate_transfer()
+    assert table["tested_on"].tolist() == ["ant", "bee"]
+    assert table["trained_on"].tolist() == ["bee+corpus", "ant+corpus"]
+    for row in table.itertuples():
+        own = run.predictions[run.predictions["utterance"].str.startswith(row.tested_on)]
+        scores = summarise_predictions(own)["uar"]
+        assert row.uar == pytest.approx(scores["mean"]) and row.uar_low <= row.uar <= row.uar_high
+        assert row.num_speakers == own["speaker"].nunique() and row.num_emotions == 8
+    assert tabulate_transfer(own=False).empty
+    assert tabulate_results(corpus="ravdess")["protocol"].tolist() == ["speaker_5fold"]
 
 
 def test_validation_rows_are_kept_apart_from_test_rows():

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common.corpora import combine_corpora
 from common.splits import (
     PROTOCOLS,
     Fold,
@@ -28,10 +29,14 @@ SAVEE = make_speakers(4, per_emotion=15, emotions=EIGHT[2:], corpus="savee").ass
 )
 TESS = make_speakers(2, per_emotion=20, emotions=EIGHT[2:], corpus="tess").assign(gender="female")
 SPEAKER_FOLD = ("speaker_5fold", "speaker_6fold", "leave_one_speaker_out")
-K_FOLD = (*SPEAKER_FOLD, "random_5fold", "sentence_out")
+K_FOLD = (*SPEAKER_FOLD, "random_5fold", "sentence_out", "leave_one_corpus_out")
+CORPORA = combine_corpora([FEW[~FEW["emotion"].isin(EIGHT[:2])], SAVEE, TESS])
+CORPORA["audio_hash"] = CORPORA["utterance"]
 
 
 def choose_table(protocol: str):
+    if protocol == "leave_one_corpus_out":
+        return CORPORA
     return RAVDESS if PROTOCOLS[protocol].speaker_independent else FEW
 
 
@@ -167,6 +172,24 @@ def test_a_seed_repeats_itself_and_another_differs(protocol):
         assert [test for _, test in once] == [test for _, test in other]
 
 
+def test_a_corpus_is_tested_by_what_the_others_taught():
+    folds = make_folds(CORPORA, "leave_one_corpus_out")
+    corpora = [set(CORPORA["corpus"].iloc[fold.test]) for fold in folds]
+    assert corpora == [{"ravdess"}, {"savee"}, {"tess"}]
+    for fold, tested in zip(folds, corpora, strict=True):
+        heard = np.concatenate([fold.train, fold.validation])
+        assert set(CORPORA["corpus"].iloc[heard]) == {"ravdess", "savee", "tess"} - tested
+        assert len(fold.validation)
+
+
+def test_corpora_with_emotions_of_their_own_are_refused():
+    table = combine_corpora([FEW, SAVEE]).assign(audio_hash=lambda rows: rows["utterance"])
+    with pytest.raises(ValueError, match=r"\['calm', 'neutral'\] are tested but not trained; drop"):
+        make_folds(table, "leave_one_corpus_out")
+    with pytest.raises(ValueError, match=r"only corpus \['savee'\] is here"):
+        make_folds(SAVEE, "leave_one_corpus_out")
+
+
 def test_the_description_names_the_speakers():
     described = describe_folds(RAVDESS, make_folds(RAVDESS, "speaker_5fold"))
     assert described.loc[1, "test speakers"] == "02, 05, 14, 15, 16"
@@ -256,7 +279,7 @@ def test_protocols_rank_unknown_voices_first_and_what_nobody_registered_last(mon
     assert ranked[0] == "speaker_5fold" and ranked[-1] == "whatever"
     independent = [PROTOCOLS[name].speaker_independent for name in ranked[:-1]]
     assert independent == sorted(independent, reverse=True)
-    assert "mine" in ranked[:4]
+    assert "mine" in ranked[:5]
     assert name_protocol("mine") == "my folds"
     assert name_protocol("whatever") == "whatever"
 

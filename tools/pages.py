@@ -15,7 +15,7 @@ from nbformat import NotebookNode
 from common.corpora import CORPORA
 from common.files import write_atomically
 from common.paths import ROOT
-from common.results import load_results, tabulate_results
+from common.results import load_results, tabulate_results, tabulate_transfer
 from common.splits import PROTOCOLS, rank_protocol
 from tools.generation import (
     BADGE,
@@ -247,6 +247,11 @@ def format_results() -> str:
             links = [f"[`{name}`](../notebooks/{name}.ipynb)" for name in results["notebook"]]
             table = format_table(results.assign(notebook=links))
             sections.append(f"## {CORPORA[corpus].title}\n\n{table}")
+    transfer = describe_transfer()
+    if not transfer.empty:
+        links = [f"[`{name}`](../notebooks/{name}.ipynb)" for name in transfer["notebook"]]
+        table = format_table(transfer.assign(notebook=links))
+        sections.append(f"## Other corpora\n\nNo corpus of the test is trained on.\n\n{table}")
     return "\n\n".join(sections) or "No results yet: `make reproduce CORPUS=ravdess` makes them."
 
 
@@ -286,6 +291,22 @@ def describe_results(corpus: str, *, own: bool = False) -> pd.DataFrame:
             **({"backend": row.backend} if len(set(results["backend"])) > 1 else {}),
         }
         for row in results.itertuples()
+    ]
+    return pd.DataFrame(rows)
+
+
+def describe_transfer() -> pd.DataFrame:
+    """Tabulate as text what was published of models that were trained on other corpora."""
+    rows = [
+        {
+            "tested on": f"{row.tested_on} ({row.num_speakers} speakers)",
+            "trained on": row.trained_on.replace("+", ", "),
+            "emotions": f"{row.num_emotions}",
+            "system": row.title,
+            "notebook": row.notebook,
+            "UAR [95 % interval]": f"{row.uar:.3f} [{row.uar_low:.3f}, {row.uar_high:.3f}]",
+        }
+        for row in tabulate_transfer(own=False).itertuples()
     ]
     return pd.DataFrame(rows)
 

@@ -3,7 +3,13 @@
 from common.corpora.fetching import fetch_corpus
 from common.corpora.recordings import COLUMNS
 from common.corpora.records import CORPORA, Corpus
-from common.corpora.tables import combine_corpora, load_corpus, load_folder, open_corpus
+from common.corpora.tables import (
+    combine_corpora,
+    draw_balanced,
+    load_corpus,
+    load_folder,
+    open_corpus,
+)
 from common.corpora.validation import validate_corpus
 
 __all__ = [
@@ -11,6 +17,7 @@ __all__ = [
     "CORPORA",
     "Corpus",
     "combine_corpora",
+    "draw_balanced",
     "fetch_corpus",
     "load_corpus",
     "load_folder",

@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 import pandas as pd
 
 from common.corpora.fetching import fetch_corpus
@@ -174,6 +175,16 @@ def combine_corpora(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
     table = _merge_names(table.sort_values("utterance", ignore_index=True))
     table.attrs = {"left_out": left_out}
     return table
+
+
+def draw_balanced(table: pd.DataFrame, most: int, *, seed: int = 0) -> np.ndarray:
+    """Draw at most so many utterances of each speaker and emotion; give their row numbers, sorted.
+
+    A larger `most` holds what a smaller one draws.
+    """
+    order = np.random.default_rng(seed).permutation(len(table))
+    speakers = table[["speaker", "emotion"]].reset_index(drop=True).iloc[order]
+    return np.sort(speakers.groupby(["speaker", "emotion"]).head(most).index.to_numpy())
 
 
 def _merge_names(table: pd.DataFrame) -> pd.DataFrame:
