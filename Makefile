@@ -17,7 +17,7 @@ export JUPYTER_PREFER_ENV_PATH ?= 1
 export PYDEVD_DISABLE_FILE_VALIDATION ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test torture check format lab reproduce publish bench notebooks sample lock clean
+.PHONY: help run test torture check format lab reproduce publish tasks bench notebooks sample lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ reproduce: $(INSTALLED) ## Run the whole collection in full: CORPUS=ravdess in p
 publish: $(INSTALLED) ## Copy evidence and figures of full runs to be committed; NOTEBOOKS=11 names them
 	$(if $(filter file,$(origin NOTEBOOKS)),$(error say which: make publish NOTEBOOKS="11 60"))
 	$(RUN) -m tools.notebooks publish $(NOTEBOOKS)
+
+tasks: $(INSTALLED) ## List the folds that NOTEBOOKS train on CORPUS, to be run apart: docs/cluster.md
+	$(RUN) -m tools.tasks list $(if $(filter file,$(origin NOTEBOOKS)),,$(NOTEBOOKS)) --corpus $(CORPUS)
 
 bench: $(INSTALLED) ## Time features and YAMNet embeddings beside plain librosa
 	$(RUN) -m tools.benchmark

@@ -142,8 +142,7 @@ class NestedSearch:
 
     def _test(self, fold: Fold, trials: pd.DataFrame) -> FoldResult:
         settings = self._choose(trials)
-        known = {"number": fold.number}
-        probabilities, seconds = self._train(settings, fold.train, fold.test, **known)
+        probabilities, seconds = self._train(settings, fold.train, fold.test, number=fold.number)
         named = {"fold": fold.number, "seed": self.seed}
         predictions = tabulate_predictions(self.table, fold.test, probabilities, **named)
         facts = {**describe_backend(), "seconds": seconds + trials["seconds"].sum()}
