@@ -8,9 +8,11 @@ import tempfile
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from unittest.mock import patch
 
 import keras
 import numpy as np
+from keras.src.random import seed_generator
 
 import common.layers  # noqa: F401 - saved models may hold any of them
 from common.files import digest, write_atomically
@@ -22,13 +24,17 @@ NAME_KEYS = ("name", "keras_history", "input_layers", "output_layers")
 def build_seeded(
     build_model: BuildModel, input_shape: Sequence[int], num_classes: int, *, seed: int
 ) -> keras.Model:
-    """Build a model whose initial weights and dropout follow `seed`, and nothing else does."""
-    state = random.getstate()
-    random.seed(seed)  # Keras draws the seeds of initialisers and dropout from this generator
+    """Build a model whose initial weights and dropout follow `seed`, and nothing else does.
+
+    Not even another thread that draws from `random` meanwhile, as those of Dask's workers do.
+    """
+    own, state = random.Random(seed), random.getstate()
+    random.seed(seed)  # for a `build_model` that draws from it
     try:
-        model = build_model(tuple(input_shape), num_classes)
-        if not model.built:  # a Sequential model without keras.Input
-            model.build((None, *input_shape))
+        with patch.object(seed_generator, "python_random", own):  # seeds of layers come from it
+            model = build_model(tuple(input_shape), num_classes)
+            if not model.built:  # a Sequential model without keras.Input
+                model.build((None, *input_shape))
         return model
     finally:
         random.setstate(state)

@@ -8,6 +8,11 @@ import keras
 import numpy as np
 
 SCHEDULES = ("constant", "cosine", "step", "plateau")
+# Settings that a backend traces into a step of training; the others are read as it goes.
+TRACED = (
+    *("weight_decay", "clip_norm", "ema_momentum", "learning_rate_factors"),
+    *("label_smoothing", "focal_gamma", "class_weights"),
+)
 
 
 def compute_learning_rate(config, epoch: int, losses: Sequence[float]) -> float:

@@ -109,14 +109,15 @@ def train_model(
     *,
     config: TrainingConfig,
     seed: int,
-    state_path: Path,
+    state_path: Path | None,
     title: str = "training",
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> tuple[list[dict], float]:
     """Train a model and leave the weights of its best epoch in it.
 
     After every epoch all that the rest depends on is saved to `state_path`; where that file
-    exists, training goes on from it and gives what it would have given uninterrupted.
+    exists, training goes on from it and gives what it would have given uninterrupted. Without a
+    path nothing is saved.
 
     `model` ends in class probabilities and is compiled here, unless it comes from a `Trainee`;
     `validation` may be empty; `seed` is of the order and augmentation of batches. Returned are one
@@ -153,7 +154,12 @@ class _EpochKeeper(keras.callbacks.Callback):
     """After each epoch: validate the averaged weights, keep the best, save all that resumes it."""
 
     def __init__(
-        self, batches: TrainingBatches, validation: Examples, *, config: TrainingConfig, path: Path
+        self,
+        batches: TrainingBatches,
+        validation: Examples,
+        *,
+        config: TrainingConfig,
+        path: Path | None,
     ) -> None:
         super().__init__()
         self.batches, self.validation, self.config, self.path = batches, validation, config, path
@@ -167,7 +173,7 @@ class _EpochKeeper(keras.callbacks.Callback):
 
         A state that is damaged or of another model is thrown away, with a warning.
         """
-        if not self.path.exists():
+        if self.path is None or not self.path.exists():
             return 0
         variables = _list_variables(model)
         shapes = [variable.shape for variable in (*variables, *model.weights)]
@@ -236,6 +242,8 @@ class _EpochKeeper(keras.callbacks.Callback):
         return uar, -row["validation_loss"]
 
     def _save(self) -> None:
+        if self.path is None:
+            return
         values = [*copy_values(_list_variables(self.model)), *self.best]
         state = {f"value_{index}": value for index, value in enumerate(values)}
         notes = {"history": self.history, "best_epoch": self.best_epoch, "seconds": self.seconds}

@@ -1,7 +1,9 @@
 """What would fail after the training is refused before it; a saved model opens again."""
 
+import random
 import subprocess
 import sys
+import threading
 
 import keras
 import numpy as np
@@ -144,3 +146,19 @@ def test_a_trainee_starts_again_where_a_fresh_model_would():
     for one, two in zip(restarted.get_weights(), fresh.get_weights(), strict=True):
         np.testing.assert_array_equal(one, two)
     assert any(not np.array_equal(a, b) for a, b in zip(first, fresh.get_weights(), strict=True))
+
+
+def test_another_thread_that_draws_random_numbers_changes_no_weight():
+    def build_disturbed(input_shape, num_classes):
+        thread = threading.Thread(target=random.random)
+        thread.start()
+        thread.join()
+        return build_model(input_shape, num_classes)
+
+    state = random.getstate()
+    quiet, disturbed = (
+        build_seeded(build, SHAPE, 3, seed=5) for build in (build_model, build_disturbed)
+    )
+    assert all(map(np.array_equal, quiet.get_weights(), disturbed.get_weights()))
+    seeds = [model.get_layer("dropout").seed_generator.get_config() for model in (quiet, disturbed)]
+    assert seeds[0] == seeds[1] and random.getstate() == state

@@ -1,0 +1,122 @@
+"""Folds trained by processes of Dask: the same numbers, a killed worker survived, GPUs pinned."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from functools import partial
+
+import dask
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from joblib import parallel_config
+from keras import layers
+
+from common.cluster import describe_workers, find_gpus, start_workers
+from common.corpora import load_corpus
+from common.cross_validation import cross_validate
+from common.features import Functionals, Trim
+from common.recipes import Recipe, extract_features
+from common.training import TrainingConfig
+
+CONFIG = TrainingConfig(epochs=2, batch_size=32, monitor=None, warmup_epochs=0)
+FOLDS = {"protocol": "speaker_5fold", "only_folds": [1, 2, 3]}
+
+
+def build_model(input_shape, num_classes, *, notes=None):
+    """A small perceptron; in a worker it leaves its process id in a file, and takes its time."""
+    if notes is not None and multiprocessing.current_process().name != "MainProcess":
+        (notes / str(os.getpid())).touch()
+        if len(list(notes.iterdir())) <= 2:  # the first two processes
+            time.sleep(1)
+    inputs = keras.Input(input_shape)
+    x = layers.Flatten()(inputs)
+    x = layers.Dropout(0.2)(layers.Dense(16, activation="relu")(x))
+    return keras.Model(inputs, layers.Dense(num_classes, activation="softmax")(x))
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    table = load_corpus("sample")
+    return table, extract_features(table, Recipe((Trim(top_db=30), Functionals())))
+
+
+@pytest.fixture(scope="module")
+def alone(corpus, tmp_path_factory):
+    """The run of one process."""
+    folder = tmp_path_factory.mktemp("alone")
+    return cross_validate(build_model, *corpus, **FOLDS, config=CONFIG, runs_folder=folder)
+
+
+def look_around():
+    """What a worker's process was started with."""
+    names = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
+    return os.getpid(), [os.environ.get(name) for name in names]
+
+
+def kill_first(notes, killed):
+    """Kill the first process that notes its id."""
+    while not killed:
+        for path in notes.iterdir():
+            os.kill(int(path.name), signal.SIGKILL)
+            killed.append(int(path.name))
+            return
+        time.sleep(0.02)
+
+
+def test_folds_of_two_workers_are_those_of_one_process_though_one_is_killed(
+    corpus, alone, tmp_path
+):
+    notes, killed = tmp_path / "notes", []
+    notes.mkdir()
+    with start_workers(2, gpus=["3", "GPU-5f"]) as client:
+        seen = client.run(look_around)
+        assert sorted(environment for _, environment in seen.values()) == [
+            ["3", "1", "1"],
+            ["GPU-5f", "1", "1"],
+        ]
+        killer = threading.Thread(target=kill_first, args=(notes, killed))
+        killer.start()
+        with parallel_config("dask"):
+            run = cross_validate(
+                partial(build_model, notes=notes),
+                *corpus,
+                **FOLDS,
+                config=CONFIG,
+                jobs=2,
+                runs_folder=tmp_path / "runs",
+            )
+        killer.join()
+        again = client.run(look_around)
+    assert killed[0] in [pid for pid, _ in seen.values()]
+    assert killed[0] not in [pid for pid, _ in again.values()]
+    visible = [environment[0] for _, environment in again.values()]
+    assert sorted(visible) == ["3", "GPU-5f"]
+    pd.testing.assert_frame_equal(run.predictions, alone.predictions)
+    for fold in FOLDS["only_folds"]:
+        models = (made.load_model(seed=0, fold=fold) for made in (run, alone))
+        weights = [model.get_weights() for model in models]
+        assert all(map(np.array_equal, *weights))
+
+
+def test_workers_are_spawned_and_stay_apart(monkeypatch):
+    workers = describe_workers(2, gpus=[0, 1, 2])
+    environments = [worker["options"]["env"] for worker in workers.values()]
+    assert [environment["CUDA_VISIBLE_DEVICES"] for environment in environments] == ["0", "1"]
+    assert "CUDA_VISIBLE_DEVICES" not in describe_workers(1)[0]["options"]["env"]
+    with pytest.raises(ValueError, match="num_workers=2 for 1 GPUs"):
+        describe_workers(2, gpus=[0])
+    with pytest.raises(ValueError, match="num_workers=0"):
+        describe_workers(0)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-5f")
+    assert find_gpus() == ["2", "GPU-5f"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert find_gpus() == []
+    forking = dask.config.set({"distributed.worker.multiprocessing-method": "fork"})
+    with forking, start_workers(1) as client:
+        assert dask.config.get("distributed.worker.multiprocessing-method") == "spawn"
+        (started_by,) = client.run(multiprocessing.get_start_method).values()
+    assert started_by == "spawn"
