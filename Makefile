@@ -59,6 +59,9 @@ publish: $(INSTALLED) ## Copy evidence and figures of full runs to be committed;
 	$(if $(filter file,$(origin NOTEBOOKS)),$(error say which: make publish NOTEBOOKS="11 60"))
 	$(RUN) -m tools.notebooks publish $(NOTEBOOKS)
 
+tasks: $(INSTALLED) ## List the folds that NOTEBOOKS train on CORPUS, to be run apart: docs/cluster.md
+	$(RUN) -m tools.tasks list $(if $(filter file,$(origin NOTEBOOKS)),,$(NOTEBOOKS)) --corpus $(CORPUS)
+
 site: $(INSTALLED) ## Build the site in build/site: notebooks, sortable results, the reference
 	$(RUN) -m tools.site build/site
 
