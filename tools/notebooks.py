@@ -117,8 +117,8 @@ def describe_sample(names: list[str]) -> list[str]:
         if picture.is_file():
             lines.append(f"Which it took for which: {shorten(picture)}")
     lines.append(
-        "These voices are synthetic and say nothing about people; 'make lab' opens 00_tour, which "
-        "does."
+        "These voices are synthetic and say nothing about people. For what does, open 00_tour "
+        "with 'make lab'."
     )
     return lines
 
