@@ -17,9 +17,10 @@ FAINTEST_DB = -96.0  # a bit of 16
 class Activity:
     """What is active in a waveform, and `reason`, why it is no speech to answer for; "" if it is.
 
-    `seconds` within 30 dB of the loudest frame, their level in dBFS, and by how many decibels they
-    stand out from the softest tenth of the frames: about the signal-to-noise ratio where a
-    recording has pauses, and 0 where it is steady.
+    `level_db` is that of the frames within 30 dB of the loudest one, in dBFS, `contrast_db` by how
+    much it stands out from the softest tenth of the frames: about the signal-to-noise ratio where a
+    recording has pauses, and 0 where it is steady. `seconds` is the length of those of them that
+    are 3 dB above the softest tenth.
     """
 
     seconds: float
@@ -32,24 +33,25 @@ def judge_activity(waveform: np.ndarray) -> Activity:
     """Judge a waveform (samples,) at 16 kHz; a gain changes nothing but the level."""
     levels = measure_frames(waveform)
     inner = levels[2:-2] if len(levels) > 8 else levels  # frames that reach beyond the ends
-    active = find_speech(inner)
-    seconds, level = active.sum() / FRAMES_PER_SECOND, measure_level(waveform)
-    contrast = level - np.percentile(inner, 10)
+    level, softest = measure_level(waveform), np.percentile(inner, 10)
+    contrast = level - softest
+    active = find_speech(inner) & (inner > softest + SMALLEST_CONTRAST_DB)
+    seconds = active.sum() / FRAMES_PER_SECOND
     edges = np.flatnonzero(np.diff(np.r_[False, active, False]))
-    longest = (edges[1::2] - edges[::2]).max() / FRAMES_PER_SECOND
+    longest = (edges[1::2] - edges[::2]).max(initial=0) / FRAMES_PER_SECOND
     reason = ""
     if level < FAINTEST_DB:
         reason = f"silent: the loudest parts have {level:.0f} dBFS; check the microphone"
+    elif contrast < SMALLEST_CONTRAST_DB:
+        reason = (
+            f"no speech, or too noisy: it is {contrast:.1f} dB above its softest tenth, at least "
+            f"{SMALLEST_CONTRAST_DB:.0f} dB are needed; come closer to the microphone"
+        )
     elif longest < SHORTEST_RUN_SECONDS:
         reason = "only clicks: no sound lasts longer than a moment; record speech"
     elif seconds < SHORTEST_SPEECH_SECONDS:
         reason = (
             f"too little sound: {seconds:.2f} s, at least {SHORTEST_SPEECH_SECONDS} s are needed; "
             "say a sentence"
-        )
-    elif contrast < SMALLEST_CONTRAST_DB:
-        reason = (
-            f"no speech, or too noisy: it is {contrast:.1f} dB above its softest tenth, at least "
-            f"{SMALLEST_CONTRAST_DB:.0f} dB are needed; come closer to the microphone"
         )
     return Activity(float(seconds), level, float(contrast), reason)

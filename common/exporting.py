@@ -159,7 +159,7 @@ def _rename_output(onnx, graph) -> None:
 
 
 def _build_log_mel(onnx, step: LogMel, num_samples: int, ir_version: int):
-    """Write `LogMel` as a graph: "waveform" (batch, samples) -> "log_mel" (batch, frames, bands)."""
+    """Write the step as a graph: waveform (batch, samples) -> log_mel (batch, frames, bands)."""
     make, float32 = onnx.helper.make_node, onnx.TensorProto.FLOAT
     size, hop = step.fft_length, step.hop_length
     window = np.zeros(size, np.float32)

@@ -41,10 +41,8 @@ def run_network(network: Callable, rows: np.ndarray) -> np.ndarray:
     """Give the class probabilities (rows, classes) of a Keras model or an `OnnxNetwork`."""
     if isinstance(network, OnnxNetwork):
         return network(rows)
-    import keras
-
-    if keras.backend.backend() == "tensorflow" and len(rows) <= 32:  # nothing is traced
-        return keras.ops.convert_to_numpy(network(rows, training=False))
+    if len(rows) == 1:
+        return network.predict_on_batch(rows)
     return network.predict(rows, batch_size=64, verbose=0)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import common.features
-import common.loudness  # noqa: F401 - recipes may hold the steps of both
+import common.loudness
 from common.activity import judge_activity
 from common.audio import SAMPLE_RATE_HERTZ, load_waveform
 from common.decoding import RecordingError
@@ -203,9 +203,9 @@ class EmotionRecognizer:
         from common.known_voices import hear_voice
 
         if self.voices is None:
-            name = self.facts.get("name", "this recogniser")
+            name = self.facts.get("name", "it")
             raise ValueError(
-                f"{name} has no head for known voices: load 'whisper', which has one, and enrol there"
+                f"{name} has no head for known voices; load 'whisper', which has one, to enrol"
             )
         return replace(self, voice=hear_voice(self, recordings, fewest=FEWEST_ENROLLED))
 
@@ -267,7 +267,7 @@ class Stream:
 
 
 def _make_recipe(description: dict, encoder) -> Recipe:
-    """Make a recipe; what holds encoders is imported where one is needed, since it takes seconds."""
+    """Make a recipe; the steps that hold encoders take seconds to import, and most need none."""
     if not {step.get("step") for step in description["steps"]} <= Step.KINDS.keys():
         import common.encoders.extraction  # noqa: F401
     return Recipe.from_description(description, encoder=encoder)

@@ -54,10 +54,8 @@ def tabulate_timeline(
     return probabilities
 
 
-def tabulate_folder(
-    predict: Callable, emotions: Sequence[str], folder: Path, *, progress: bool
-) -> pd.DataFrame:
-    """Give a row per recording, as `EmotionRecognizer.predict_folder` says."""
+def find_recordings(folder: Path) -> list[Path]:
+    """List the recordings in a folder and below; FileNotFoundError where there are none."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; give one with recordings in it")
     files = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in AUDIO_SUFFIXES]
@@ -67,6 +65,14 @@ def tabulate_folder(
             f"{folder}: no recording in it; these suffixes are read: "
             f"{', '.join(sorted(AUDIO_SUFFIXES))}"
         )
+    return files
+
+
+def tabulate_folder(
+    predict: Callable, emotions: Sequence[str], folder: Path, *, progress: bool
+) -> pd.DataFrame:
+    """Give a row per recording, as `EmotionRecognizer.predict_folder` says."""
+    files = find_recordings(folder)
     rows = {}
     for file in tqdm(files, unit="recording", disable=not progress, leave=False):
         name = file.relative_to(folder).as_posix()

@@ -1,11 +1,11 @@
 """A saved model with its preparation says of a recording what it said in the test."""
 
 import io
+import json
 import subprocess
 import sys
 import zipfile
-from dataclasses import dataclass
-from io import StringIO
+from dataclasses import dataclass, replace
 
 import keras
 import numpy as np
@@ -14,20 +14,24 @@ import pytest
 import soundfile
 from keras import layers
 
-from common.audio import scan_recording
+from common.audio import load_waveform, scan_recording
 from common.corpora import load_corpus
 from common.cross_validation import cross_validate
 from common.encoders import load_encoder
 from common.encoders.extraction import Pool, extract_embeddings, extract_inputs
+from common.exporting import run_litert
 from common.features import FitLength, LogMel, Trim
 from common.layers import AttentionPooling
+from common.loudness import Level
+from common.networks import OnnxNetwork, run_network
 from common.paths import ROOT
 from common.recipes import Recipe, Step, extract_features
 from common.recognition import EmotionRecognizer
 from common.training import TrainingConfig
 
 CONFIG = TrainingConfig(epochs=2, batch_size=16, ema_momentum=None, monitor=None)
-TONE = (0.3 * np.sin(np.arange(16_000) / 10)).astype(np.float32)
+TIME = np.arange(16_000) / 16_000
+TONE = (0.3 * np.sin(1600 * TIME) * np.maximum(np.sin(15 * TIME), 1e-3)).astype(np.float32)
 RECIPE = Recipe((Trim(), FitLength(seconds=1), LogMel(num_bands=24)))
 
 
@@ -67,7 +71,7 @@ def test_a_saved_recognizer_repeats_what_was_tested(kind, table, encoder, tmp_pa
     recognizer = EmotionRecognizer.load(tmp_path / "saved.keras", encoder=needed)
     files = table.set_index("utterance")["path"]
     for _, row in run.predictions.iterrows():
-        found = recognizer.predict(files[row["utterance"]])
+        found = pd.Series(recognizer.predict(files[row["utterance"]]).probabilities)
         expected = row.filter(like="p_").astype(float)
         np.testing.assert_allclose(found, expected, atol=1e-3)
         assert found.idxmax() == row["predicted_label"] and found.sum() == pytest.approx(1)
@@ -79,9 +83,11 @@ def test_recordings_of_any_rate_and_channels_are_heard_alike(table, tmp_path):
     recognizer = EmotionRecognizer.from_run(run, seed=0, fold=1)
     waveform, rate = soundfile.read(table["path"][0])
     soundfile.write(tmp_path / "stereo.wav", np.stack([waveform, waveform], axis=1), rate)
-    pd.testing.assert_series_equal(
-        recognizer.predict(tmp_path / "stereo.wav"), recognizer.predict(waveform), atol=1e-3
-    )
+    expected = recognizer.predict(waveform).probabilities
+    assert recognizer.predict(tmp_path / "stereo.wav").probabilities == pytest.approx(expected)
+    stereo = (np.stack([waveform, waveform], axis=1) * 32_767).astype(np.int16)
+    found = recognizer.predict((rate, stereo)).probabilities
+    assert found == pytest.approx(expected, abs=1e-3)
 
 
 def test_a_saved_recognizer_needs_one_import(table, tmp_path):
@@ -90,15 +96,13 @@ def test_a_saved_recognizer_needs_one_import(table, tmp_path):
     recognizer = EmotionRecognizer(keras.Model(inputs, outputs), tuple("abcdefgh"), RECIPE)
     recognizer.save(tmp_path / "saved.keras")
     code = (
-        "import sys; from common.recognition import EmotionRecognizer; "
-        "print(EmotionRecognizer.load(sys.argv[1]).predict(sys.argv[2]).to_json())"
+        "import json, sys; from common.recognition import EmotionRecognizer; "
+        "print(json.dumps(EmotionRecognizer.load(sys.argv[1]).predict(sys.argv[2]).probabilities))"
     )
     command = [sys.executable, "-c", code, tmp_path / "saved.keras", table["path"][0]]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    expected = recognizer.predict(table["path"][0])
-    assert pd.read_json(StringIO(found), typ="series").to_dict() == pytest.approx(
-        expected.to_dict(), abs=1e-4
-    )
+    expected = recognizer.predict(table["path"][0]).probabilities
+    assert json.loads(found) == pytest.approx(expected, abs=1e-4)
 
 
 def test_another_encoder_is_refused(table, encoder, tmp_path):
@@ -155,39 +159,158 @@ def recognizer() -> EmotionRecognizer:
     return EmotionRecognizer(model, ("angry", "calm", "sad"), RECIPE)
 
 
-def test_what_training_would_refuse_is_refused_in_use(recognizer, tmp_path):
-    for sound, problem in (
-        (0 * TONE, "silent"),
-        (TONE[:80], "too short"),
-        (9e4 * TONE, "too loud"),
-    ):
+def test_what_training_would_refuse_is_no_answer_in_use(recognizer, tmp_path):
+    for sound, problem in ((0 * TONE, "silent"), (TONE[:80], "too short")):
+        said = recognizer.predict(sound)
+        assert (said.label, said.probabilities) == (None, {}) and said.reason.startswith(problem)
+    for sound, problem in ((9e4 * TONE, "too loud"), (np.nan * TONE, "not finite")):
         with pytest.raises(ValueError, match=problem):
             recognizer.predict(sound)
         soundfile.write(tmp_path / "a.wav", sound, 16_000, subtype="FLOAT")
         assert scan_recording(tmp_path / "a.wav")["problem"].startswith(problem)
 
 
+RNG = np.random.default_rng(0)
+NO_SPEECH = {
+    "noise": 0.1 * RNG.normal(size=32_000),
+    "hum": 0.1 * np.sin(np.arange(32_000) / 50),
+    "one click": np.r_[np.zeros(9_000), 0.9, np.zeros(9_000)] + 1e-3 * RNG.normal(size=18_001),
+    "clicks": (np.arange(48_000) % 4_000 == 0) * 0.5 + 1e-4 * RNG.normal(size=48_000),
+    "a moment": np.r_[np.zeros(8_000), TONE[:2_400], np.zeros(8_000)],
+    "speech in noise": np.tile(TONE, 2) + 0.3 * RNG.normal(size=32_000),
+}
+
+
+@pytest.mark.parametrize("kind", NO_SPEECH)
+def test_it_abstains_where_there_is_no_speech_and_says_why(recognizer, kind):
+    said = recognizer.predict(NO_SPEECH[kind])
+    assert said.label is None and not said.probabilities
+    assert any(word in said.reason for word in ("click", "too little", "too noisy"))
+    assert ";" in said.reason  # what to do
+
+
 def test_bytes_arrays_and_files_are_heard_alike(recognizer, tmp_path):
     path = tmp_path / "a.wav"
     soundfile.write(path, TONE, 16_000, subtype="FLOAT")
     expected = recognizer.predict(path)
+    assert expected.label == max(expected.probabilities, key=expected.probabilities.get)
     for given in (path.read_bytes(), io.BytesIO(path.read_bytes()), TONE, (16_000, TONE)):
-        pd.testing.assert_series_equal(recognizer.predict(given), expected, atol=1e-5)
+        found = recognizer.predict(given).probabilities
+        assert found == pytest.approx(expected.probabilities, abs=1e-5)
+    other = recognizer.predict((48_000, np.repeat(TONE, 3)[:, None])).probabilities
+    assert other == pytest.approx(expected.probabilities, abs=0.1)
 
 
 def test_a_long_recording_is_heard_window_by_window(recognizer):
     sound = np.concatenate([TONE, np.zeros(64_000, np.float32), *[TONE] * 70])
     with pytest.raises(ValueError, match="too long"):
         recognizer.predict(sound)
-    timeline = recognizer.predict_timeline(sound, window_seconds=2, hop_seconds=1)
+    settings = {"window_seconds": 2, "hop_seconds": 1}
+    timeline = recognizer.predict_timeline(sound, **settings, smoothing=1)
     assert timeline.index.names == ["start_seconds", "end_seconds"]
     starts, ends = (timeline.index.get_level_values(level) for level in (0, 1))
     assert starts.tolist() == list(range(len(starts))) and ends[-1] == len(sound) / 16_000
     silent = (starts >= 1) & (ends <= 5)
     assert timeline[silent].isna().all(axis=None)
     np.testing.assert_allclose(timeline[~silent].sum(axis=1), 1, atol=1e-5)
-    alone = recognizer.predict(sound[10 * 16_000 : 12 * 16_000])
-    np.testing.assert_allclose(timeline.loc[(10, 12)], alone, atol=1e-5)
+    alone = recognizer.predict(sound[10 * 16_000 : 12 * 16_000]).probabilities
+    assert timeline.loc[(10, 12)].to_dict() == pytest.approx(alone, abs=1e-5)
+    smooth = recognizer.predict_timeline(sound, **settings, smoothing=5)
+    assert smooth[silent].isna().all(axis=None)
+    assert smooth.diff().abs().sum(axis=None) < timeline.diff().abs().sum(axis=None)
+    with pytest.raises(ValueError, match="hop_seconds=0.*above 0"):
+        recognizer.predict_timeline(sound, hop_seconds=0)
+
+
+def test_of_a_minute_all_speech_counts(recognizer):
+    loud = np.concatenate([TONE, 0.2 * TONE[::-1]] * 6)
+    said = recognizer.predict(loud)
+    timeline = recognizer.predict_timeline(
+        loud, window_seconds=1, hop_seconds=0.5, smoothing=1
+    ).dropna()
+    mean = np.exp(np.log(timeline).mean())
+    assert said.probabilities == pytest.approx((mean / mean.sum()).to_dict(), abs=0.02)
+
+
+def test_a_gain_changes_nothing_with_a_level_step(recognizer, table):
+    recipe = Recipe((Level(), FitLength(seconds=1), LogMel(num_bands=24)))
+    level = EmotionRecognizer(recognizer.network, recognizer.emotions, recipe)
+    sound = load_waveform(table["path"][0])
+    expected = level.predict(sound).probabilities
+    for decibels in (-30, -12, 12):
+        found = level.predict(sound * 10 ** (decibels / 20)).probabilities
+        assert found == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_stream_answers_for_its_last_window(recognizer):
+    stream, answers = recognizer.stream(window_seconds=1), []
+    integers = (TONE * 32_767).astype(np.int16)
+    for start in range(0, 16_000, 1_600):
+        answers.append(stream.feed((16_000, integers[start : start + 1_600])))
+    assert "too short" in answers[0].reason
+    expected = recognizer.predict((16_000, integers))
+    assert answers[-1].probabilities == pytest.approx(expected.probabilities)
+    assert stream.feed((16_000, np.zeros(32_000, np.int16))).label is None
+    again = stream.feed((48_000, np.repeat(integers, 3)[:, None]))  # another rate: begun anew
+    assert again.label == expected.label and len(stream.heard) == 48_000
+
+
+def test_a_folder_becomes_a_table_with_what_is_left_out(recognizer, tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
+        recognizer.predict_folder(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match=r"no recording in it; .*\.wav"):
+        recognizer.predict_folder(tmp_path)
+    (tmp_path / "below").mkdir()
+    soundfile.write(tmp_path / "below" / "a.wav", TONE, 16_000)
+    soundfile.write(tmp_path / "noise.flac", NO_SPEECH["noise"], 16_000)
+    (tmp_path / "broken.wav").write_bytes(b"RIFF")
+    (tmp_path / "text.txt").write_text("left alone")
+    table = recognizer.predict_folder(tmp_path, progress=False)
+    assert table.index.tolist() == ["below/a.wav", "broken.wav", "noise.flac"]
+    said = recognizer.predict(tmp_path / "below" / "a.wav")
+    assert table.loc["below/a.wav", "label"] == said.label
+    assert table.loc["below/a.wav", "probability"] == max(said.probabilities.values())
+    assert table["label"].isna().tolist() == [False, True, True]
+    assert "not audio" in table.loc["broken.wav", "reason"]
+    assert "too noisy" in table.loc["noise.flac", "reason"]
+
+
+def test_a_temperature_softens_and_keeps_the_order(recognizer):
+    warm = replace(recognizer, facts={"temperature": 2.0})
+    cold, soft = (np.array([*r.predict(TONE).probabilities.values()]) for r in (recognizer, warm))
+    np.testing.assert_allclose(soft, np.sqrt(cold) / np.sqrt(cold).sum(), atol=1e-6)
+
+
+def test_only_a_model_with_a_second_head_enrols(recognizer):
+    with pytest.raises(ValueError, match="no head for known voices; load 'whisper'"):
+        recognizer.enrol([TONE] * 4)
+
+
+def test_a_portable_file_is_run_by_both_and_exported(recognizer, tmp_path):
+    path = tmp_path / "a.keras"
+    replace(recognizer, facts={"temperature": 1.3}).save(path, portable=True)
+    fast, slow = (EmotionRecognizer.load(path, runtime=name) for name in (None, "keras"))
+    assert isinstance(fast.network, OnnxNetwork) and fast.network.reads == "waveform"
+    for sound in (TONE, TONE[::-1], np.tile(TONE, 3)):
+        expected = slow.predict(sound).probabilities
+        assert fast.predict(sound).probabilities == pytest.approx(expected, abs=1e-4)
+    with pytest.raises(ValueError, match=r"a.keras cannot be written: onnxruntime runs this"):
+        fast.save(path)
+    with pytest.raises(ValueError, match=r"runtime='torch' is unknown"):
+        EmotionRecognizer.load(path, runtime="torch")
+    for name in ("a.onnx", "b.tflite"):
+        slow.export(tmp_path / name)
+    features = slow.compute_features([TONE])
+    expected = run_network(slow.network, features)
+    found = run_litert((tmp_path / "b.tflite").read_bytes(), features)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    graph = OnnxNetwork((tmp_path / "a.onnx").read_bytes())
+    np.testing.assert_allclose(graph(fast.compute_features([TONE])), expected, atol=1e-4)
+    with pytest.raises(ValueError, match=r"a.h5: let its name end in .onnx or .tflite"):
+        slow.export(tmp_path / "a.h5")
+    recognizer.save(path)
+    with pytest.raises(ValueError, match="onnxruntime has no graph in this file"):
+        EmotionRecognizer.load(path, runtime="onnxruntime")
 
 
 def test_a_file_of_a_newer_keras_or_with_broken_weights_is_told(recognizer, tmp_path):
@@ -202,7 +325,9 @@ def test_a_file_of_a_newer_keras_or_with_broken_weights_is_told(recognizer, tmp_
             file.writestr(name, content)
     with pytest.raises(ValueError, match=r"a\.keras: saved by Keras 99\.1, and .* cannot read"):
         EmotionRecognizer.load(path)
-    recognizer.model.set_weights([np.nan * weights for weights in recognizer.model.get_weights()])
+    recognizer.network.set_weights(
+        [np.nan * weights for weights in recognizer.network.get_weights()]
+    )
     recognizer.save(path)
     with pytest.raises(ValueError, match=r"a\.keras: weights that are not finite"):
         EmotionRecognizer.load(path)

@@ -1,0 +1,132 @@
+"""`python -m common.recognition`: emotions of recordings, on the command line."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from common.recognition import SHIPPED, EmotionRecognizer, Prediction
+
+ANSWERED, NOTHING, MISUSED = 0, 1, 2  # exit codes
+BAR_WIDTH = 30
+CAVEAT = (
+    "Trained on acted English; it hears how speech sounds, not what someone feels. Not for "
+    "decisions about people."
+)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; gives 0, 1 where there is nothing to tell, 2 where it was misused."""
+    options = _parse(arguments)
+    try:
+        recognizer = EmotionRecognizer.load(options.model)
+        if options.enrol is not None:
+            recognizer = recognizer.enrol(list_recordings(options.enrol))
+        return _answer(recognizer, options)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return MISUSED
+
+
+def _answer(recognizer: EmotionRecognizer, options: argparse.Namespace) -> int:
+    if options.recording.is_dir():
+        table = recognizer.predict_folder(options.recording, progress=sys.stderr.isatty())
+        table.to_csv(options.csv or sys.stdout, float_format="%.4f")
+        left_out = table[table["label"].isna()]
+        for name, reason in left_out["reason"].items():
+            print(f"left out: {name}: {reason}", file=sys.stderr)
+        return ANSWERED if len(left_out) < len(table) else NOTHING
+    if not options.recording.exists():
+        raise FileNotFoundError(f"{options.recording}: no such recording; correct the path")
+    try:
+        if options.timeline:
+            return _show_timeline(recognizer, options)
+        said = recognizer.predict(options.recording)
+    except ValueError as error:
+        said = Prediction(None, {}, str(error))
+    if options.json:
+        names = ("label", "probabilities", "reason", "seconds")
+        print(json.dumps({name: getattr(said, name) for name in names}))
+    else:
+        print(describe_prediction(said, recognizer.facts))
+    return ANSWERED if said.label else NOTHING
+
+
+def _show_timeline(recognizer: EmotionRecognizer, options: argparse.Namespace) -> int:
+    timeline = recognizer.predict_timeline(options.recording)
+    rows = timeline.reset_index()
+    if options.json:
+        print(rows.to_json(orient="records"))
+    elif options.csv:
+        rows.to_csv(options.csv, index=False, float_format="%.4f")
+    else:
+        for row in rows.to_dict("records"):
+            start, end = row.pop("start_seconds"), row.pop("end_seconds")
+            label = max(row, key=row.get)
+            sure = row[label] == row[label]  # not where there is no speech
+            said = f"{label:<10} {100 * row[label]:3.0f} % {_draw_bar(row[label])}"
+            print(f"{start:7.1f} to {end:6.1f} s  {said if sure else 'no speech'}")
+    return ANSWERED if timeline.notna().any(axis=None) else NOTHING
+
+
+def describe_prediction(said: Prediction, facts: dict) -> str:
+    """Say it in text: the emotion, a bar for each, and how far to trust it."""
+    if said.label is None:
+        return f"no answer: {said.reason}"
+    lines = [said.label]
+    for emotion, share in sorted(said.probabilities.items(), key=lambda item: -item[1]):
+        lines.append(f"  {emotion:<10} {100 * share:3.0f} % {_draw_bar(share)}".rstrip())
+    trust = describe_trust(said, facts)
+    return "\n".join([*lines, *([trust] if trust else []), CAVEAT])
+
+
+def describe_trust(said: Prediction, facts: dict) -> str:
+    """Say how often answers that were as sure were right, on speakers never heard; "" if unknown.
+
+    `facts["trust"]` has rows of `from`, the least probability, `accuracy` and `count`.
+    """
+    sure = max(said.probabilities.values(), default=0)
+    rows = [row for row in facts.get("trust", []) if row["from"] <= sure]
+    if not rows:
+        return ""
+    share = 10 * rows[-1]["accuracy"]
+    return (
+        f"Of answers as sure as this, about {share:.0f} in 10 were right, for actors it had never "
+        "heard; for other voices and real feelings expect fewer."
+    )
+
+
+def list_recordings(folder: Path) -> list[Path]:
+    """List the recordings in a folder; raises FileNotFoundError where there are none."""
+    from common.timeline import find_recordings
+
+    return find_recordings(folder)
+
+
+def _draw_bar(share: float) -> str:
+    return "█" * round(BAR_WIDTH * share)
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m common.recognition",
+        description="Say which emotion a recording sounds like.",
+        epilog="Exit codes: 0 answered, 1 nothing to tell (no speech, unreadable), 2 misused.",
+    )
+    parser.add_argument("recording", type=Path, help="a recording, or a folder of them")
+    parser.add_argument(
+        "--model", default="small", help=f"{' or '.join(SHIPPED)}, or a file of your own"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--timeline", action="store_true", help="window by window, up to an hour")
+    parser.add_argument("--csv", type=Path, help="write a table of a folder or a timeline there")
+    parser.add_argument("--enrol", type=Path, help="a folder of recordings of the same voice")
+    options = parser.parse_args(arguments)
+    if options.recording.is_dir() and (options.json or options.timeline):
+        parser.error("--json and --timeline are for one recording; --csv is for a folder")
+    if options.csv and not (options.recording.is_dir() or options.timeline):
+        parser.error("--csv is for a folder, or with --timeline")
+    if options.csv and options.json:
+        parser.error("give --csv or --json")
+    return options
