@@ -25,17 +25,20 @@ function explainAbstention(samples) {
   const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
   const select = (values) => values.filter((value) => value > Math.max(...values) * 10 ** (-range_db / 10));
   const inner = powers.length > 8 ? powers.slice(2, -2) : powers;
-  const floor = Math.max(...inner) * 10 ** (-range_db / 10);
-  let run = 0, longest = 0;
-  for (const power of inner) longest = Math.max(longest, (run = power > floor ? run + 1 : 0));
-  const level = decibels(mean(select(powers))), seconds = select(inner).length * HOP / rate;
   const sorted = inner.map(decibels).sort((a, b) => a - b), place = 0.1 * (sorted.length - 1);
   const low = sorted[Math.floor(place)], high = sorted[Math.ceil(place)];
-  const contrast = level - low - (high - low) * (place % 1);
+  const level = decibels(mean(select(powers))), softest = low + (high - low) * (place % 1);
+  const floor = Math.max(sorted.at(-1) - range_db, softest + activity.smallest_contrast_db);
+  let run = 0, longest = 0, frames = 0;
+  for (const power of inner) {
+    run = decibels(power) > floor ? run + 1 : 0;
+    frames += run > 0;
+    longest = Math.max(longest, run);
+  }
   if (level < activity.faintest_db) return "silent: check the microphone";
+  if (level - softest < activity.smallest_contrast_db) return "no speech, or too noisy: come closer to the microphone";
   if (longest * HOP / rate < activity.shortest_run_seconds) return "only clicks: say a sentence";
-  if (seconds < activity.shortest_speech_seconds) return "too little sound: say a sentence";
-  if (contrast < activity.smallest_contrast_db) return "no speech, or too noisy: come closer to the microphone";
+  if (frames * HOP / rate < activity.shortest_speech_seconds) return "too little sound: say a sentence";
   return "";
 }
 
