@@ -13,7 +13,9 @@ from common.corpora import load_corpus
 from common.fingerprints import compute_fingerprint, find_same_sound
 from common.leak_checks import check_support
 from common.leakage import audit, main
-from common.splits import make_folds
+from common.paths import INDEX_DIR
+from common.splits import SPEAKER_FOLDS, make_folds
+from tools.split_files import COLUMNS, PROTOCOLS, SPLITS_DIR, tabulate_split
 
 PARTS = {"a": "train", "b": "train", "c": "validation", "d": "test"}
 
@@ -255,3 +257,31 @@ def test_what_cannot_be_heard_is_said(table):
     report = audit(table)
     assert "near duplicates of 1 recordings (nowhere.wav: " in report.not_looked_at[0]
     assert "Not looked at: near duplicates of 1" in str(report)
+
+
+SPLITS = sorted(SPLITS_DIR.glob("*.csv"))
+
+
+def test_split_files_are_there_for_each_corpus():
+    assert {path.stem.split("_")[0] for path in SPLITS} == set(PROTOCOLS)
+
+
+@pytest.mark.parametrize("path", SPLITS, ids=lambda path: path.stem)
+def test_split_files_are_of_the_indexed_recordings_and_clean(path):
+    split = pd.read_csv(path, dtype=str)
+    corpus, _, protocol = path.stem.partition("_")
+    index = pd.read_csv(INDEX_DIR / f"{corpus}.csv", dtype=str)
+    assert sorted(split["audio_hash"]) == sorted(index["sha256"])
+    assert split.columns.tolist() == COLUMNS
+    if (published := SPEAKER_FOLDS.get((corpus, int(protocol[-5])))) if "fold" in protocol else "":
+        tested = split.groupby("fold")["speaker"].agg(lambda own: " ".join(sorted(set(own))))
+        assert ", ".join(tested.sort_index()) == published
+    report = audit(path)
+    assert report.clean == (protocol != "sentence_out")
+
+
+def test_a_split_file_says_which_fold_tests_a_row():
+    table = load_corpus("sample")
+    split = tabulate_split(table, "leave_one_speaker_out")
+    assert split.groupby("speaker")["fold"].nunique().eq(1).all()
+    assert sorted(split["fold"].unique()) == list(range(1, 9))
