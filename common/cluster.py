@@ -7,6 +7,8 @@ never forked: TensorFlow does not survive a fork.
 
 import logging
 import os
+import shutil
+import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -63,6 +65,7 @@ def find_gpus() -> list[str]:
     """GPUs that this process may use: what `CUDA_VISIBLE_DEVICES` names, else all there are."""
     if "CUDA_VISIBLE_DEVICES" in os.environ:
         return [name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name]
-    import tensorflow
-
-    return [str(number) for number, _ in enumerate(tensorflow.config.list_physical_devices("GPU"))]
+    if shutil.which("nvidia-smi") is None:
+        return []
+    done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+    return [line[4:].partition(":")[0] for line in done.stdout.splitlines() if line[:4] == "GPU "]

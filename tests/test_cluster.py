@@ -22,8 +22,8 @@ from common.features import Functionals, Trim
 from common.recipes import Recipe, extract_features
 from common.training import TrainingConfig
 
-CONFIG = TrainingConfig(epochs=2, batch_size=32, monitor=None, warmup_epochs=0)
-FOLDS = {"protocol": "speaker_5fold", "only_folds": [1, 2, 3]}
+CONFIG = TrainingConfig(epochs=1, batch_size=32, monitor=None, warmup_epochs=0)
+FOLDS = {"protocol": "speaker_5fold", "only_folds": [1, 2]}
 
 
 def build_model(input_shape, num_classes, *, notes=None):
@@ -102,7 +102,7 @@ def test_folds_of_two_workers_are_those_of_one_process_though_one_is_killed(
         assert all(map(np.array_equal, *weights))
 
 
-def test_workers_are_spawned_and_stay_apart(monkeypatch):
+def test_each_worker_has_a_gpu_of_its_own(monkeypatch, tmp_path):
     workers = describe_workers(2, gpus=[0, 1, 2])
     environments = [worker["options"]["env"] for worker in workers.values()]
     assert [environment["CUDA_VISIBLE_DEVICES"] for environment in environments] == ["0", "1"]
@@ -115,6 +115,17 @@ def test_workers_are_spawned_and_stay_apart(monkeypatch):
     assert find_gpus() == ["2", "GPU-5f"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert find_gpus() == []
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 'GPU 0: NVIDIA H100 (UUID: GPU-5f)'\necho 'GPU 1: x'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert find_gpus() == ["0", "1"]
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    assert find_gpus() == []
+
+
+def test_workers_are_spawned_though_dask_is_told_to_fork():
     forking = dask.config.set({"distributed.worker.multiprocessing-method": "fork"})
     with forking, start_workers(1) as client:
         assert dask.config.get("distributed.worker.multiprocessing-method") == "spawn"

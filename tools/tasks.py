@@ -153,11 +153,11 @@ def run_task(task: Task) -> dict:
     inject_parameters(notebook, parameters)
     started = time.monotonic()
     with _limit_to(task) as trained:
-        number, error = _run_cells(notebook)
+        cell, error = _run_cells(notebook)
     seconds = round(time.monotonic() - started, 1)
     if error is not None and (trained.failed or not trained.keys):
-        raise RuntimeError(f"{task.notebook}: cell {number} raised {error!r}") from error
-    ended = "after the last cell" if error is None else f"at cell {number}: {error!r}"
+        raise RuntimeError(f"{task.notebook}: cell {cell!r} raised {error!r}") from error
+    ended = "after the last cell" if error is None else f"at cell {cell!r}: {error!r}"
     result = {**asdict(task), "keys": trained.keys, "seconds": seconds, "ended": ended}
     write_json(task.path, result)
     return result
@@ -203,20 +203,21 @@ def _keep_nothing(*_, **__) -> None:
     """Stand for what would keep a part for the whole."""
 
 
-def _run_cells(notebook: NotebookNode) -> tuple[int, BaseException | None]:
-    """Run the code cells in this process up to the first that fails; give its number and error."""
+def _run_cells(notebook: NotebookNode) -> tuple[str, BaseException | None]:
+    """Run the code cells in this process; give the first line of one that fails, and its error."""
     os.environ.setdefault("MPLBACKEND", "Agg")
     config = Config()
     config.HistoryManager.enabled = False
     shell = InteractiveShell(config=config)
     shell.showtraceback = lambda *_, **__: None
     with capture_output():
-        for number, cell in enumerate(notebook.cells, start=1):
+        for cell in notebook.cells:
             if cell.cell_type == "code" and cell.source.strip():
                 result = shell.run_cell(cell.source, silent=True)
                 if not result.success:
-                    return number, result.error_before_exec or result.error_in_exec
-    return len(notebook.cells), None
+                    error = result.error_before_exec or result.error_in_exec
+                    return cell.source.strip().splitlines()[0], error
+    return "", None
 
 
 def run_apart(task: Task) -> str | None:
