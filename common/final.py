@@ -1,20 +1,23 @@
-"""Training on every row of a table: the model that is put to use once the folds have scored it."""
+"""The model that is put to use: trained on every row of a table, tested on other corpora."""
 
 import json
 from dataclasses import asdict
 from pathlib import Path
+from time import perf_counter
 
 import keras
 import numpy as np
 import pandas as pd
 
 from common import paths
-from common.cross_validation import describe_data, train_fold
+from common.backend import describe_backend
+from common.cross_validation import collect_run, describe_data, train_fold
 from common.emotions import order_emotions
 from common.files import describe_settings, digest, hash_file
 from common.models import BuildModel, build_seeded, check_model, describe_model
+from common.predictions import tabulate_predictions
 from common.recipes import Features
-from common.runs import FACTS
+from common.runs import FACTS, FoldResult, Run, name_folds
 from common.splits import Fold
 from common.training import TrainingConfig
 
@@ -84,3 +87,48 @@ def _is_whole(folder: Path) -> bool:
         return facts["files"]["model.keras"] == hash_file(folder / "model.keras")
     except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
+def score_elsewhere(
+    recognizer, table: pd.DataFrame, features: Features, *, merged: dict[str, str]
+) -> Run:
+    """Test a recogniser on all rows of another corpus, as a run to save and to report.
+
+    `features` are what its recipe gives of the table; `merged` names the emotions of the recogniser
+    that count as another one, such as {"calm": "neutral"}. Emotions that the table does not have
+    are left out of its answers. The protocol is "trained_on_ravdess" and the like, after
+    `facts["strangers"]`. Raises ValueError if the table has an emotion that it does not know.
+    """
+    started, emotions = perf_counter(), order_emotions(table["emotion"])
+    unknown = sorted(set(emotions) - set(recognizer.emotions))
+    if unknown:
+        raise ValueError(f"the recogniser does not know {unknown}: leave these rows out")
+    given = recognizer.predict_features(features.values)
+    probabilities = np.zeros((len(table), len(emotions)))
+    for emotion, column in zip(recognizer.emotions, given.T, strict=True):
+        counted = emotion if emotion in emotions else merged.get(emotion)
+        if counted in emotions:
+            probabilities[:, emotions.index(counted)] += column
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    rows = np.arange(len(table))
+    predictions = tabulate_predictions(table, rows, probabilities, fold=1, seed=0)
+    protocol = f"trained_on_{recognizer.facts['strangers']['corpus']}"
+    folds = name_folds({(0, 1): Fold(1, rows[:0], rows[:0], rows)})
+    training = {"model": recognizer.facts["key"], "merged": merged}
+    description = {
+        **describe_data(table, features, protocol=protocol),
+        **{"training": training, "model": recognizer.facts["title"], "start": None},
+    }
+    facts = {"seconds": perf_counter() - started, **describe_backend()}
+    nothing = pd.DataFrame()
+    key, parameters = digest(description), recognizer.network.count_params()
+    return collect_run(
+        {(0, 1): FoldResult(predictions, nothing, nothing, facts, "trained")},
+        {**description, "key": key, "folds": folds, "num_parameters": parameters},
+        features=features,
+        training=training,
+        folder=paths.RUNS_DIR / key,
+        models={},
+        published={},
+        complete=True,
+    )

@@ -226,14 +226,16 @@ class EmotionRecognizer:
             recipe = replace(recipe, steps=recipe.steps[:-1])  # the last is in the graph
         return np.stack([recipe(waveform) for waveform in waveforms])
 
-    def _compute(self, waveforms: list[np.ndarray]) -> np.ndarray:
-        """Give calibrated probabilities (waveforms, emotions)."""
-        rows = self.compute_features(waveforms)
+    def predict_features(self, rows: np.ndarray) -> np.ndarray:
+        """Give calibrated probabilities (rows, emotions) of what the network reads."""
         if self.voice is not None:
             return self.voice.predict(rows)
         logs = np.log(np.maximum(run_network(self.network, rows), 1e-12))
         powers = np.exp(logs / self.facts.get("temperature", 1.0))
         return powers / powers.sum(axis=1, keepdims=True)
+
+    def _compute(self, waveforms: list[np.ndarray]) -> np.ndarray:
+        return self.predict_features(self.compute_features(waveforms))
 
     def _get_keras_model(self, problem: str):
         if isinstance(self.network, OnnxNetwork):

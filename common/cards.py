@@ -1,0 +1,206 @@
+"""Model cards of what ships, and the facts inside its file, from published evidence alone."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from common.bootstrap import summarise_predictions
+from common.corpora.records import CORPORA
+from common.evaluation import count_confusions, measure_calibration, report_classes
+from common.fusion import fit_weights, fuse, stack_members
+from common.predictions import read_predictions
+from common.results import load_results
+
+NOTEBOOK = "35_shipped_models"
+TRAINED = "trained_on_ravdess"  # the protocol of what is tested on other corpora
+STEPS = (0.0, 0.4, 0.6, 0.8)  # of the probability of the answer, each up to the next
+LICENCE = "CC BY-NC-SA 4.0, as RAVDESS, which it was trained on: not for commercial use"
+SOURCES = {  # of each model: the notebook and the variant of its evidence on strangers
+    "small": (NOTEBOOK, "small"),
+    "whisper": ("24_whisper_transfer", "logistic"),
+}
+TITLES = {
+    "small": "CNN and BiLSTM with attention, side by side, of recordings at one level",
+    "whisper": "Whisper base frozen, logistic regression on its layers 1 to 4",
+}
+USE = """## Use and misuse
+
+For trying out, teaching, and research on acted speech. Not for hiring, policing, schooling,
+insurance, health or any other decision about a person: it hears how a sentence is spoken, in the
+way actors speak it, and not what someone feels. Trained on 24 North American actors who said two
+English sentences; other languages, accents, ages, spontaneous speech and background noise were not
+in training. It abstains on silence, clicks, steady noise and what is too short, and says why; that
+a feeling is none of those it knows it cannot tell.
+"""
+
+
+def read_strangers(name: str) -> pd.DataFrame:
+    """Predictions of a model's folds on RAVDESS: speakers whom the fold's model never heard."""
+    notebook, variant = SOURCES[name]
+    return _read(notebook, "ravdess", "speaker_5fold", variant)
+
+
+def read_elsewhere(name: str) -> dict[str, pd.DataFrame]:
+    """Predictions of the file that ships on other corpora, by corpus."""
+    found = {}
+    for result in load_results(notebook=NOTEBOOK, protocol=TRAINED, ablations=True):
+        if result["variant"] == name:
+            found[result["corpus"]] = read_predictions(result["csv"])
+    return found
+
+
+def read_enrolled() -> dict[str, pd.DataFrame]:
+    """Predictions of voices that were heard before, by the number of utterances heard."""
+    notebook, protocol = "42_speaker_enrolment", "speaker_5fold"
+    counts = ("0", "4", "16", "all")
+    return {n: _read(notebook, "ravdess", protocol, f"whisper_enrolled_{n}") for n in counts}
+
+
+def fit_temperature(predictions: pd.DataFrame) -> float:
+    """Fit the temperature (Guo et al., ICML 2017) to predictions of speakers never heard.
+
+    It divides the logarithms of the probabilities so that the true emotions are most probable.
+    """
+    logs, rows = stack_members({"model": predictions})
+    emotions = [name.removeprefix("p_") for name in rows.filter(like="p_")]
+    weight = fit_weights(logs, rows["true_label"].map(emotions.index).to_numpy())[0]
+    return round(float(1 / weight), 4)
+
+
+def calibrate(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Calibrate predictions, those of each fold by the temperature that the other folds want."""
+    return fuse({"model": predictions}, fitted=True)[0]
+
+
+def make_facts(name: str) -> dict:
+    """Facts that the file of a model holds: title, licence, temperature, scores and trust.
+
+    `trust` has a row per step of `STEPS`: of the calibrated answers that were at least as sure as
+    `from`, and less than the next, the share that was right, and their `count`.
+    """
+    predictions = read_strangers(name)
+    calibrated = calibrate(predictions)
+    sure = calibrated.filter(like="p_").max(axis=1)
+    trust = []
+    for low, high in zip(STEPS, (*STEPS[1:], np.inf), strict=True):
+        rows = calibrated[(sure >= low) & (sure < high)]
+        if len(rows):
+            accuracy = round(float(rows["correct"].mean()), 4)
+            trust.append({"from": low, "accuracy": accuracy, "count": len(rows)})
+    uar = {key: round(value, 4) for key, value in summarise_predictions(predictions)["uar"].items()}
+    return {
+        "name": name,
+        "title": TITLES[name],
+        "licence": LICENCE,
+        "temperature": fit_temperature(predictions),
+        "strangers": {"corpus": "ravdess", "protocol": "speaker_5fold", "uar": uar},
+        "trust": trust,
+    }
+
+
+def make_card(name: str) -> str:
+    """Write the card of a model, "small" or "whisper", as Markdown, from `results/`.
+
+    Raises ValueError if evidence is missing.
+    """
+    predictions, facts = read_strangers(name), make_facts(name)
+    calibrated = calibrate(predictions)
+    parts = [f"# `{name}`\n\n{TITLES[name]}. {LICENCE}."]
+    parts.append(
+        "## What to expect\n\nOf voices never heard (RAVDESS, `speaker_5fold`: five models, each "
+        "tested on actors that it did not hear; the one that ships heard all 24). In per cent, "
+        "95 % interval from resampling speakers.\n\n" + _list_scores({"RAVDESS": predictions})
+    )
+    kinds = {kind: predictions["speaker"].map(CORPORA["ravdess"].genders) == kind for kind in SEXES}
+    parts.append(_list_scores({SEXES[kind]: predictions[rows] for kind, rows in kinds.items()}))
+    parts.append("### By emotion\n\n" + _list_emotions(predictions))
+    parts.append(_describe_calibration(predictions, calibrated, facts))
+    elsewhere = read_elsewhere(name)
+    if elsewhere:
+        parts.append(
+            "## On other corpora\n\nThe file that ships, seven emotions: *calm* counts as neutral. "
+            "With so few speakers an interval says little.\n\n"
+            + _list_scores({CORPORA[corpus].title: rows for corpus, rows in elsewhere.items()})
+            + "".join(f"\n{_describe_failure(c, rows)}" for c, rows in elsewhere.items())
+        )
+    if name == "whisper":
+        titles = {"0": "none", "all": "all, the scored ones among them"}
+        enrolled = {titles.get(n, n): rows for n, rows in read_enrolled().items()}
+        parts.append(
+            "## Knowing the voice\n\n`enrol` takes recordings of a voice without labels. RAVDESS, "
+            "`speaker_5fold`, by utterances of the test speaker heard before "
+            "(`42_speaker_enrolment`); of neutral speech alone nothing is gained.\n\n"
+            + _list_scores(enrolled, "heard")
+        )
+    return "\n\n".join(part.strip() for part in (*parts, USE)) + "\n"
+
+
+SEXES = {"female": "women of RAVDESS", "male": "men of RAVDESS"}
+
+
+def _read(notebook: str, corpus: str, protocol: str, variant: str | None) -> pd.DataFrame:
+    results = load_results(corpus=corpus, protocol=protocol, notebook=notebook, ablations=True)
+    for result in results:
+        if result["variant"] == variant:
+            return read_predictions(result["csv"])
+    raise ValueError(
+        f"results/{notebook} has no {corpus}__{protocol}__{variant}: run the notebook, publish it"
+    )
+
+
+def _list_scores(systems: Mapping[str, pd.DataFrame], first: str = "voices") -> str:
+    lines = [f"| {first} | utterances | UAR [95 % interval] | WA |", "| --- | --- | --- | --- |"]
+    for title, rows in systems.items():
+        scores = summarise_predictions(rows)
+        uar = [f"{100 * scores['uar'][key]:.1f}" for key in ("mean", "low", "high")]
+        wa = f"{100 * scores['wa']['mean']:.1f}"
+        number = rows["utterance"].nunique()
+        lines.append(f"| {title} | {number:,} | {uar[0]} [{uar[1]}, {uar[2]}] | {wa} |")
+    return "\n".join(lines)
+
+
+def _list_emotions(predictions: pd.DataFrame) -> str:
+    """Recall and precision of each emotion, and what it is taken for most often."""
+    confusions = count_confusions(predictions)
+    shares = confusions.div(confusions.sum(axis=1), axis=0)
+    lines = ["| emotion | found | right when said | most often taken for |", "| --- " * 4 + "|"]
+    for emotion, row in report_classes(predictions).iterrows():
+        wrong = shares.loc[emotion].drop(emotion)
+        taken = f"{wrong.idxmax()}, {100 * wrong.max():.0f} %"
+        recall, precision = (f"{100 * row[key]:.0f} %" for key in ("recall", "precision"))
+        lines.append(f"| {emotion} | {recall} | {precision} | {taken} |")
+    return "\n".join(lines)
+
+
+def _describe_calibration(raw: pd.DataFrame, calibrated: pd.DataFrame, facts: dict) -> str:
+    before, after = (
+        100 * measure_calibration(rows).attrs["expected_calibration_error"]
+        for rows in (raw, calibrated)
+    )
+    lines = [
+        "### How sure\n\nProbabilities are calibrated by a temperature, here each fold's by what "
+        f"the other folds want: the expected calibration error is {after:.1f} %, without it "
+        f"{before:.1f} %. The file holds {facts['temperature']:.3f}, of all folds.\n",
+        "| probability of the answer | answers | right |",
+        "| --- | --- | --- |",
+    ]
+    ends = [f"to {row['from']:g}" for row in facts["trust"][1:]] + ["or more"]
+    for row, end in zip(facts["trust"], ends, strict=True):
+        share = f"{100 * row['accuracy']:.0f} %"
+        lines.append(f"| {row['from']:g} {end} | {row['count']} | {share} |")
+    return "\n".join(lines)
+
+
+def _describe_failure(corpus: str, rows: pd.DataFrame) -> str:
+    """Say what a corpus is taken for too often."""
+    counts = count_confusions(rows)
+    surplus = counts.sum(axis=0) - counts.sum(axis=1)
+    most = surplus.idxmax()
+    said, true = (100 * counts.sum(axis=axis)[most] / len(rows) for axis in (0, 1))
+    worst = report_classes(rows)["recall"].idxmin()
+    recall = 100 * report_classes(rows)["recall"].min()
+    return (
+        f"\nOn {CORPORA[corpus].title} it says *{most}* of {said:.0f} % of the utterances, and "
+        f"{true:.0f} % are; of *{worst}* it finds {recall:.0f} %.\n"
+    )

@@ -1,0 +1,81 @@
+"""The second head of a recogniser, for voices that it has heard before."""
+
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import softmax
+
+from common.activity import judge_activity
+from common.audio import load_waveform
+from common.voices import Voice, VoiceModel, VoiceNormalisation
+
+PRIOR = 2.0  # utterances that the average voice counts as; chosen in most folds of notebook 42
+
+
+@dataclass(frozen=True)
+class KnownVoice:
+    """A voice and the classifier of features from which it is taken out.
+
+    `kernel` has shape (values, emotions), `bias` (emotions,); `temperature` is that of this head.
+    """
+
+    voice: Voice
+    average: Voice
+    kernel: np.ndarray
+    bias: np.ndarray
+    temperature: float
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        """Give calibrated probabilities (utterances, emotions) of features (utterances, …)."""
+        values = features.reshape(len(features), -1)
+        values = VoiceNormalisation()(values, self.voice, self.average)
+        return softmax((values @ self.kernel + self.bias) / self.temperature, axis=1)
+
+
+def write_voices(model: VoiceModel, emotions: tuple[str, ...], temperature: float) -> dict:
+    """Give the arrays that a recogniser's file holds, of a fitted scaler and regression."""
+    kernel, bias = fold_scaler(model.classifier, emotions)
+    arrays = {"mean": model.average.mean, "variance": model.average.variance}
+    arrays |= {"kernel": kernel, "bias": bias, "temperature": np.array(temperature)}
+    return {name: array.astype(np.float32) for name, array in arrays.items()}
+
+
+def fold_scaler(pipeline, emotions: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Make one linear map of a StandardScaler and a LogisticRegression: kernel and bias."""
+    scaler, regression = pipeline[0], pipeline[-1]
+    order = [[*regression.classes_].index(emotion) for emotion in emotions]
+    kernel = (regression.coef_[order] / scaler.scale_).T
+    return kernel, regression.intercept_[order] - scaler.mean_ @ kernel
+
+
+def hear_voice(recognizer, recordings: Iterable, *, fewest: int) -> KnownVoice:
+    """Measure a voice on recordings without labels; those without speech are left out, and named.
+
+    Raises ValueError if fewer than `fewest` remain.
+    """
+    heard, left_out = [], []
+    for number, recording in enumerate(recordings, start=1):
+        try:
+            waveform = load_waveform(recording)
+        except ValueError as error:
+            left_out.append(f"recording {number}: {error}")
+            continue
+        if reason := judge_activity(waveform).reason:
+            left_out.append(f"recording {number}: {reason}")
+        else:
+            heard.append(waveform)
+    if len(heard) < fewest:
+        raise ValueError(
+            f"{len(heard)} recordings with speech, and a voice is known from {fewest} or more: "
+            f"give more, of several emotions. {'; '.join(left_out)}".strip()
+        )
+    if left_out:
+        warnings.warn(f"left out of the voice: {'; '.join(left_out)}", stacklevel=3)
+    arrays = recognizer.voices
+    average = Voice(arrays["mean"], arrays["variance"])
+    features = recognizer.compute_features(heard)
+    voice = average.hear(features.reshape(len(heard), -1), prior=PRIOR)
+    temperature = float(arrays["temperature"])
+    return KnownVoice(voice, average, arrays["kernel"], arrays["bias"], temperature)
