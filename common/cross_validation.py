@@ -170,9 +170,9 @@ def collect_run(
     """Put the results of folds together, and write the settings out in full."""
 
     def join(part: str, results: Mapping[Task, FoldResult] = results) -> pd.DataFrame:
-        frames = [getattr(result, part) for result in results.values()]
-        frames = [frame for frame in frames if len(frame)]
-        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+        frames = [getattr(result, part) for result in results.values()] or [pd.DataFrame()]
+        filled = [frame for frame in frames if len(frame)]
+        return pd.concat(filled, ignore_index=True) if filled else frames[0]
 
     facts = [result.facts for result in results.values()]
     return Run(

@@ -180,7 +180,8 @@ def read_published_folds(
         csv = content["csv"]
         curves = csv.with_suffix(".history.csv")
         rows = {part: read_predictions(csv, part=part) for part in ("test", "validation")}
-        history = pd.read_csv(curves) if curves.is_file() else pd.DataFrame()
+        has_curves = curves.is_file() and curves.read_text(encoding="utf-8").strip()
+        history = pd.read_csv(curves) if has_curves else pd.DataFrame()
         seconds = content["seconds"] / max(1, len(content["folds"]))
         facts = {name: content[name] for name in ("backend", "device", "versions")}
         for (seed, number), fold in folds.items():

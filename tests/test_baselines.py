@@ -156,6 +156,16 @@ def test_a_run_is_saved_and_tabulated_without_a_number_of_parameters():
     assert pd.isna(row["num_parameters"])
 
 
+def test_a_published_run_which_has_no_curves_is_read_back(monkeypatch):
+    made = run()
+    path = save_results(made, notebook="10_svm", title="Bayes")
+    path.parent.parent.rename(paths.RESULTS_DIR)
+    monkeypatch.setattr(GaussianNB, "fit", None)
+    again = run()
+    assert set(again.sources.values()) == {"published"} and again.history.empty
+    pd.testing.assert_frame_equal(again.predictions, made.predictions)
+
+
 def test_rows_with_and_without_parameters_are_tabulated_together():
     result = run()
     save_results(result, notebook="10_svm", title="SVM")
