@@ -186,8 +186,7 @@ def read_published_folds(
         csv = content["csv"]
         curves = csv.with_suffix(".history.csv")
         rows = {part: read_predictions(csv, part=part) for part in ("test", "validation")}
-        kept = curves.is_file() and curves.stat().st_size > 1  # a line end alone: no curves
-        history = pd.read_csv(curves) if kept else pd.DataFrame()
+        history = pd.read_csv(curves) if curves.is_file() else pd.DataFrame()
         seconds = content["seconds"] / max(1, len(content["folds"]))
         facts = {name: content[name] for name in ("backend", "device", "versions")}
         for (seed, number), fold in folds.items():

@@ -1,6 +1,7 @@
 """Nested search: what it may see, that it trains as cross-validation does, that it is read back."""
 
 import json
+from dataclasses import replace
 from functools import partial
 
 import keras
@@ -119,14 +120,19 @@ def test_a_published_search_is_read_back_without_training(nested, runs, tmp_path
     assert again.description["training"] == runs["random"].description["training"]
 
 
-def test_where_one_speaker_trains_the_defaults_are_tested(corpus):
+def test_where_one_speaker_trains_the_defaults_are_tested(corpus, tmp_path, monkeypatch):
     table, features = corpus
     kept = table["speaker"].isin(sorted(table["speaker"].unique())[:2]).to_numpy()
     pair = table[kept].reset_index(drop=True)
-    known = features.replaced(features.values[kept], features.values[kept][:, None], None)
+    known = replace(features, values=features.values[kept])
     nested = NestedSearch(build_model, SPACE, DEFAULTS, pair, known, PROTOCOL, CONFIG)
     trials = nested._search(nested._tasks[0, 1], "tpe", 4, 0)
     assert trials.empty and nested._choose(trials) == DEFAULTS
+    monkeypatch.setattr(paths, "RUNS_DIR", tmp_path)
+    run = nested.run("tpe", num_trainings=4)
+    assert run.history.empty and list(run.history) == list(trials)
+    path = save_results(run, notebook="41_example", title="MLP", ablation=True)
+    assert list(pd.read_csv(path.with_suffix(".history.csv"))) == list(trials)
 
 
 def test_what_would_choose_epochs_or_mix_speakers_is_refused(corpus):
