@@ -24,6 +24,7 @@ TITLES = {
     "small": "CNN and BiLSTM with attention, side by side, of recordings at one level",
     "whisper": "Whisper base frozen, logistic regression on its layers 1 to 4",
 }
+SEXES = {"female": "its women", "male": "its men"}
 USE = """## Use and misuse
 
 For trying out, teaching, and research on acted speech. Not for hiring, policing, schooling,
@@ -107,13 +108,14 @@ def make_card(name: str) -> str:
     predictions, facts = read_strangers(name), make_facts(name)
     calibrated = calibrate(predictions)
     parts = [f"# `{name}`\n\n{TITLES[name]}. {LICENCE}."]
+    genders = predictions["speaker"].map(CORPORA["ravdess"].genders)
+    groups = {SEXES[gender]: rows for gender, rows in predictions.groupby(genders)}
     parts.append(
         "## What to expect\n\nOf voices never heard (RAVDESS, `speaker_5fold`: five models, each "
         "tested on actors that it did not hear; the one that ships heard all 24). In per cent, "
-        "95 % interval from resampling speakers.\n\n" + _list_scores({"RAVDESS": predictions})
+        "95 % interval from resampling speakers.\n\n"
+        + _list_scores({"RAVDESS": predictions, **groups})
     )
-    kinds = {kind: predictions["speaker"].map(CORPORA["ravdess"].genders) == kind for kind in SEXES}
-    parts.append(_list_scores({SEXES[kind]: predictions[rows] for kind, rows in kinds.items()}))
     parts.append("### By emotion\n\n" + _list_emotions(predictions))
     parts.append(_describe_calibration(predictions, calibrated, facts))
     elsewhere = read_elsewhere(name)
@@ -122,7 +124,8 @@ def make_card(name: str) -> str:
             "## On other corpora\n\nThe file that ships, seven emotions: *calm* counts as neutral. "
             "With so few speakers an interval says little.\n\n"
             + _list_scores({CORPORA[corpus].title: rows for corpus, rows in elsewhere.items()})
-            + "".join(f"\n{_describe_failure(c, rows)}" for c, rows in elsewhere.items())
+            + "\n\n"
+            + "\n".join(_describe_failure(corpus, rows) for corpus, rows in elsewhere.items())
         )
     if name == "whisper":
         titles = {"0": "none", "all": "all, the scored ones among them"}
@@ -134,9 +137,6 @@ def make_card(name: str) -> str:
             + _list_scores(enrolled, "heard")
         )
     return "\n\n".join(part.strip() for part in (*parts, USE)) + "\n"
-
-
-SEXES = {"female": "women of RAVDESS", "male": "men of RAVDESS"}
 
 
 def _read(notebook: str, corpus: str, protocol: str, variant: str | None) -> pd.DataFrame:
@@ -201,6 +201,6 @@ def _describe_failure(corpus: str, rows: pd.DataFrame) -> str:
     worst = report_classes(rows)["recall"].idxmin()
     recall = 100 * report_classes(rows)["recall"].min()
     return (
-        f"\nOn {CORPORA[corpus].title} it says *{most}* of {said:.0f} % of the utterances, and "
-        f"{true:.0f} % are; of *{worst}* it finds {recall:.0f} %.\n"
+        f"On {CORPORA[corpus].title} it says *{most}* of {said:.0f} % of the utterances, and "
+        f"{true:.0f} % are; of *{worst}* it finds {recall:.0f} %."
     )

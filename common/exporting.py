@@ -67,20 +67,25 @@ def export_litert(model: keras.Model) -> bytes:
     Raises ValueError as `export_onnx` does.
     """
     import tensorflow
+    from absl import logging
+    from tensorflow.python.framework.convert_to_constants import (
+        convert_variables_to_constants_v2 as freeze,
+    )
 
     portable = _make_portable(model)
     signature = tensorflow.TensorSpec((1, *model.input_shape[1:]), tensorflow.float32)
     call = tensorflow.function(lambda rows: portable(rows, training=False))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it announces its next name
-        try:
-            converter = tensorflow.lite.TFLiteConverter.from_concrete_functions(
-                [call.get_concrete_function(signature)], portable
-            )
-            content = converter.convert()
-        except Exception as error:  # whatever the converter raises
-            raise _refuse(model, "LiteRT", error) from error
-        _check(model, "LiteRT", lambda rows: run_litert(content, rows))
+    verbosity = logging.get_verbosity()
+    try:
+        logging.set_verbosity(logging.ERROR)  # it would rather have variables, which loops lose
+        frozen = freeze(call.get_concrete_function(signature))
+        converter = tensorflow.lite.TFLiteConverter.from_concrete_functions([frozen])
+        content = converter.convert()
+    except Exception as error:  # whatever the converter raises
+        raise _refuse(model, "LiteRT", error) from error
+    finally:
+        logging.set_verbosity(verbosity)
+    _check(model, "LiteRT", lambda rows: run_litert(content, rows))
     return content
 
 
@@ -88,7 +93,9 @@ def run_litert(content: bytes, rows: np.ndarray) -> np.ndarray:
     """Give the probabilities that a LiteRT file gives of rows, one by one."""
     import tensorflow
 
-    interpreter = tensorflow.lite.Interpreter(model_content=content)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "[\\s\\S]*tf.lite.Interpreter is deprecated")
+        interpreter = tensorflow.lite.Interpreter(model_content=content)
     interpreter.allocate_tensors()
     given, found = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
     results = []
@@ -116,7 +123,11 @@ def _refuse(model: keras.Model, kind: str, error: Exception) -> ValueError:
 
 def _check(model: keras.Model, kind: str, run) -> None:
     rows = np.random.default_rng(0).normal(size=(3, *model.input_shape[1:])).astype(np.float32)
-    largest = np.abs(run(rows) - keras.ops.convert_to_numpy(model(rows, training=False))).max()
+    try:
+        found = run(rows)
+    except Exception as error:  # whatever the runtime raises
+        raise _refuse(model, kind, error) from error
+    largest = np.abs(found - keras.ops.convert_to_numpy(model(rows, training=False))).max()
     if not largest <= LARGEST_DIFFERENCE:
         problem = f"its probabilities are {largest:.2g} away from those of Keras"
         raise _refuse(model, kind, ValueError(problem))

@@ -1,0 +1,196 @@
+"""The models that ship: what is in their files, their cards, the command, and training on all."""
+
+import json
+import subprocess
+import sys
+import warnings
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+import soundfile
+from keras import layers
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from common.audio import load_waveform
+from common.cards import SOURCES, make_card, make_facts
+from common.command import describe_prediction, main
+from common.corpora import load_corpus
+from common.features import FitLength, LogMel
+from common.final import fit_all, score_elsewhere
+from common.known_voices import fold_scaler, write_voices
+from common.networks import OnnxNetwork, read_contents, run_network
+from common.paths import MODELS_DIR, ROOT
+from common.recipes import Recipe, extract_features
+from common.recognition import EmotionRecognizer
+from common.training import TrainingConfig
+from common.voices import Candidate, VoiceModel, VoiceNormalisation
+
+RECIPE = Recipe((FitLength(seconds=1), LogMel(num_bands=16)))
+CONFIG = TrainingConfig(epochs=1, batch_size=16, monitor=None, use_copies=False)
+
+
+def build_model(input_shape, num_classes):
+    inputs = keras.Input(input_shape)
+    x = layers.GlobalAveragePooling1D()(inputs)
+    return keras.Model(inputs, layers.Dense(num_classes, activation="softmax")(x))
+
+
+@pytest.fixture(scope="module")
+def table():
+    return load_corpus("sample").groupby(["speaker", "emotion"]).head(1).reset_index(drop=True)
+
+
+@pytest.fixture(scope="module")
+def small():
+    return EmotionRecognizer.load("small")
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_cards_and_facts_follow_from_the_evidence(name):
+    assert (MODELS_DIR / f"{name}.md").read_text(encoding="utf-8") == make_card(name)
+    facts = read_contents(MODELS_DIR / f"{name}.keras").facts
+    expected = json.loads(json.dumps(make_facts(name)))
+    assert {key: facts[key] for key in expected} == expected
+    assert facts["corpus"] == "ravdess" and facts["speakers"] == 24
+
+
+def test_files_that_ship_are_small():
+    assert (MODELS_DIR / "small.keras").stat().st_size < 4_000_000
+    assert (MODELS_DIR / "whisper.keras").stat().st_size < 1_000_000
+
+
+def test_small_says_the_same_with_and_without_keras(small, table):
+    assert isinstance(small.network, OnnxNetwork)
+    slow = EmotionRecognizer.load("small", runtime="keras")
+    for path in table["path"][::20]:
+        expected = slow.predict(path)
+        assert small.predict(path).probabilities == pytest.approx(expected.probabilities, abs=1e-4)
+
+
+def test_a_gain_changes_no_answer_of_small(small, table):
+    sound = load_waveform(table["path"][0])
+    expected = small.predict(sound).probabilities
+    for decibels in (-30, 12):
+        found = small.predict(sound * 10 ** (decibels / 20)).probabilities
+        assert found == pytest.approx(expected, abs=1e-3)
+
+
+def test_small_answers_without_tensorflow_keras_librosa_and_pandas(table):
+    code = (
+        "import sys; from common.recognition import EmotionRecognizer; "
+        "print(EmotionRecognizer.load('small').predict(sys.argv[1]).label, "
+        "*{'tensorflow', 'keras', 'jax', 'librosa.core', 'numba', 'pandas'} & {*sys.modules})"
+    )
+    command = [sys.executable, "-c", code, table["path"][0]]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert len(found.split()) == 1
+
+
+def run(capsys, *arguments) -> tuple[int, str, str]:
+    code = main([str(argument) for argument in arguments])
+    return code, *capsys.readouterr()
+
+
+def test_the_command_tells_a_recording(table, small, capsys):
+    path = table["path"][0]
+    said = small.predict(path)
+    code, out, _ = run(capsys, path)
+    assert code == 0 and out.startswith(said.label) and "in 10 were right" in out
+    code, out, _ = run(capsys, path, "--json")
+    assert code == 0 and json.loads(out)["probabilities"] == pytest.approx(said.probabilities)
+    code, out, _ = run(capsys, path, "--timeline")
+    assert code == 0 and "0.0 to" in out and "%" in out
+
+
+def test_the_command_has_exit_codes_for_scripts(table, capsys, tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.zeros(16_000), 16_000)
+    code, out, _ = run(capsys, tmp_path / "a.wav")
+    assert code == 1 and out.startswith("no answer: silent")
+    code, out, _ = run(capsys, tmp_path / "a.wav", "--json")
+    assert code == 1 and json.loads(out)["label"] is None
+    code, _, problem = run(capsys, tmp_path / "b.wav")
+    assert code == 2 and "no such recording" in problem
+    code, _, problem = run(capsys, tmp_path / "a.wav", "--model", tmp_path / "c.keras")
+    assert code == 2 and "no such recogniser" in problem
+    code, _, problem = run(capsys, table["path"][0], "--enrol", tmp_path)
+    assert code == 2 and "no head for known voices" in problem
+    for wrong in (["--csv", "c.csv"], ["--nonsense"]):
+        with pytest.raises(SystemExit, match="2"):
+            main([table["path"][0], *wrong])
+    soundfile.write(tmp_path / "d.wav", load_waveform(table["path"][0]), 16_000)
+    code, _, problem = run(capsys, tmp_path, "--csv", tmp_path / "out.csv")
+    assert code == 0 and "left out: a.wav: silent" in problem
+    assert (tmp_path / "out.csv").read_text().count("\n") == 3
+
+
+def test_a_sentence_on_trust_follows_the_probability(small):
+    said = small.predict(load_corpus("sample")["path"][0])
+    for share, row in ((0.95, small.facts["trust"][-1]), (0.1, small.facts["trust"][0])):
+        text = describe_prediction(replace(said, probabilities={"sad": share}), small.facts)
+        assert f"about {10 * row['accuracy']:.0f} in 10" in text
+
+
+def test_training_on_all_rows_is_kept_and_scored_elsewhere(table, tmp_path):
+    features = extract_features(table, RECIPE)
+    settings = {"config": CONFIG, "runs_folder": tmp_path}
+    model, facts = fit_all(build_model, table, features, **settings)
+    again, same = fit_all(build_model, table, features, **settings)
+    assert same == facts and facts["speakers"] == table["speaker"].nunique()
+    np.testing.assert_array_equal(model.get_weights()[0], again.get_weights()[0])
+    with pytest.raises(ValueError, match="monitor='uar'.*give monitor=None"):
+        fit_all(build_model, table, features, config=TrainingConfig(epochs=1))
+    known = {"key": facts["key"], "title": "a model", "strangers": {"corpus": "sample"}}
+    recognizer = EmotionRecognizer(model, tuple(facts["emotions"]), RECIPE, known)
+    seven = table[table["emotion"] != "calm"].reset_index(drop=True)
+    tested = score_elsewhere(
+        recognizer, seven, extract_features(seven, RECIPE), merged={"calm": "neutral"}
+    )
+    given = recognizer.predict_features(extract_features(seven, RECIPE).values[:1])[0]
+    assert tested.predictions["p_neutral"][0] == pytest.approx(given[0] + given[1], abs=1e-3)
+    assert tested.description["protocol"] == "trained_on_sample"
+    with pytest.raises(ValueError, match="does not know"):
+        score_elsewhere(replace(recognizer, emotions=tuple("abcdefgh")), seven, features, merged={})
+
+
+@pytest.fixture(scope="module")
+def knowing(table):
+    features = extract_features(table, RECIPE)
+    labels, speakers = table["emotion"].to_numpy(), table["speaker"].to_numpy()
+    emotions = tuple(sorted(set(labels)))
+    candidate = Candidate(make_pipeline(StandardScaler(), LogisticRegression(max_iter=50)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it need not converge
+        model = VoiceModel.fit(candidate, VoiceNormalisation(), features.values, labels, speakers)
+    network = build_model(features.values.shape[1:], len(emotions))
+    voices = write_voices(model, emotions, 1.0)
+    return model, EmotionRecognizer(network, emotions, RECIPE, voices=voices)
+
+
+def test_a_voice_that_was_heard_is_taken_out(knowing, table, tmp_path):
+    model, recognizer = knowing
+    recognizer.save(tmp_path / "a.keras")
+    recognizer = EmotionRecognizer.load(tmp_path / "a.keras")
+    paths = table["path"][table["speaker"] == table["speaker"][0]].tolist()
+    enrolled = recognizer.enrol(paths[1:])
+    features = recognizer.compute_features([load_waveform(path) for path in paths])
+    expected = model.predict(features[:1], features[1:], recognizer.emotions, prior=2.0)[0]
+    assert [*enrolled.predict(paths[0]).probabilities.values()] == pytest.approx(expected, abs=1e-3)
+    plain = recognizer.predict(paths[0]).probabilities
+    assert [*plain.values()] == pytest.approx(run_network(recognizer.network, features[:1])[0])
+    with pytest.warns(UserWarning, match="recording 1: .*silent"):
+        recognizer.enrol([np.zeros(16_000), *paths])
+    with pytest.raises(ValueError, match=r"3 recordings .* 4 or more.*recording 4: .*silent"):
+        recognizer.enrol([*paths[:3], np.zeros(16_000)])
+
+
+def test_a_scaler_and_a_regression_are_one_linear_map(knowing):
+    model, recognizer = knowing
+    kernel, bias = fold_scaler(model.classifier, recognizer.emotions)
+    rows = np.random.default_rng(0).normal(-30, 20, size=(5, len(kernel)))
+    found = (rows @ kernel + bias).argmax(axis=1)
+    expected = model.classifier.predict(rows)
+    assert [recognizer.emotions[number] for number in found] == [*expected]
