@@ -621,6 +621,7 @@ def test_backend_is_a_column_where_results_have_several(monkeypatch):
 def test_own_results_take_the_place_of_published_ones_of_the_same_name(monkeypatch):
     table = make_results({"own": True, "uar": 0.4}, {}, {"protocol": "random_5fold"})
     monkeypatch.setattr(pages, "tabulate_results", lambda corpus, own: table if own else table[1:])
+    monkeypatch.setattr(pages, "describe_transfer", pd.DataFrame)
     results = pages.describe_results("ravdess", own=True)
     assert results["run"].tolist() == ["yours", "published"]
     assert results["UAR ± std [95 % interval]"].str[:5].tolist() == ["0.400", "0.612"]
