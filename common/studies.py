@@ -174,6 +174,7 @@ def measure_importance(
     Functional analysis of variance on a random forest (Hutter, Hoos and Leyton-Brown, ICML 2014),
     over the trials that were not pruned; at least two.
     """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="maximize")
     for trial in trials[~trials["pruned"].astype(bool)].itertuples():
         settings = json.loads(trial.settings)
