@@ -124,15 +124,15 @@ def test_where_one_speaker_trains_the_defaults_are_tested(corpus, tmp_path, monk
     table, features = corpus
     kept = table["speaker"].isin(sorted(table["speaker"].unique())[:2]).to_numpy()
     pair = table[kept].reset_index(drop=True)
-    known = replace(features, values=features.values[kept])
+    known = replace(features, made_values=features.values[kept])
     nested = NestedSearch(build_model, SPACE, DEFAULTS, pair, known, PROTOCOL, CONFIG)
     trials = nested._search(nested._tasks[0, 1], "tpe", 4, 0)
     assert trials.empty and nested._choose(trials) == DEFAULTS
     monkeypatch.setattr(paths, "RUNS_DIR", tmp_path)
     run = nested.run("tpe", num_trainings=4)
-    assert run.history.empty and list(run.history) == list(trials)
+    assert run.history.empty
     path = save_results(run, notebook="41_example", title="MLP", ablation=True)
-    assert list(pd.read_csv(path.with_suffix(".history.csv"))) == list(trials)
+    assert not path.with_suffix(".history.csv").exists()
 
 
 def test_what_would_choose_epochs_or_mix_speakers_is_refused(corpus):
