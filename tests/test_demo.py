@@ -3,6 +3,7 @@
 import os
 import socket
 
+import keras  # noqa: F401 - else a thread of the demo imports it while the next test seeds it
 import numpy as np
 import pytest
 import soundfile
