@@ -8,7 +8,6 @@ import pandas as pd
 from joblib import cpu_count
 from sklearn.base import ClassifierMixin, clone
 
-from common import paths
 from common.backend import read_version
 from common.cross_validation import collect_run, describe_data
 from common.emotions import order_emotions
@@ -77,9 +76,6 @@ def cross_validate_classifier(
         {**description, "key": key, "folds": name_folds(tasks), "num_parameters": None},
         features=features,
         training=settings,
-        folder=paths.RUNS_DIR / key,
-        models={},
-        published={},
         complete=complete,
     )
 

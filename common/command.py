@@ -7,13 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.recognition import SHIPPED, EmotionRecognizer, Prediction
+from common.trust import describe_answer_trust
 
 ANSWERED, NOTHING, MISUSED = 0, 1, 2  # exit codes
 BAR_WIDTH = 30
-CAVEAT = (
-    "Trained on acted English; it hears how speech sounds, not what someone feels. Not for "
-    "decisions about people."
-)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -77,24 +74,7 @@ def describe_prediction(said: Prediction, facts: dict) -> str:
     lines = [said.label]
     for emotion, share in sorted(said.probabilities.items(), key=lambda item: -item[1]):
         lines.append(f"  {emotion:<10} {100 * share:3.0f} % {_draw_bar(share)}".rstrip())
-    trust = describe_trust(said, facts)
-    return "\n".join([*lines, *([trust] if trust else []), CAVEAT])
-
-
-def describe_trust(said: Prediction, facts: dict) -> str:
-    """Say how often answers that were as sure were right, on speakers never heard; "" if unknown.
-
-    `facts["trust"]` has rows of `from`, the least probability, `accuracy` and `count`.
-    """
-    sure = max(said.probabilities.values(), default=0)
-    rows = [row for row in facts.get("trust", []) if row["from"] <= sure]
-    if not rows:
-        return ""
-    share = 10 * rows[-1]["accuracy"]
-    return (
-        f"Of answers as sure as this, about {share:.0f} in 10 were right, for actors it had never "
-        "heard; for other voices and real feelings expect fewer."
-    )
+    return "\n".join([*lines, describe_answer_trust(said, facts)])
 
 
 def list_recordings(folder: Path) -> list[Path]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 import keras
 import numpy as np
@@ -162,12 +163,16 @@ def collect_run(
     *,
     features: Features,
     training: dict,
-    folder: Path,
-    models: Mapping[Task, Path],
-    published: Mapping[Task, FoldResult],
-    complete: bool,
+    folder: Path | None = None,
+    models: Mapping[Task, Path] = MappingProxyType({}),
+    published: Mapping[Task, FoldResult] = MappingProxyType({}),
+    complete: bool = True,
 ) -> Run:
-    """Put the results of folds together, and write the settings out in full."""
+    """Put the results of folds together, and write the settings out in full.
+
+    `folder`, `models` and `published` are for runs that are kept fold by fold.
+    """
+    folder = folder or paths.RUNS_DIR / description["key"]
 
     def join(part: str, results: Mapping[Task, FoldResult] = results) -> pd.DataFrame:
         frames = [getattr(result, part) for result in results.values()]

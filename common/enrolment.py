@@ -17,7 +17,6 @@ from joblib import cpu_count
 from sklearn.metrics import recall_score
 from sklearn.model_selection import GroupKFold
 
-from common import paths
 from common.backend import read_version
 from common.cross_validation import collect_run, describe_data
 from common.emotions import order_emotions
@@ -234,8 +233,4 @@ class EnrolledSystem:
             {**description, "key": key, "folds": name_folds(tasks), "num_parameters": None},
             features=self.features,
             training=settings | {"chosen": chosen},
-            folder=paths.RUNS_DIR / key,
-            models={},
-            published={},
-            complete=True,
         )

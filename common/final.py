@@ -127,8 +127,4 @@ def score_elsewhere(
         {**description, "key": key, "folds": folds, "num_parameters": parameters},
         features=features,
         training=training,
-        folder=paths.RUNS_DIR / key,
-        models={},
-        published={},
-        complete=True,
     )

@@ -8,7 +8,6 @@ import pandas as pd
 from joblib import cpu_count
 from scipy.optimize import minimize_scalar
 
-from common import paths
 from common.augmentation import Augmentation
 from common.backend import read_version
 from common.cross_validation import collect_run, describe_data
@@ -92,10 +91,6 @@ def test_degraded(
         {**description, "key": key, "folds": name_folds(tasks), "num_parameters": None},
         features=features,
         training=description["training"],
-        folder=paths.RUNS_DIR / key,
-        models={},
-        published={},
-        complete=True,
     )
 
 

@@ -104,10 +104,6 @@ class NestedSearch:
             {**description, **facts},
             features=self.features,
             training=settings | {"chosen": chosen},
-            folder=paths.RUNS_DIR / key,
-            models={},
-            published={},
-            complete=True,
         )
 
     def _search(self, fold: Fold, sampler: str, num_trainings: int, worker: int) -> pd.DataFrame:
