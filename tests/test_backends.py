@@ -51,6 +51,7 @@ for name, source in sources.items():
         if name in overfitted:
             checks[name] = check_architecture(build)
         while not first.exists():
+            assert not (folder / "failed").exists(), "TensorFlow failed"
             time.sleep(0.1)
     else:
         build_seeded(build, (157, 64), 8, seed=0).save(saved)
@@ -139,7 +140,10 @@ def folder(tmp_path_factory) -> Path:
     def start(backend: str) -> subprocess.CompletedProcess:
         environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-c", SCRIPT, folder]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+        if done.returncode:
+            (folder / "failed").touch()
+        return done
 
     with ThreadPoolExecutor() as pool:
         for done in pool.map(start, BACKENDS):
