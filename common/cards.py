@@ -7,8 +7,13 @@ import pandas as pd
 
 from common.bootstrap import summarise_predictions
 from common.corpora.records import CORPORA
-from common.evaluation import count_confusions, measure_calibration, report_classes
-from common.fusion import fit_weights, fuse, stack_members
+from common.evaluation import (
+    apply_temperature,
+    count_confusions,
+    fit_temperature,
+    measure_calibration,
+    report_classes,
+)
 from common.predictions import read_predictions
 from common.results import load_results
 
@@ -58,20 +63,13 @@ def read_enrolled() -> dict[str, pd.DataFrame]:
     return {n: _read(notebook, "ravdess", protocol, f"whisper_enrolled_{n}") for n in counts}
 
 
-def fit_temperature(predictions: pd.DataFrame) -> float:
-    """Fit the temperature (Guo et al., ICML 2017) to predictions of speakers never heard.
-
-    It divides the logarithms of the probabilities so that the true emotions are most probable.
-    """
-    logs, rows = stack_members({"model": predictions})
-    emotions = [name.removeprefix("p_") for name in rows.filter(like="p_")]
-    weight = fit_weights(logs, rows["true_label"].map(emotions.index).to_numpy())[0]
-    return round(float(1 / weight), 4)
-
-
 def calibrate(predictions: pd.DataFrame) -> pd.DataFrame:
     """Calibrate predictions, those of each fold by the temperature that the other folds want."""
-    return fuse({"model": predictions}, fitted=True)[0]
+    parts = []
+    for fold, rows in predictions.groupby("fold"):
+        others = predictions[predictions["fold"] != fold]
+        parts.append(apply_temperature(rows, fit_temperature(others)))
+    return pd.concat(parts, ignore_index=True)
 
 
 def make_facts(name: str) -> dict:
@@ -94,7 +92,7 @@ def make_facts(name: str) -> dict:
         "name": name,
         "title": TITLES[name],
         "licence": LICENCE,
-        "temperature": fit_temperature(predictions),
+        "temperature": round(fit_temperature(predictions), 4),
         "strangers": {"corpus": "ravdess", "protocol": "speaker_5fold", "uar": uar},
         "trust": trust,
     }

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pandas as pd
 from joblib import cpu_count
-from scipy.optimize import minimize_scalar
 
 from common.augmentation import Augmentation
 from common.backend import read_version
@@ -107,38 +106,6 @@ def _extract_conditions(sample, features: Features, rows, conditions) -> np.ndar
         recipe = Recipe((Degrade(by), *features.recipe.steps), features.recipe.normalise)
         values.append(extract_features(sample, recipe).values)
     return np.concatenate(values)
-
-
-def fit_temperature(predictions: pd.DataFrame) -> float:
-    """Fit the temperature that makes the true emotions of predictions most probable.
-
-    Probabilities to the power 1 / T, brought to one again: above 1 the system was too sure. Guo et
-    al., "On calibration of modern neural networks", ICML 2017. Raises ValueError without rows.
-    """
-    if predictions.empty:
-        raise ValueError("no predictions to fit a temperature to; give those of validation rows")
-    logs, true = _take_logs(predictions)
-
-    def measure_loss(log_temperature: float) -> float:
-        scaled = logs / np.exp(log_temperature)
-        scaled = scaled - np.logaddexp.reduce(scaled, axis=1, keepdims=True)
-        return -scaled[np.arange(len(true)), true].mean()
-
-    return float(np.exp(minimize_scalar(measure_loss, bounds=(-3, 3), method="bounded").x))
-
-
-def apply_temperature(predictions: pd.DataFrame, temperature: float) -> pd.DataFrame:
-    """Give predictions whose probabilities are taken to the power 1 / `temperature`."""
-    logs, _ = _take_logs(predictions)
-    scaled = logs / temperature
-    scaled = np.exp(scaled - np.logaddexp.reduce(scaled, axis=1, keepdims=True))
-    return predictions.assign(**dict(zip(predictions.filter(regex="^p_"), scaled.T, strict=True)))
-
-
-def _take_logs(predictions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    chances = predictions.filter(regex="^p_")
-    true = chances.columns.get_indexer("p_" + predictions["true_label"])
-    return np.log(np.maximum(chances.to_numpy(float), 5e-5)), true
 
 
 def measure_coverage(predictions: pd.DataFrame) -> pd.DataFrame:

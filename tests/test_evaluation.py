@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from confidence_intervals import get_bootstrap_indices
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, f1_score, recall_score
 
@@ -24,8 +24,10 @@ from common.emotions import EMOTIONS, order_emotions
 from common.evaluation import (
     METRIC_NAMES,
     METRICS,
+    apply_temperature,
     average_predictions,
     count_confusions,
+    fit_temperature,
     list_groups,
     measure_calibration,
     report_classes,
@@ -35,6 +37,7 @@ from common.evaluation import (
 )
 from tests.prediction_tables import make_labelled, make_predictions, make_table
 
+TWO = ("happy", "sad")
 LABELS = st.sampled_from(EMOTIONS[:4])
 PAIRS = st.lists(st.tuples(LABELS, LABELS), min_size=1, max_size=60)
 
@@ -532,3 +535,32 @@ def test_a_corrected_p_value_is_never_below_its_own(shares):
     corrected = correct_for_many(pd.DataFrame({"probability": shares}))
     single = 2 * np.minimum(shares, 1 - np.array(shares))
     assert (corrected >= single - 1e-12).all() and (corrected <= 1).all()
+
+
+@given(temperature=st.floats(0.4, 3))
+@settings(max_examples=15, deadline=None)
+def test_a_temperature_is_found_again_and_undone(temperature):
+    """Labels are drawn from the probabilities, which are then made too sure or not sure enough."""
+    rng = np.random.default_rng(0)
+    predictions = make_predictions(num_speakers=20, repetitions=8, seeds=(0,), emotions=TWO)
+    chances = rng.uniform(0.05, 0.95, len(predictions))
+    true = np.where(rng.random(len(predictions)) < chances, *TWO)
+    calibrated = predictions.assign(true_label=true, p_happy=chances, p_sad=1 - chances)
+    spoilt = apply_temperature(calibrated, 1 / temperature)
+    assert fit_temperature(spoilt) == pytest.approx(temperature, rel=0.3)
+    restored = apply_temperature(spoilt, temperature)
+    np.testing.assert_allclose(restored["p_happy"], chances, atol=2e-3)
+    np.testing.assert_allclose(restored[["p_happy", "p_sad"]].sum(axis=1), 1)
+
+
+def test_a_fitted_temperature_mends_calibration():
+    predictions = make_predictions(num_speakers=20, repetitions=8, seeds=(0,))
+    sure = apply_temperature(predictions, 0.3)
+    mended = apply_temperature(sure, fit_temperature(sure))
+    errors = [
+        measure_calibration(rows).attrs["expected_calibration_error"] for rows in (mended, sure)
+    ]
+    assert errors[0] < errors[1]
+    assert (mended["correct"] == predictions["correct"]).all()
+    with pytest.raises(ValueError, match="give those of validation rows"):
+        fit_temperature(predictions.head(0))

@@ -1,25 +1,21 @@
-"""Degraded tests: the right model and row for each, read back where published; calibration."""
+"""Degraded tests: the right model and row for each, read back where published."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from common import paths
 from common.augmentation import ChangeGain
 from common.corpora import draw_balanced
 from common.emotions import order_emotions
-from common.evaluation import measure_calibration, score_groups
+from common.evaluation import score_groups
 from common.recipes import Recipe, Step, extract_features
 from common.results import save_results
 from common.robustness import (
     CLEAN,
-    apply_temperature,
     degrade_table,
-    fit_temperature,
     measure_coverage,
     test_degraded,
 )
@@ -92,35 +88,6 @@ def test_published_predictions_are_read_back_without_a_model(degraded):
         made.predictions.sort_values("utterance", ignore_index=True),
     )
     assert run({CLEAN: None}).sources and asked
-
-
-@given(temperature=st.floats(0.4, 3))
-@settings(max_examples=15, deadline=None)
-def test_a_temperature_is_found_again_and_undone(temperature):
-    """Labels are drawn from the probabilities, which are then made too sure or not sure enough."""
-    rng = np.random.default_rng(0)
-    predictions = make_predictions(num_speakers=20, repetitions=8, seeds=(0,), emotions=EMOTIONS)
-    chances = rng.uniform(0.05, 0.95, len(predictions))
-    true = np.where(rng.random(len(predictions)) < chances, *EMOTIONS)
-    calibrated = predictions.assign(true_label=true, p_happy=chances, p_sad=1 - chances)
-    spoilt = apply_temperature(calibrated, 1 / temperature)
-    assert fit_temperature(spoilt) == pytest.approx(temperature, rel=0.3)
-    restored = apply_temperature(spoilt, temperature)
-    np.testing.assert_allclose(restored["p_happy"], chances, atol=2e-3)
-    np.testing.assert_allclose(restored[["p_happy", "p_sad"]].sum(axis=1), 1)
-
-
-def test_a_fitted_temperature_mends_calibration():
-    predictions = make_predictions(num_speakers=20, repetitions=8, seeds=(0,))
-    sure = apply_temperature(predictions, 0.3)
-    mended = apply_temperature(sure, fit_temperature(sure))
-    errors = [
-        measure_calibration(rows).attrs["expected_calibration_error"] for rows in (mended, sure)
-    ]
-    assert errors[0] < errors[1]
-    assert (mended["correct"] == predictions["correct"]).all()
-    with pytest.raises(ValueError, match="give those of validation rows"):
-        fit_temperature(predictions.head(0))
 
 
 def test_who_answers_less_is_right_more_often():

@@ -16,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from common.audio import load_waveform
-from common.cards import SOURCES, make_card, make_facts
+from common.cards import SOURCES, calibrate, make_card, make_facts
 from common.command import describe_prediction, main
 from common.corpora import load_corpus
 from common.features import FitLength, LogMel
@@ -28,6 +28,7 @@ from common.recipes import Recipe, extract_features
 from common.recognition import EmotionRecognizer
 from common.training import TrainingConfig
 from common.voices import Candidate, VoiceModel, VoiceNormalisation
+from tests.prediction_tables import make_predictions
 
 RECIPE = Recipe((FitLength(seconds=1), LogMel(num_bands=16)))
 CONFIG = TrainingConfig(epochs=1, batch_size=16, monitor=None, use_copies=False)
@@ -56,6 +57,23 @@ def test_cards_and_facts_follow_from_the_evidence(name):
     expected = json.loads(json.dumps(make_facts(name)))
     assert {key: facts[key] for key in expected} == expected
     assert facts["corpus"] == "ravdess" and facts["speakers"] == 24
+
+
+def test_a_fold_is_calibrated_by_what_the_others_want():
+    predictions = make_predictions(num_speakers=12, seeds=(0,), skill=0.5)
+    found = calibrate(predictions)
+    assert sorted(found["utterance"]) == sorted(predictions["utterance"])
+    tested = predictions["fold"] == 1
+    shuffled = predictions["true_label"].where(~tested, predictions["true_label"][::-1].to_numpy())
+    again = calibrate(predictions.assign(true_label=shuffled))
+    columns = [*predictions.filter(like="p_")]
+    same = {
+        fold: rows[columns].equals(again.loc[rows.index, columns])
+        for fold, rows in found.groupby("fold")
+    }
+    assert same == {0: False, 1: True, 2: False}
+    with pytest.raises(ValueError, match="no predictions to fit a temperature to"):
+        calibrate(predictions[tested])
 
 
 def test_files_that_ship_are_small():
