@@ -5,20 +5,19 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from joblib import cpu_count
 from sklearn.base import ClassifierMixin, clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from common.backend import read_version
+from common.backend import describe_scikit_learn
 from common.cross_validation import collect_run, describe_data
 from common.emotions import order_emotions
 from common.files import digest
 from common.predictions import tabulate_predictions
 from common.recipes import Features
-from common.runs import FoldResult, Run, list_tasks, name_folds, read_published_folds
+from common.runs import FoldResult, Run, Task, finish_folds, list_tasks, name_folds
 from common.splits import Fold
 
 
@@ -97,14 +96,9 @@ def cross_validate_classifier(
     key = digest(description)
     tasks, complete = list_tasks(table, protocol, seeds, folds, None)
     tasks = {task: fold.join_validation() for task, fold in tasks.items()}
-    results, _ = read_published_folds(key, table, tasks)
     emotions = order_emotions(table["emotion"])
-    packages = {name: read_version(name) for name in ("scikit-learn", "librosa", "numpy")}
-    device = f"CPU, {cpu_count()} cores"
-    facts = {"backend": "scikit-learn", "device": device, "versions": packages}
-    for (seed, number), fold in tasks.items():
-        if (seed, number) in results:
-            continue
+
+    def test(task: Task, fold: Fold) -> FoldResult:
         versions = _flatten_versions(features, use_copies)
         started = time.perf_counter()
         known = np.concatenate([version[fold.train] for version in versions])
@@ -113,17 +107,17 @@ def cross_validate_classifier(
             for name in ("emotion", "speaker")
         )
         fitted, tried = fit_classifier(classifier, known, labels, speakers)
-        tried = pd.DataFrame({"seed": seed, "fold": number} | dict(tried), tried.index)
         columns = [list(fitted.classes_).index(emotion) for emotion in emotions]
         given = [fitted.predict_proba(version[fold.test])[:, columns] for version in versions]
         probabilities = np.mean(given, axis=0)
-        predictions = tabulate_predictions(table, fold.test, probabilities, fold=number, seed=seed)
-        seconds = time.perf_counter() - started
-        results[seed, number] = FoldResult(
-            predictions, pd.DataFrame(), tried, {**facts, "seconds": seconds}, "trained"
-        )
+        named = {"seed": task[0], "fold": task[1]}
+        predictions = tabulate_predictions(table, fold.test, probabilities, **named)
+        tried = pd.DataFrame(named | dict(tried), tried.index)
+        facts = {**describe_scikit_learn(), "seconds": time.perf_counter() - started}
+        return FoldResult(predictions, pd.DataFrame(), tried, facts, "trained")
+
     return collect_run(
-        {task: results[task] for task in tasks},
+        finish_folds(key, table, tasks, test),
         {**description, "key": key, "folds": name_folds(tasks), "num_parameters": None},
         features=features,
         training=settings,

@@ -679,6 +679,11 @@ def test_publish_copies_evidence_and_figures_and_removes_nothing(tmp_path, publi
     assert {line.split()[0] for line in publish()} == {"unchanged"}
 
 
+def test_publish_takes_labels_for_a_table(tmp_path, publish):
+    write_evidence(tmp_path / "runs", kinds=("labels",))
+    assert publish()[0] == f"new        results/{NAME}/ravdess__speaker_5fold.csv.xz"
+
+
 def test_publish_leaves_out_a_large_model(tmp_path, publish):
     write_evidence(tmp_path / "runs", kinds=("csv", "model"), size=700_000)
     assert publish()[1] == (
