@@ -28,8 +28,8 @@ help: ## List the targets
 
 run: $(INSTALLED) ## Execute notebooks on the sample corpus, or on FOLDER and CSV; NOTEBOOKS=all
 	$(RUN) -m tools.notebooks execute $(NOTEBOOKS) $(if $(FOLDER)$(CSV),\
-		--corpus my_corpus --parameters $(if $(FOLDER),"folder=$(abspath $(FOLDER))") \
-		$(if $(CSV),"csv=$(abspath $(CSV))"),--corpus sample)
+		--corpus my_corpus --parameters $(if $(FOLDER),"folder=$(FOLDER)") \
+		$(if $(CSV),"csv=$(CSV)"),--corpus sample)
 
 demo: $(INSTALLED) ## Try your voice on a page of this computer: microphone, recordings, both models
 	$(RUN) -m common.demo

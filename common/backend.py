@@ -46,6 +46,13 @@ def describe_backend() -> dict:
     return {"backend": backend, "device": describe_device(), "versions": versions}
 
 
+def describe_scikit_learn() -> dict:
+    """As `describe_backend`, of what scikit-learn fits, whatever Keras computes with."""
+    versions = {name: read_version(name) for name in ("scikit-learn", "librosa", "numpy")}
+    device = f"CPU, {cpu_count()} cores"
+    return {"backend": "scikit-learn", "device": device, "versions": versions}
+
+
 def read_version(package: str) -> str | None:
     """The version of a package, None where it is not installed by that name."""
     try:

@@ -5,17 +5,63 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from joblib import cpu_count
 from sklearn.base import ClassifierMixin, clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, GroupKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
-from common.backend import read_version
+from common.backend import describe_scikit_learn
 from common.cross_validation import collect_run, describe_data
 from common.emotions import order_emotions
 from common.files import digest
 from common.predictions import tabulate_predictions
 from common.recipes import Features
-from common.runs import FoldResult, Run, list_tasks, name_folds, read_published_folds
+from common.runs import FoldResult, Run, Task, finish_folds, list_tasks, name_folds
 from common.splits import Fold
+
+
+def make_regression(
+    inverse_penalties: Sequence[float] = (0.001, 0.003, 0.01, 0.03), num_inner: int = 3
+) -> GridSearchCV:
+    """Scaling and multinomial logistic regression whose penalty, 1 / C, training speakers choose.
+
+    Taken is the C with the highest mean UAR on `num_inner` parts of the training speakers, each
+    left out once; where fewer speakers train than there are parts, the one in the middle.
+    """
+    usual = sorted(inverse_penalties)[len(inverse_penalties) // 2]
+    regression = LogisticRegression(C=usual, max_iter=1000, tol=1e-3)
+    return GridSearchCV(
+        make_pipeline(StandardScaler(), regression),
+        {"logisticregression__C": list(inverse_penalties)},
+        scoring="recall_macro",
+        cv=GroupKFold(num_inner),
+    )
+
+
+def fit_classifier(
+    classifier: ClassifierMixin, values: np.ndarray, labels: np.ndarray, speakers: np.ndarray
+) -> tuple[ClassifierMixin, pd.DataFrame]:
+    """Fit a clone of a classifier to values (rows, values), labels and speakers (rows,).
+
+    A `GridSearchCV` splits by speaker, copies of an utterance with it; where fewer speakers train
+    than it has parts, its estimator is fitted as it stands.
+
+    Returns
+    -------
+    tuple
+        The fitted classifier, and a row per setting that was tried, with its `uar` on speakers
+        left out and whether it was `chosen`; none where there was nothing to choose.
+    """
+    if not isinstance(classifier, GridSearchCV):
+        return clone(classifier).fit(values, labels), pd.DataFrame()
+    if len(np.unique(speakers)) < classifier.cv.get_n_splits():
+        return clone(classifier.estimator).fit(values, labels), pd.DataFrame()
+    search = clone(classifier).fit(values, labels, groups=speakers)
+    tried = pd.DataFrame(search.cv_results_["params"])
+    tried.columns = [name.rpartition("__")[2] for name in tried]
+    tried["uar"] = search.cv_results_["mean_test_score"]
+    return search.best_estimator_, tried.assign(chosen=tried.index == search.best_index_)
 
 
 def cross_validate_classifier(
@@ -30,13 +76,13 @@ def cross_validate_classifier(
 ) -> Run:
     """Fit and test a scikit-learn classifier on every fold of a protocol, once per seed.
 
-    A clone of it, which needs `predict_proba`, is fitted to the training rows as extracted,
-    flattened to (rows, values); scaling belongs into its pipeline. With `use_copies` it is fitted
-    to the augmented copies of these rows as well, and a test utterance's probabilities are the
-    mean of those of the utterance and of its own copies (test-time augmentation; Krizhevsky,
-    Sutskever and Hinton, NIPS 2012). No epoch is chosen, so validation rows join the training. A
-    published run is read back. The rest is as in `cross_validate`, errors too; the run has no
-    history and no models.
+    A clone of it, which needs `predict_proba`, is fitted by `fit_classifier` to the training rows
+    as extracted, flattened to (rows, values); scaling belongs into its pipeline. With `use_copies`
+    it is fitted to the augmented copies of these rows as well, and a test utterance's probabilities
+    are the mean of those of the utterance and of its own copies (test-time augmentation;
+    Krizhevsky, Sutskever and Hinton, NIPS 2012). No epoch is chosen, so validation rows join the
+    training. A published run is read back. The rest is as in `cross_validate`, errors too; the run
+    has no models, and its history is what a `GridSearchCV` tried.
     """
     settings = {"classifier": repr(classifier), "rows": "training and validation"}
     if use_copies:
@@ -50,29 +96,28 @@ def cross_validate_classifier(
     key = digest(description)
     tasks, complete = list_tasks(table, protocol, seeds, folds, None)
     tasks = {task: fold.join_validation() for task, fold in tasks.items()}
-    results, _ = read_published_folds(key, table, tasks)
     emotions = order_emotions(table["emotion"])
-    packages = {name: read_version(name) for name in ("scikit-learn", "librosa", "numpy")}
-    device = f"CPU, {cpu_count()} cores"
-    facts = {"backend": "scikit-learn", "device": device, "versions": packages}
-    for (seed, number), fold in tasks.items():
-        if (seed, number) in results:
-            continue
+
+    def test(task: Task, fold: Fold) -> FoldResult:
         versions = _flatten_versions(features, use_copies)
         started = time.perf_counter()
         known = np.concatenate([version[fold.train] for version in versions])
-        labels = np.tile(table["emotion"].to_numpy()[fold.train], len(versions))
-        fitted = clone(classifier).fit(known, labels)
+        labels, speakers = (
+            np.tile(table[name].to_numpy()[fold.train], len(versions))
+            for name in ("emotion", "speaker")
+        )
+        fitted, tried = fit_classifier(classifier, known, labels, speakers)
         columns = [list(fitted.classes_).index(emotion) for emotion in emotions]
         given = [fitted.predict_proba(version[fold.test])[:, columns] for version in versions]
         probabilities = np.mean(given, axis=0)
-        predictions = tabulate_predictions(table, fold.test, probabilities, fold=number, seed=seed)
-        seconds = time.perf_counter() - started
-        results[seed, number] = FoldResult(
-            predictions, pd.DataFrame(), pd.DataFrame(), {**facts, "seconds": seconds}, "trained"
-        )
+        named = {"seed": task[0], "fold": task[1]}
+        predictions = tabulate_predictions(table, fold.test, probabilities, **named)
+        tried = pd.DataFrame(named | dict(tried), tried.index)
+        facts = {**describe_scikit_learn(), "seconds": time.perf_counter() - started}
+        return FoldResult(predictions, pd.DataFrame(), tried, facts, "trained")
+
     return collect_run(
-        {task: results[task] for task in tasks},
+        finish_folds(key, table, tasks, test),
         {**description, "key": key, "folds": name_folds(tasks), "num_parameters": None},
         features=features,
         training=settings,

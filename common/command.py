@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,17 @@ def main(arguments: Sequence[str]) -> int:
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return MISUSED
+
+
+def hide_native_logs() -> None:
+    """Keep the logs of TensorFlow's C++ code off the terminal; what Python says still reaches it.
+
+    With `TF_CPP_MIN_LOG_LEVEL` set to 0 or 1 they are shown.
+    """
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3") < "2":
+        return
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="replace")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def _answer(recognizer: EmotionRecognizer, options: argparse.Namespace) -> int:

@@ -19,7 +19,7 @@ from common.files import describe_settings, digest
 from common.models import BuildModel, build_seeded, check_model, describe_model, save_model
 from common.optimizers import Trainee
 from common.predictions import tabulate_predictions
-from common.recipes import Features, Normaliser, fit_normaliser
+from common.recipes import Features
 from common.runs import (
     RUN_FORMAT,
     FoldResult,
@@ -240,9 +240,7 @@ def train_fold(
     emotions = order_emotions(table["emotion"])
     targets = np.eye(len(emotions), dtype=np.float32)[table["emotion"].map(emotions.index)]
     values = features.values
-    normaliser = Normaliser.identity(values.shape[-1])
-    if features.recipe.normalise:
-        normaliser = fit_normaliser(values[fold.train])
+    normaliser = features.fit_normaliser(fold.train)
     train, validation = (normaliser.apply(values[rows]) for rows in (fold.train, fold.validation))
     copies = normaliser.apply(features.copies[fold.train]) if config.use_copies else None
     shape = values.shape[1:], len(emotions)

@@ -254,4 +254,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    from common.command import hide_native_logs
+
+    hide_native_logs()
     main()

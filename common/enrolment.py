@@ -6,24 +6,23 @@ where all are heard, all are scored. Several draws are the seeds of a run.
 """
 
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 
 import numpy as np
 import pandas as pd
-from joblib import cpu_count
 from sklearn.metrics import recall_score
 from sklearn.model_selection import GroupKFold
 
-from common.backend import read_version
+from common.backend import describe_scikit_learn
 from common.cross_validation import collect_run, describe_data
 from common.emotions import order_emotions
 from common.files import digest
 from common.predictions import tabulate_predictions
 from common.recipes import Features
-from common.runs import FoldResult, Run, name_folds
+from common.runs import FoldResult, Run, Task, finish_folds, name_folds
 from common.splits import Fold, make_folds
 from common.voices import Candidate, VoiceModel, VoiceNormalisation
 
@@ -87,27 +86,21 @@ class EnrolledSystem:
     num_inner: int = 3
 
     @cached_property
-    def plain_folds(self) -> list[FittedFold]:
-        """Fit the plain models of every fold."""
+    def plain_folds(self) -> dict[int, FittedFold]:
+        """Fit the plain models of every fold, by its number."""
         return self._fit_folds(None)
 
     @cached_property
-    def folds(self) -> list[FittedFold]:
-        """Fit the models for known voices of every fold."""
+    def folds(self) -> dict[int, FittedFold]:
+        """Fit the models for known voices of every fold, by its number."""
         return self._fit_folds(self.normalise)
-
-    def _fit_folds(self, normalise: VoiceNormalisation | None) -> list[FittedFold]:
-        folds = [fold.join_validation() for fold in make_folds(self.table, self.protocol)]
-        return [FittedFold(fold, *self._fit_best(fold.train, normalise)) for fold in folds]
-
-    @cached_property
-    def _priors(self) -> dict:
-        return {}
 
     def choose_prior(self, fitted: FittedFold, count: int | str) -> float:
         """Choose how much the average voice counts, on the training speakers of a fold."""
-        if count in (0, ALL) or not fitted.inner:
-            return USUAL_PRIOR if count != ALL else 0.0
+        if count in (0, ALL):
+            return 0.0
+        if not fitted.inner:
+            return USUAL_PRIOR
         key = fitted.fold.number, count
         if key not in self._priors:
             scores = {
@@ -133,29 +126,89 @@ class EnrolledSystem:
         draws, one where there is nothing to draw. Raises ValueError if a speaker has too few
         utterances.
         """
-        started = time.perf_counter()
         count = count if count == ALL else int(count)
         eligible = self.reference if eligible is None else eligible
-        emotions = order_emotions(self.table["emotion"])
         single = count in (0, ALL)
-        results, tasks, chosen = {}, {}, {}
-        for draw in range(1 if single else num_draws):
-            heard = draw_utterances(self.table, count, draw=draw, eligible=eligible)
-            for fitted in self.folds if count else self.plain_folds:
-                model = fitted.model
-                prior, number = self.choose_prior(fitted, count), fitted.fold.number
-                rows = fitted.fold.test if single else fitted.fold.test[~heard[fitted.fold.test]]
-                probabilities = self._predict(model, rows, heard, prior=prior, emotions=emotions)
-                named = {"fold": number, "seed": draw}
-                predictions = tabulate_predictions(self.table, rows, probabilities, **named)
-                tasks[draw, number] = Fold(number, fitted.fold.train, rows[:0], rows)
-                results[draw, number] = predictions
-                chosen[str(number)] = {
-                    "classifier": repr(model.candidate.classifier),
-                    "embeddings": model.candidate.embeddings,
-                    "prior": prior if count else None,
-                }
-        return self._collect(results, tasks, count, eligible, chosen, started)
+        heard = [
+            draw_utterances(self.table, count, draw=draw, eligible=eligible)
+            for draw in range(1 if single else num_draws)
+        ]
+        scored = [np.ones_like(mask) if single else ~mask for mask in heard]
+
+        def predict(number: int, draw: int, rows: np.ndarray) -> tuple[np.ndarray, dict]:
+            fitted = (self.folds if count else self.plain_folds)[number]
+            prior, model = self.choose_prior(fitted, count), fitted.model
+            emotions = order_emotions(self.table["emotion"])
+            probabilities = self._predict(model, rows, heard[draw], prior=prior, emotions=emotions)
+            chosen = self.candidates.index(model.candidate)
+            return probabilities, {"candidate": chosen, "prior": prior}
+
+        settings = {"heard": count, "normalise": asdict(self.normalise) if count else None}
+        settings["eligible"] = _name_rows(eligible)
+        model = "classifier of features normalised by the voice" if count else "classifier"
+        return self.run(predict, scored, settings=settings, model=model)
+
+    def run(
+        self,
+        predict: Callable[[int, int, np.ndarray], tuple[np.ndarray, dict]],
+        scored: Sequence[np.ndarray],
+        *,
+        settings: dict,
+        model: str,
+    ) -> Run:
+        """Make a run of any test of the models, or read it back where it is published.
+
+        `predict(fold number, draw, rows)` gives probabilities (rows, emotions) of test rows, and
+        what was chosen in the fold, by name: it goes into the run's `history`, a row per draw and
+        fold. `scored` marks the rows (of the table) of each draw that are; `settings` and `model`
+        name in JSON what `predict` does.
+        """
+        settings = settings | {
+            "chosen among": [repr(candidate) for candidate in self.candidates],
+            **{"priors": PRIORS, "num_inner": self.num_inner},
+            "reference": _name_rows(self.reference),
+        }
+        description = {
+            **describe_data(self.table, self.features, protocol=self.protocol),
+            **{"training": settings, "start": None, "model": model},
+        }
+
+        def test(task: Task, fold: Fold) -> FoldResult:
+            started = time.perf_counter()
+            draw, number = task
+            named = {"seed": draw, "fold": number}
+            probabilities, chosen = predict(number, draw, fold.test)
+            predictions = tabulate_predictions(self.table, fold.test, probabilities, **named)
+            facts = {**describe_scikit_learn(), "seconds": time.perf_counter() - started}
+            history = pd.DataFrame([named | chosen])
+            return FoldResult(predictions, pd.DataFrame(), history, facts, "trained")
+
+        tasks = {
+            (draw, fold.number): replace(fold, test=fold.test[mask[fold.test]])
+            for draw, mask in enumerate(scored)
+            for fold in self._splits
+        }
+        key = digest(description)
+        return collect_run(
+            finish_folds(key, self.table, tasks, test),
+            {**description, "key": key, "folds": name_folds(tasks), "num_parameters": None},
+            features=self.features,
+            training=settings,
+        )
+
+    @cached_property
+    def _splits(self) -> list[Fold]:
+        return [fold.join_validation() for fold in make_folds(self.table, self.protocol)]
+
+    @cached_property
+    def _priors(self) -> dict:
+        return {}
+
+    def _fit_folds(self, normalise: VoiceNormalisation | None) -> dict[int, FittedFold]:
+        return {
+            fold.number: FittedFold(fold, *self._fit_best(fold.train, normalise))
+            for fold in self._splits
+        }
 
     def _fit(self, candidate: Candidate, normalise, rows: np.ndarray) -> VoiceModel:
         known = self.table.iloc[rows]
@@ -207,30 +260,6 @@ class EnrolledSystem:
         true = self.table["emotion"].to_numpy()[scored]
         return recall_score(true, said, labels=np.unique(true), average="macro", zero_division=0)
 
-    def _collect(self, results, tasks, count, eligible, chosen, started: float) -> Run:
-        """Make a run of the predictions by draw and fold."""
-        settings = {"heard": count, "normalise": asdict(self.normalise) if count else None}
-        settings |= {"chosen among": [repr(candidate) for candidate in self.candidates]}
-        settings |= {"priors": PRIORS, "num_inner": self.num_inner}
-        for name, mask in (("reference", self.reference), ("eligible", eligible)):
-            settings[name] = None if mask is None else digest(np.flatnonzero(mask).tolist())
-        description = {
-            **describe_data(self.table, self.features, protocol=self.protocol),
-            **{"training": settings, "start": None},
-            "model": "classifier of features normalised by the voice" if count else "classifier",
-        }
-        key = digest(description)
-        seconds = (time.perf_counter() - started) / len(results)
-        versions = {name: read_version(name) for name in ("scikit-learn", "librosa", "numpy")}
-        facts = {"backend": "scikit-learn", "device": f"CPU, {cpu_count()} cores"}
-        facts |= {"versions": versions, "seconds": seconds}
-        nothing = pd.DataFrame()
-        return collect_run(
-            {
-                task: FoldResult(r, nothing, nothing, facts, "trained")
-                for task, r in results.items()
-            },
-            {**description, "key": key, "folds": name_folds(tasks), "num_parameters": None},
-            features=self.features,
-            training=settings | {"chosen": chosen},
-        )
+
+def _name_rows(mask: np.ndarray | None) -> str | None:
+    return None if mask is None else digest(np.flatnonzero(mask).tolist())

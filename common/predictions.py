@@ -28,8 +28,9 @@ def tabulate_predictions(
 def read_predictions(csv: str | Path, *, part: str = "test") -> pd.DataFrame:
     """Read a predictions table as it was: names as text ("01" stays "01"), `correct` as bool.
 
-    `part` is "test", or "validation" for the rows that chose the epoch, where they were kept.
-    Raises FileNotFoundError, or ValueError if the file is not a predictions table.
+    `part` is "test", or "validation" for the rows that chose the epoch, where they were kept. A
+    compressed table (`.csv.xz`) holds labels alone, without probabilities. Raises
+    FileNotFoundError, or ValueError if the file is not a predictions table.
     """
     csv = Path(csv)
     if not csv.is_file():
@@ -38,7 +39,7 @@ def read_predictions(csv: str | Path, *, part: str = "test") -> pd.DataFrame:
     numbers = {"fold": "int64", "seed": "int64", "correct": bool}
     try:
         predictions = pd.read_csv(csv, dtype=text | numbers, keep_default_na=False)
-        check_predictions(predictions)
+        check_predictions(predictions, labels_only=csv.suffix == ".xz")
     except ValueError as error:
         message = f"{csv} is not a predictions table ({error}): run its notebook again."
         raise ValueError(message) from error
@@ -46,16 +47,21 @@ def read_predictions(csv: str | Path, *, part: str = "test") -> pd.DataFrame:
     return predictions[np.broadcast_to(kept, len(predictions))].reset_index(drop=True)
 
 
-def check_predictions(predictions: pd.DataFrame) -> None:
-    """Raise ValueError where columns are missing or contradict each other."""
+def check_predictions(predictions: pd.DataFrame, *, labels_only: bool = False) -> None:
+    """Raise ValueError where columns are missing or contradict each other.
+
+    Probabilities have to be there unless `labels_only`.
+    """
     missing = [name for name in COLUMNS if name not in predictions]
     probabilities = predictions.filter(regex="^p_")
-    if missing or probabilities.empty:
+    if missing or predictions.empty or (probabilities.empty and not labels_only):
         raise ValueError(f"the predictions table lacks {missing or 'probabilities or rows'}")
     hits = predictions["true_label"] == predictions["predicted_label"]
     if (hits != predictions["correct"]).any():
         row = predictions[hits != predictions["correct"]].iloc[0]
         raise ValueError(f"{row['utterance']!r}: 'correct' contradicts the two labels")
+    if labels_only:
+        return
     position = probabilities.columns.get_indexer("p_" + predictions["predicted_label"])
     if (position < 0).any():
         unknown = predictions["predicted_label"][position < 0].iloc[0]

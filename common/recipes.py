@@ -159,6 +159,12 @@ class Features:
         recipe = replace(self.recipe, steps=(*self.recipe.steps, step))
         return Features(values, copies, recipe, self.augmentations)
 
+    def fit_normaliser(self, rows: np.ndarray) -> "Normaliser":
+        """Measure training rows, if the recipe normalises; else give what changes nothing."""
+        if not self.recipe.normalise:
+            return Normaliser.identity(self.shape[-1])
+        return fit_normaliser(self.values[rows])
+
     def describe(self, *, changed: bool = False) -> dict:
         """Name the recipe and what made the copies."""
         copies = [augmentation.describe() for augmentation in self.augmentations]

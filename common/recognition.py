@@ -278,6 +278,7 @@ def _make_recipe(description: dict, encoder) -> Recipe:
 if __name__ == "__main__":
     import sys
 
-    from common.command import main
+    from common.command import hide_native_logs, main
 
+    hide_native_logs()
     sys.exit(main(sys.argv[1:]))

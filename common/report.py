@@ -1,21 +1,20 @@
 """The standard report of a run: the same tables and pictures below every architecture."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
-from joblib import Parallel, delayed
 
 from common import evaluation, plots
-from common.audio import SAMPLE_RATE_HERTZ, load_waveform
+from common.audio import load_waveform
 from common.bootstrap import compare_predictions, describe_difference, tabulate_scores
-from common.features import FitLength
+from common.features import FitLength, measure_seconds
 from common.models import compute_attention
 from common.predictions import read_predictions
-from common.recipes import Features, Recipe, Step
+from common.recipes import Features, Step
 from common.results import load_results
 from common.runs import Run
 from common.sound_plots import make_players, plot_attention, plot_features
@@ -148,23 +147,17 @@ def show_example(features: Features, table: pd.DataFrame, *, emotion: str) -> No
     steps = features.recipe.steps
     for place, step in enumerate(steps):
         if isinstance(step, FitLength):
-            seconds = _measure_seconds(table["path"], steps[:place])
-            cut = seconds > step.seconds
-            lost = 1 - np.minimum(seconds, step.seconds).sum() / seconds.sum()
-            display(
-                Markdown(
-                    f"The middle {step.seconds:g} s of an utterance are kept: "
-                    f"{100 * cut.mean():.0f} % of them are longer, and {100 * lost:.0f} % of all "
-                    "sound is left out."
-                )
-            )
+            display(Markdown(_describe_cut(table, steps[:place], step.seconds)))
 
 
-def _measure_seconds(paths: Iterable[str], steps: Sequence[Step]) -> np.ndarray:
-    """How long recordings are after the first steps of a recipe."""
-    before = Recipe(steps)
-    work = (delayed(lambda path: len(before(load_waveform(path))))(path) for path in paths)
-    return np.array(Parallel(n_jobs=-1, prefer="threads")(work)) / SAMPLE_RATE_HERTZ
+def _describe_cut(table: pd.DataFrame, steps: tuple[Step, ...], most: float) -> str:
+    """Say what is lost of utterances, after these steps, where `most` seconds are kept."""
+    seconds = measure_seconds(table, steps)
+    cut, lost = np.mean(seconds > most), 1 - np.minimum(seconds, most).sum() / seconds.sum()
+    return (
+        f"The middle {most:g} s of an utterance are kept: {100 * cut:.0f} % of them are longer, "
+        f"and {100 * lost:.0f} % of all sound is left out."
+    )
 
 
 def compare(runs: Mapping[str, Run], notebooks: Sequence[str]) -> None:

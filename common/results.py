@@ -18,6 +18,12 @@ DESCRIBED = (
     *("key", "folds", "seeds", "num_parameters", "features", "training", "model", "start"),
     *("versions", "backend", "device", "seconds"),
 )
+SUFFIXES = {  # of the files of an evidence: its predictions, and what lies beside them
+    "csv": ".csv",
+    "labels": ".csv.xz",
+    "history": ".history.csv",
+    "model": ".keras",
+}
 NUM_DECIMALS = 6
 
 
@@ -28,6 +34,7 @@ def save_results(
     title: str,
     variant: str | None = None,
     ablation: bool = False,
+    labels_only: bool = False,
     with_model: bool = False,
 ) -> Path:
     """Write the evidence of a run below `data/runs/results/`, where publishing takes it from.
@@ -41,8 +48,10 @@ def save_results(
 
     `notebook` is its name without suffix, `title` what a person would call the system, such as
     "1-D CNN", and `variant` names a variation within the notebook. An `ablation` is compared
-    within its notebook alone and stays out of the tables of all systems. `with_model` keeps the
-    first model at hand beside the evidence, in half precision, for cells that look inside it.
+    within its notebook alone and stays out of the tables of all systems. With `labels_only`
+    the table is a `.csv.xz` of test predictions without probabilities, some fifty times smaller:
+    all scores follow from it, calibration and fusion do not. `with_model` keeps the first model
+    at hand beside the evidence, in half precision, for cells that look inside it.
 
     Raises ValueError if folds were left out, a name would not make a file name, the description
     lacks an entry, or the predictions contradict themselves; OSError if the folder cannot be
@@ -65,27 +74,31 @@ def save_results(
                 f"{part!r} cannot be part of a file name: use letters and digits, joined by single "
                 "'_', '-', '+' or '.'."
             )
-    check_predictions(run.predictions)
+    check_predictions(run.predictions, labels_only=labels_only)
     name = f"{notebook}/{'__'.join(parts)}"
     published = paths.RESULTS_DIR / f"{name}.json"
     if _is_same_run(published, run):
         return published
     path = paths.RUNS_DIR / "results" / f"{name}.json"
-    files = {"csv": path.with_suffix(".csv")}
-    both = [run.predictions.assign(part="test"), run.validation.assign(part="validation")]
-    rows = pd.concat([part for part in both if len(part)], ignore_index=True)
-    probabilities = [column for column in rows if column.startswith("p_")]
-    _write_csv(files["csv"], rows[[*COLUMNS, "part", *probabilities]], decimals=4)
-    if len(run.history):
-        files["history"] = path.with_suffix(".history.csv")
+    kinds = ["labels" if labels_only else "csv"]
+    kinds += ["history"] * (len(run.history) > 0)
+    kinds += ["model"] * (with_model and run.first_model is not None)
+    files = {kind: path.with_suffix(SUFFIXES[kind]) for kind in kinds}
+    if labels_only:
+        rows, columns = run.predictions, COLUMNS
+    else:
+        both = [run.predictions.assign(part="test"), run.validation.assign(part="validation")]
+        rows = pd.concat([part for part in both if len(part)], ignore_index=True)
+        columns = (*COLUMNS, "part", *rows.filter(regex="^p_"))
+    _write_csv(files[kinds[0]], rows[[*columns]], decimals=4)
+    if "history" in files:
         _write_csv(files["history"], run.history, decimals=NUM_DECIMALS)
-    if with_model and run.first_model is not None:
-        files["model"] = path.with_suffix(".keras")
+    if "model" in files:
         run.export_model(files["model"])
     content = {
         **{"notebook": notebook, "title": title, "variant": variant},
         **{"corpus": corpus, "protocol": protocol, "ablation": ablation},
-        **compute_evidence(read_predictions(files["csv"])),
+        **compute_evidence(read_predictions(files[kinds[0]])),
         **{key: description[key] for key in DESCRIBED},
         "model_of": "{}/{}".format(*run.first_model) if "model" in files else None,
         "commit": _read_commit(),
@@ -104,7 +117,7 @@ def _is_same_run(published: Path, run) -> bool:
     content = json.loads(published.read_text(encoding="utf-8"))
     if content.get("key") != run.description["key"] or content["seeds"] != run.description["seeds"]:
         return False
-    theirs, ours = read_predictions(published.with_suffix(".csv")), run.predictions
+    theirs, ours = read_predictions(_find_table(published, content)), run.predictions
     keys = ["seed", "fold", "utterance"]
     theirs, ours = (rows.sort_values(keys, ignore_index=True) for rows in (theirs, ours))
     facts, chances = [*COLUMNS], theirs.filter(like="p_").columns
@@ -140,7 +153,7 @@ def load_results(
     results = {name: {**content, "own": False} for name, content in published.items()}
     if own:
         for name, content in _read_folder(paths.RUNS_DIR / "results").items():
-            if content["files"]["csv"] != results.get(name, {}).get("files", {}).get("csv"):
+            if _get_hash(content) != _get_hash(results.get(name, {})):
                 results[f"{name} own"] = {**content, "own": True}
     wanted = {"corpus": corpus, "protocol": protocol, "notebook": notebook}
     kept = [
@@ -171,8 +184,7 @@ def _read_folder(folder: Path, *, containing: str = "") -> dict[str, dict]:
             content = json.loads(text)
         except json.JSONDecodeError as error:
             raise ValueError(f"{path} is not JSON ({error}): run its notebook again.") from error
-        csv = path.with_suffix(".csv")
-        kept = content.get("files", {}).get("csv")
+        csv, kept = _find_table(path, content), _get_hash(content)
         if kept is not None and (not csv.is_file() or hash_file(csv) != kept):
             raise ValueError(
                 f"{csv} is not the one that {path.name} was computed from: check both out again, "
@@ -180,6 +192,17 @@ def _read_folder(folder: Path, *, containing: str = "") -> dict[str, dict]:
             )
         results[f"{path.parent.name}/{path.stem}"] = {**content, "csv": csv}
     return results
+
+
+def _find_table(path: Path, content: dict) -> Path:
+    """Where the predictions of an evidence are."""
+    return path.with_suffix(SUFFIXES["labels" if "labels" in content.get("files", {}) else "csv"])
+
+
+def _get_hash(content: dict) -> str | None:
+    """SHA-256 of the predictions of an evidence."""
+    files = content.get("files", {})
+    return files.get("labels", files.get("csv"))
 
 
 def tabulate_results(*, corpus: str, own: bool = True) -> pd.DataFrame:

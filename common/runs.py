@@ -5,7 +5,7 @@ import json
 import shutil
 import warnings
 import zipfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import pandas as pd
 
 from common.files import digest, hash_file, write_atomically, write_json
 from common.predictions import read_predictions
-from common.results import find_published
+from common.results import SUFFIXES, find_published
 from common.splits import Fold, check_folds, make_folds
 
 RUN_FORMAT = 2  # raised when a default setting or the code behind a number changes
@@ -184,7 +184,10 @@ def read_published_folds(
     names = name_folds(folds)
     for content in find_published(key):
         csv = content["csv"]
-        curves = csv.with_suffix(".history.csv")
+        curves, model = (
+            csv.with_name(csv.name.removesuffix(".xz")).with_suffix(SUFFIXES[kind])
+            for kind in ("history", "model")
+        )
         rows = {part: read_predictions(csv, part=part) for part in ("test", "validation")}
         history = pd.read_csv(curves) if curves.is_file() else pd.DataFrame()
         seconds = content["seconds"] / max(1, len(content["folds"]))
@@ -200,8 +203,19 @@ def read_published_folds(
             _check_rows(parts[0], table, fold.test)
             results[seed, number] = FoldResult(*parts, {**facts, "seconds": seconds}, "published")
             if name == content.get("model_of"):
-                models[seed, number] = csv.with_suffix(".keras")
+                models[seed, number] = model
     return results, models
+
+
+def finish_folds(
+    key: str,
+    table: pd.DataFrame,
+    folds: Mapping[Task, Fold],
+    test: Callable[[Task, Fold], FoldResult],
+) -> dict[Task, FoldResult]:
+    """Read the folds that are published under a key, and test the others; in their order."""
+    published, _ = read_published_folds(key, table, folds)
+    return {task: published.get(task) or test(task, fold) for task, fold in folds.items()}
 
 
 def _check_rows(predictions: pd.DataFrame, table: pd.DataFrame, rows: np.ndarray) -> None:

@@ -24,8 +24,8 @@ from common.files import describe_settings, digest
 from common.models import BuildModel, build_seeded, describe_model
 from common.optimizers import TRACED, Trainee
 from common.predictions import tabulate_predictions
-from common.recipes import Features, fit_normaliser
-from common.runs import FoldResult, Run, list_tasks, name_folds, read_published_folds
+from common.recipes import Features
+from common.runs import FoldResult, Run, finish_folds, list_tasks, name_folds
 from common.splits import PROTOCOLS, Fold
 from common.studies import COLUMNS, Settings, choose_settings, open_storage, search
 from common.training import TrainingConfig, predict, train_model
@@ -90,17 +90,18 @@ class NestedSearch:
         settings = {**self._settings, "sampler": sampler, "num_trainings": num_trainings}
         description = {**self._description, "training": settings}
         key = digest(description)
-        results, _ = read_published_folds(key, self.table, self._tasks)
-        for task, fold in self._tasks.items():
-            if task not in results:
-                trials = self._search(fold, sampler, num_trainings, worker)
-                results[task] = self._test(fold, trials)
+        results = finish_folds(
+            key,
+            self.table,
+            self._tasks,
+            lambda _, fold: self._test(fold, self._search(fold, sampler, num_trainings, worker)),
+        )
         chosen = {
             str(number): self._choose(result.history) for (_, number), result in results.items()
         }
         facts = {"key": key, "folds": name_folds(self._tasks), "num_parameters": None}
         return collect_run(
-            {task: results[task] for task in self._tasks},
+            results,
             {**description, **facts},
             features=self.features,
             training=settings | {"chosen": chosen},
@@ -150,7 +151,6 @@ class NestedSearch:
         """Train on some rows, as `cross_validate` does; give probabilities of others, seconds."""
         prepare_backend()
         build_model, config = self._specify(settings)
-        values, targets = self.features.values, self._targets
         fresh = build_seeded(build_model, *self._shape, seed=self.seed)
         traced = [describe_model(fresh), [getattr(config, name) for name in TRACED]]
         key = digest([*traced, config.batch_size])
@@ -158,7 +158,8 @@ class NestedSearch:
             model = build_seeded(build_model, *self._shape, seed=self.seed)
             self.trainees[key] = Trainee(model, config)
         model = self.trainees[key].restart(fresh)
-        normaliser = fit_normaliser(values[train])
+        values, targets = self.features.values, self._targets
+        normaliser = self.features.fit_normaliser(train)
         known = Examples(normaliser.apply(values[train]), targets[train])
         nothing = Examples(known.values[:0], known.targets[:0])
         seed = self.seed + 1000 * number

@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from common import paths
-from common.baselines import cross_validate_classifier
+from common.baselines import cross_validate_classifier, fit_classifier, make_regression
 from common.evaluation import score_predictions
 from common.recipes import Features
 from common.results import load_results, read_predictions, save_results, tabulate_results
@@ -245,3 +245,49 @@ def test_settings_of_the_classifier_and_the_features_decide_the_key():
 def test_features_of_another_table_are_refused():
     with pytest.raises(ValueError, match="120 utterances but 240 feature rows"):
         run(table=TABLE.iloc[:120])
+
+
+class GroupSpy(Spy):
+    """Prefer one setting, and write down the training rows of every fit."""
+
+    def __init__(self, liked=False):
+        self.liked = liked
+
+    def predict_proba(self, values):
+        emotions = TABLE["emotion"].to_numpy()[values[:, 0].astype(int) % len(TABLE)]
+        sure = (emotions[:, None] == self.classes_).astype(float)
+        return sure if self.liked else sure[:, ::-1]
+
+    def predict(self, values):
+        return self.classes_[self.predict_proba(values).argmax(axis=1)]
+
+
+def test_settings_are_chosen_on_training_speakers_and_copies_stay_with_their_utterance(monkeypatch):
+    monkeypatch.setattr(Spy, "fitted", [])
+    values = np.arange(len(TABLE), dtype=np.float32)[:, None, None]
+    copies = np.stack([values + len(TABLE), values + 2 * len(TABLE)], axis=1)
+    features = Features(values, copies, make_features(TABLE).recipe)
+    search = make_regression(num_inner=2).set_params(
+        estimator=GroupSpy(), param_grid={"liked": [False, True]}
+    )
+    found = run(search, features=features, use_copies=True)
+    assert score_predictions(found.predictions)["uar"] == 1
+    assert found.history.groupby("fold")["liked"].apply(list).map(str).eq("[False, True]").all()
+    assert found.history["chosen"].tolist() == [False, True] * found.history["fold"].nunique()
+    speakers, folds = TABLE["speaker"].to_numpy(), make_folds(TABLE, PROTOCOL)
+    per_fold = 2 * 2 + 1  # two settings on two parts, and the chosen one on all
+    for number, fold in enumerate(folds):
+        heard = set(speakers[fold.join_validation().train])
+        fits = Spy.fitted[number * per_fold : (number + 1) * per_fold]
+        rows = [fitted.ravel().astype(int) % len(TABLE) for fitted, _ in fits]
+        known = [set(speakers[own]) for own in rows]
+        assert known[-1] == heard and all(own < heard for own in known[:-1])
+        for own in rows:
+            assert set(np.bincount(own, minlength=len(TABLE))) == {0, 3}
+
+
+def test_where_one_speaker_trains_the_middle_penalty_is_taken():
+    few = TABLE[TABLE["speaker"].isin(TABLE["speaker"].unique()[:1])]
+    values = make_features(TABLE).values[few.index].reshape(len(few), -1)
+    fitted, tried = fit_classifier(make_regression(), values, few["emotion"], few["speaker"])
+    assert fitted[-1].C == 0.01 and tried.empty

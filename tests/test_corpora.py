@@ -624,8 +624,7 @@ def test_open_corpus_takes_what_is_there(tmp_path):
     with pytest.warns(UserWarning) as caught:
         table = open_corpus("savee")
     messages = "\n".join(str(warning.message) for warning in caught)
-    assert "2 of the 480 recordings of SAVEE are here" in messages
-    assert "Until then results are of a part of it" in messages
+    assert "2 of the 480 recordings of SAVEE are here, so results are of a part of it" in messages
     assert len(table) == 2
     assert open_corpus(None, optional=True) is None
     with pytest.warns(UserWarning, match="emodb is left out: .* by hand"):
@@ -813,6 +812,24 @@ def test_fetch_uses_an_archive_copied_by_hand(server, published):
     (folder / CORPORA["ravdess"].archive.file_name).write_bytes(published)
     fetch_corpus("ravdess")
     assert server.ranges == [] and len(load_corpus("ravdess")) == 4
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["given", "in its place"])
+@pytest.mark.parametrize("leftover", [b"", b"half an archive"], ids=["", "half an archive"])
+def test_a_part_of_a_corpus_is_used_and_told_and_nothing_is_fetched(
+    given, leftover, server, published, tmp_path
+):
+    folder = tmp_path / "some actors" if given else paths.RAW_DIR / "ravdess"
+    write_ravdess(folder, actors=(2,))
+    archive = folder / CORPORA["ravdess"].archive.file_name
+    if leftover:
+        archive.write_bytes(leftover)
+    with pytest.warns(UserWarning, match="2 of the 4 .* are here, so results are of a part of it"):
+        table = open_corpus("ravdess", folder=folder if given else None)
+    assert set(table["speaker"]) == {"02"} and server.ranges == []
+    archive.write_bytes(published)
+    assert len(open_corpus("ravdess", folder=folder if given else None)) == 4
+    assert server.ranges == []
 
 
 @pytest.mark.parametrize("member", ["../evil.wav", "/evil.wav", "a/../../../evil.wav"])

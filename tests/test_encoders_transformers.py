@@ -229,15 +229,15 @@ def make_folder(path: Path) -> Path:
     return path
 
 
-def test_published_weights_are_asked_for_by_name(folder, monkeypatch):
+def test_published_weights_are_asked_for_by_name_and_revision(folder, monkeypatch):
     asked = install(monkeypatch, error=OSError("no route"))
     for _ in range(2):
         with pytest.raises(OSError, match="no route"):
             load_encoder("wav2vec2")
         monkeypatch.setenv("HF_HOME", "elsewhere")
     cache = str(folder / "pretrained" / "huggingface")
-    name = "facebook/wav2vec2-base"
-    assert asked == [(name, {"cache_dir": cache}), (name, {"cache_dir": None})]
+    name, revision = "facebook/wav2vec2-base", ENCODERS["wav2vec2"].revision
+    assert asked == [(name, {"cache_dir": place, "revision": revision}) for place in (cache, None)]
 
 
 def test_a_folder_is_read_without_the_network(folder, monkeypatch):

@@ -7,6 +7,7 @@ import shutil
 import sys
 import tarfile
 import urllib.error
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,7 +25,7 @@ from common.cross_validation import cross_validate
 from common.emotions import order_emotions
 from common.encoders import ENCODERS, Encoder, load_encoder, vggish
 from common.encoders.extraction import extract_embeddings, extract_inputs
-from common.encoders.tfhub import find_saved_model
+from common.encoders.tfhub import digest_saved_model, find_saved_model
 from common.encoders.vggish import (
     PUBLISHED_WIDTHS,
     SCOPES,
@@ -252,6 +253,26 @@ def test_a_handle_is_fetched_where_nothing_is_at_hand(stand_ins, monkeypatch):
     assert encoder.digest == load_encoder("vggish", weights=path).digest
 
 
+def test_other_weights_than_the_published_results_had_are_told(stand_ins, monkeypatch):
+    publish(monkeypatch, lambda handle: str(stand_ins["yamnet"]))
+    with pytest.warns(UserWarning, match=r"not the weights of YAMNet .*expected 0cb1934ed9f0f236"):
+        encoder = load_encoder("yamnet")
+    record = replace(ENCODERS["yamnet"], digest=encoder.digest)
+    monkeypatch.setitem(ENCODERS, "yamnet", record)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_encoder("yamnet").digest == encoder.digest
+        load_encoder("yamnet", weights=stand_ins["yamnet"])
+
+
+@pytest.mark.skipif(not REAL_YAMNET.exists(), reason="the weights of YAMNet are not here")
+def test_the_digest_of_the_record_is_that_of_the_published_results():
+    assert digest_saved_model(REAL_YAMNET) == ENCODERS["yamnet"].digest
+    results = paths.ROOT / "results" / "21_vggish_transfer"
+    texts = [path.read_text() for path in results.glob("ravdess__speaker_5fold__yamnet*.json")]
+    assert texts and all(ENCODERS["yamnet"].digest in text for text in texts)
+
+
 def test_downloads_are_kept_below_pretrained(folder, monkeypatch):
     monkeypatch.delenv("TFHUB_CACHE_DIR")
     kept = []
@@ -289,6 +310,7 @@ def test_without_a_download_the_message_says_where_to_put_it(error, folder, monk
     assert not list(folder.rglob("saved_model.pb"))
 
 
+@pytest.mark.filterwarnings("ignore:.*not the weights of YAMNet")
 def test_the_real_tensorflow_hub_fetches_the_contract(folder, stand_ins, monkeypatch):
     """Its resolver, its cache and its archive format, with a file in the place of the network."""
     path = stand_ins["yamnet"]

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,8 +14,12 @@ from sklearn.preprocessing import StandardScaler
 
 from common import paths
 from common.baselines import cross_validate_classifier
+from common.bootstrap import summarise_predictions
+from common.emotions import order_emotions
 from common.enrolment import ALL, PRIORS, USUAL_PRIOR, EnrolledSystem, draw_utterances
 from common.evaluation import score_predictions
+from common.predictions import COLUMNS
+from common.recipes import Rows
 from common.results import load_results, save_results, tabulate_results
 from common.voices import Candidate, Voice, VoiceModel, VoiceNormalisation
 from tests.speech_tables import make_features, make_speakers
@@ -181,7 +186,7 @@ def test_direction_is_taken_out_in_a_whole_system():
 
 @pytest.mark.parametrize("count", COUNTS)
 def test_labels_of_test_speakers_change_no_probability(count):
-    fold = SYSTEM.folds[0].fold
+    fold = SYSTEM.folds[1].fold
     permuted = TABLE.copy()
     rng = np.random.default_rng(1)
     permuted.loc[fold.test, "emotion"] = rng.permutation(LABELS[fold.test])
@@ -195,7 +200,7 @@ def test_labels_of_test_speakers_change_no_probability(count):
 
 @pytest.mark.parametrize("count", (1, 4, ALL))
 def test_rows_of_other_test_speakers_never_matter(count):
-    test = SYSTEM.folds[0].fold.test
+    test = SYSTEM.folds[1].fold.test
     first, second = np.unique(SPEAKERS[test])
     changed = SPOKEN.values.copy()
     changed[second == SPEAKERS] = 99
@@ -215,14 +220,14 @@ def test_what_is_chosen_does_not_depend_on_test_speakers():
         for layers in ((0,), None)
     ]
     changed = SPOKEN.values.copy()
-    test = SYSTEM.folds[0].fold.test
+    test = SYSTEM.folds[1].fold.test
     changed[test] = np.random.default_rng(0).normal(size=changed[test].shape)
     chosen = []
     for features in (SPOKEN, replace(SPOKEN, made_values=changed)):
         system = make_system(features, candidates=candidates)
-        first = system.folds[0]
+        first = system.folds[1]
         priors = [system.choose_prior(first, count) for count in (1, 4)]
-        chosen.append((system.plain_folds[0].model.candidate, first.model.candidate, priors))
+        chosen.append((system.plain_folds[1].model.candidate, first.model.candidate, priors))
         assert set(priors) <= set(PRIORS)
         for model, rows in first.inner:
             assert set(rows) <= set(first.fold.train)
@@ -273,12 +278,11 @@ def test_one_training_speaker_is_enough():
     system = make_system(features, table, protocol="leave_one_speaker_out")
     run = system.test(4)
     assert run.complete and len(run.predictions) == 5 * 2 * (20 - 4)
-    chosen = run.description["training"]["chosen"]
-    assert [choice["prior"] for choice in chosen.values()] == [USUAL_PRIOR] * 2
+    assert (run.history["prior"] == USUAL_PRIOR).all() and (run.history["candidate"] == 0).all()
 
 
 def test_model_of_one_speaker_agrees_with_the_system():
-    fitted = SYSTEM.folds[0]
+    fitted = SYSTEM.folds[1]
     rows = np.flatnonzero(SPEAKERS[fitted.fold.test[0]] == SPEAKERS)
     values, emotions = SPOKEN.values[rows], list(fitted.model.classifier.classes_)
     chances = fitted.model.predict(values, values, emotions, prior=0)
@@ -294,9 +298,44 @@ def test_evidence_says_how_many_were_heard_and_stays_out_of_the_tables_of_all_sy
     path = save_results(SYSTEM.test(4, num_draws=2), variant="enrolled_4", **named)
     content = json.loads(path.read_text(encoding="utf-8"))
     assert content["training"]["heard"] == 4 and content["seeds"] == [0, 1]
-    assert set(content["training"]["chosen"]) == {"1", "2", "3", "4", "5"}
+    history = pd.read_csv(path.with_suffix(".history.csv"))
+    assert set(history["prior"]) <= set(PRIORS) and len(history) == 2 * 5
     assert tabulate_results(corpus="toy").empty and not load_results(corpus="toy")
     assert len(load_results(corpus="toy", ablations=True)) == 1
+
+
+def test_a_published_test_is_read_back_without_fitting(tmp_path, monkeypatch):
+    known = {"notebook": "42_example", "title": "Toy", "ablation": True, "labels_only": True}
+    run = SYSTEM.test(4, num_draws=2)
+    path = save_results(run, **known)
+    monkeypatch.setattr(paths, "RESULTS_DIR", path.parent.parent)
+    monkeypatch.setattr(EnrolledSystem, "_fit", None)
+    unread = replace(FEATURES, made_values=Rows(len(TABLE), None, None))
+    again = make_system(unread).test(4, num_draws=2)
+    assert set(again.sources.values()) == {"published"}
+    pd.testing.assert_frame_equal(again.predictions, run.predictions[[*COLUMNS]])
+    pd.testing.assert_frame_equal(again.history, run.history)
+    assert summarise_predictions(again.predictions) == summarise_predictions(run.predictions)
+    assert save_results(again, **known) == path
+    with pytest.raises(TypeError):
+        make_system().test(4, num_draws=3)  # a draw more than was published
+
+
+def test_a_test_of_ones_own_scores_the_rows_that_it_marks():
+    scored = [LABELS == "neutral", LABELS != "neutral"]
+
+    def predict(number, draw, rows):
+        assert set(rows) == set(np.flatnonzero(scored[draw])) & set(SYSTEM.folds[number].fold.test)
+        return np.eye(4)[np.full(len(rows), draw)], {"weight": number}
+
+    run = SYSTEM.run(predict, scored, settings={"guess": 1}, model="guess")
+    assert len(run.predictions) == len(TABLE) and run.description["seeds"] == [0, 1]
+    said = run.predictions.groupby("seed")["predicted_label"].unique().map(list).to_dict()
+    assert said == {draw: [order_emotions(LABELS)[draw]] for draw in (0, 1)}
+    assert [*zip(run.history["seed"], run.history["fold"], strict=True)] == [
+        (draw, fold) for draw in (0, 1) for fold in range(1, 6)
+    ]
+    assert (run.history["weight"] == run.history["fold"]).all()
 
 
 def test_keys_name_what_decides_the_numbers():

@@ -17,7 +17,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common import caching, paths, recipes
+from common import caching, features, paths, recipes
 from common.audio import SAMPLE_RATE_HERTZ, load_waveform, scan_recording
 from common.augmentation import Augmentation, ChangeSpeed
 from common.features import (
@@ -32,6 +32,7 @@ from common.features import (
 )
 from common.files import digest, hash_file
 from common.recipes import Features, Recipe, Step, extract_features, fit_normaliser
+from tests.speech_tables import write_recordings
 
 TOLERANCE_DB = 1e-3
 TOLERANCE_MFCC = 1e-3
@@ -660,3 +661,32 @@ def test_training_rows_are_standardised_band_by_band():
 
 def test_a_constant_band_does_not_divide_by_zero():
     assert np.isfinite(fit_normaliser(np.zeros((4, 5, 2))).apply(np.zeros((4, 5, 2)))).all()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        ([1.0] * 10, 2.5),  # never less than RAVDESS has
+        ([1.0] * 8 + [3.2] * 2, 3.5),  # two in ten are longer than 2.5 s
+        ([1.0] * 9 + [5.0], 2.5),  # one in ten is cut
+        ([20.0] * 10, 6.0),
+    ],
+)
+def test_the_length_is_chosen_so_that_nine_in_ten_stay_whole(seconds, expected, monkeypatch):
+    steps = []
+    monkeypatch.setattr(
+        features, "measure_seconds", lambda table, given: steps.append(given) or np.array(seconds)
+    )
+    assert features.choose_length(None) == FitLength(expected)
+    assert steps == [(Trim(),)]
+
+
+def test_durations_are_those_after_the_steps(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "CACHE_DIR", tmp_path / "cache")
+
+    def speak(number, rng):
+        return 0.1 * rng.standard_normal(8_000 * (number + 1)).astype(np.float32)
+
+    table = write_recordings(tmp_path, speak, emotions=("sad", "happy"), num_speakers=2)
+    assert features.measure_seconds(table, ()).tolist() == [0.5, 1.0] * 2
+    assert features.measure_seconds(table, (FitLength(0.25),)).tolist() == [0.25] * 4

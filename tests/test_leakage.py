@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from common import cross_validation, splits
+from common import cross_validation, recipes, splits
 from common.batches import SAMPLINGS, TrainingBatches
 from common.corpora import load_corpus
 from common.cross_validation import cross_validate, train_fold
@@ -94,7 +94,7 @@ def encode_rows(table) -> Features:
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 def test_each_part_gets_its_own_rows_and_their_labels(table, fold, watch, monkeypatch, sampling):
     identity = Normaliser(np.zeros(6, dtype=np.float32), np.ones(6, dtype=np.float32))
-    monkeypatch.setattr(cross_validation, "fit_normaliser", lambda values: identity)
+    monkeypatch.setattr(recipes, "fit_normaliser", lambda values: identity)
     train, validation, tested, _ = watch(encode_rows(table))
     labels = table["emotion"].map(FOUR.index).to_numpy()
     for examples, rows in ((train, fold.train), (validation, fold.validation)):

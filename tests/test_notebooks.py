@@ -679,6 +679,11 @@ def test_publish_copies_evidence_and_figures_and_removes_nothing(tmp_path, publi
     assert {line.split()[0] for line in publish()} == {"unchanged"}
 
 
+def test_publish_takes_labels_for_a_table(tmp_path, publish):
+    write_evidence(tmp_path / "runs", kinds=("labels",))
+    assert publish()[0] == f"new        results/{NAME}/ravdess__speaker_5fold.csv.xz"
+
+
 def test_publish_leaves_out_a_large_model(tmp_path, publish):
     write_evidence(tmp_path / "runs", kinds=("csv", "model"), size=700_000)
     assert publish()[1] == (
@@ -960,6 +965,50 @@ def test_parameters_from_the_command_line():
     assert [parse_parameter(text)[1] for text in given] == [3, [0, 1], "savee", "a b"]
     with pytest.raises(Exception, match="not name=value"):
         parse_parameter("epochs")
+
+
+@pytest.mark.parametrize("name", ["folder", "csv"])
+def test_paths_from_the_command_line_are_from_here_and_stay_text(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for given in ("my recordings (1)", "2024", "[1]"):
+        assert parse_parameter(f"{name}={given}") == (name, str(tmp_path / given))
+    assert parse_parameter(f"{name}=~/a b")[1] == str(tmp_path / "home" / "a b")
+    assert (
+        parse_parameter(f"{name}=/a b")[1] == "/a b" and parse_parameter(f"{name}=None")[1] is None
+    )
+
+
+def test_make_run_hands_over_folders_with_blanks():
+    command = ["make", "--dry-run", "run", "FOLDER=my voices", "CSV=the list.csv"]
+    asked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert '"folder=my voices"' in asked and '"csv=the list.csv"' in asked
+
+
+def test_own_recordings_go_to_the_notebooks_that_take_them(beside_clone):
+    taking = 'corpus = "ravdess"\nfolder = None\ncsv = None'
+    parameters = {
+        "01_takes": taking,
+        "02_reads": 'corpus = "ravdess"',
+        "03_sample": 'corpus = "sample"',
+    }
+    findings = new_markdown_cell("## Findings\n\nAll 1440 are here.")
+    for name, text in parameters.items():
+        source = "print(corpus, folder)" if name == "01_takes" else "print(corpus)"
+        notebook = make_notebook(source, parameters=text)
+        notebook.metadata["ser"]["sample_parameters"] = {}
+        notebook.cells.append(findings)
+        nbformat.write(notebook, beside_clone / f"{name}.ipynb")
+    for corpus, expected in {
+        "mine": ("mine /voices", "mine", "sample"),
+        "ravdess": ("ravdess /voices", "ravdess", "sample"),
+    }.items():
+        paths = [beside_clone / f"{name}.ipynb" for name in parameters]
+        assert execute_all(paths, corpus=corpus, parameters={"folder": "/voices"}) == 0
+        executed = [nbformat.read(EXECUTED_DIR / path.name, as_version=4) for path in paths]
+        printed = [notebook.cells[-2].outputs[0].text.strip() for notebook in executed]
+        assert tuple(printed) == expected
+        assert "1440" not in executed[0].cells[-1].source, "findings are about the whole corpus"
 
 
 def test_notebooks_are_selected_by_name_or_number(tmp_path):

@@ -72,10 +72,20 @@ def folders(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
+def find_table(path: Path) -> Path:
+    """The predictions of which a JSON tells, with probabilities or without."""
+    table = path.with_suffix(".csv")
+    return table if table.is_file() else path.with_suffix(".csv.xz")
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    return read_predictions(find_table(path))
+
+
 def check_evidence(path: Path) -> None:
     """Recompute from the CSV every number of the JSON that follows from it."""
     content = json.loads(path.read_text(encoding="utf-8"))
-    predictions = read_predictions(path.with_suffix(".csv"))
+    predictions = read_table(path)
 
     def agree(printed, computed) -> bool:
         if printed is None:
@@ -104,17 +114,17 @@ def check_evidence(path: Path) -> None:
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_committed_numbers_follow_from_the_committed_predictions(path):
     check_evidence(path)
-    predictions = read_predictions(path.with_suffix(".csv"))
+    predictions = read_table(path)
     assert not predictions.duplicated(["seed", "utterance"]).any()
     chances = predictions.filter(regex="^p_")
-    assert chances.sum(axis=1).between(0.999, 1.001).all()
+    assert find_table(path).suffix == ".xz" or chances.sum(axis=1).between(0.999, 1.001).all()
     assert set(predictions["utterance"].str.partition("/")[0]) != {"sample"}
 
 
 def test_every_committed_table_has_its_json_and_none_is_of_the_sample():
     folder = paths.ROOT / "results"
-    tables = {path for path in folder.rglob("*.csv") if not path.name.endswith(".history.csv")}
-    assert tables == {path.with_suffix(".csv") for path in COMMITTED}
+    tables = {path for path in folder.rglob("*.csv*") if not path.name.endswith(".history.csv")}
+    assert tables == {find_table(path) for path in COMMITTED}
     for path in folder.rglob("*.history.csv"):
         evidence = path.with_name(path.name.replace(".history.csv", ".json"))
         assert evidence in COMMITTED and len(pd.read_csv(path))
@@ -328,6 +338,37 @@ def test_validation_rows_are_kept_apart_from_test_rows():
     pd.testing.assert_frame_equal(read_predictions(path.with_suffix(".csv")), run.predictions)
     kept = read_predictions(path.with_suffix(".csv"), part="validation")
     pd.testing.assert_frame_equal(kept, run.validation)
+
+
+def test_labels_alone_give_the_same_scores_in_a_small_file(folders):
+    run = make_run(repetitions=20)
+    whole = save_results(run, notebook="11_cnn", title="CNN")
+    path = save_results(run, notebook="12_bilstm", title="CNN", labels_only=True)
+    names = sorted(file.name for file in path.parent.iterdir())
+    assert names == [f"ravdess__speaker_5fold.{end}" for end in ("csv.xz", "history.csv", "json")]
+    table = path.with_suffix(".csv.xz")
+    assert table.stat().st_size < whole.with_suffix(".csv").stat().st_size / 10
+    found = read_predictions(table)
+    pd.testing.assert_frame_equal(
+        found, run.predictions.drop(columns=found.filter(regex="^p_")).loc[:, [*found]]
+    )
+    check_evidence(path)
+    first, second = (json.loads(file.read_text(encoding="utf-8")) for file in (whole, path))
+    assert first["metrics"] == second["metrics"] and first["per_class"] == second["per_class"]
+    assert [result["csv"].name for result in load_results()] == [
+        "ravdess__speaker_5fold.csv",
+        "ravdess__speaker_5fold.csv.xz",
+    ]
+    publish(folders)
+    assert save_results(run, notebook="12_bilstm", title="CNN", labels_only=True) == (
+        folders / "results/12_bilstm/ravdess__speaker_5fold.json"
+    )
+    assert not any(result["own"] for result in load_results())
+    with pytest.raises(ValueError, match="lacks probabilities or rows"):
+        save_results(replace(run, predictions=found), notebook="13_own", title="CNN")
+    (folders / "results/12_bilstm/ravdess__speaker_5fold.csv.xz").unlink()
+    with pytest.raises(ValueError, match=r"speaker_5fold.csv.xz is not the one"):
+        load_results()
 
 
 def test_a_table_of_another_run_beside_a_json_is_refused(folders):

@@ -145,6 +145,19 @@ def test_the_command_has_exit_codes_for_scripts(table, capsys, tmp_path):
     assert (tmp_path / "out.csv").read_text().count("\n") == 3
 
 
+def test_the_command_shows_its_own_messages_and_no_log_of_tensorflow(table, tmp_path):
+    soundfile.write(tmp_path / "silent.wav", np.zeros(16_000), 16_000)
+    soundfile.write(tmp_path / "spoken.wav", load_waveform(table["path"][0]), 16_000)
+    model = build_model((63, 16), 2)  # no graph in its file: it needs Keras
+    EmotionRecognizer(model, ("angry", "calm"), RECIPE).save(tmp_path / "own.keras")
+    command = [sys.executable, "-m", "common.recognition", tmp_path, "--model"]
+    done = subprocess.run(
+        [*command, tmp_path / "own.keras"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.count("\n") == 3 and "spoken.wav" in done.stdout
+    assert [line.partition(":")[0] for line in done.stderr.splitlines()] == ["left out"]
+
+
 def test_a_sentence_on_trust_follows_the_probability(small):
     said = small.predict(load_corpus("sample")["path"][0])
     for share, row in ((0.95, small.facts["trust"][-1]), (0.1, small.facts["trust"][0])):

@@ -40,6 +40,7 @@ from IPython.display import Markdown, display
 notice = "**Synthetic speech.** Every number below is of the sample corpus, spoken by a "
 notice += "synthesiser. It shows that the notebook works and says nothing about people."
 display(Markdown(notice))"""
+OWN = ("folder", "csv")  # parameters that name somebody's own recordings
 OF_ONE_CORPUS = ("## Findings", "## What was tried")
 NO_PLAYER = "<em>▶ Run this cell to hear it.</em>"
 PROGRESS_BAR = re.compile(r"\d+%\|.*\||\d+\w* ?\[\d+:\d+.*\]")
@@ -148,8 +149,10 @@ def execute_notebook(
         inject_parameters(notebook, parameters)
     committed = read_parameters(notebook)["corpus"]
     corpus = (parameters or {}).get("corpus", committed)
-    if corpus != committed:
-        set_text_aside(notebook, corpus=corpus, written_about=committed)
+    own = [parameters[name] for name in OWN if (parameters or {}).get(name)]
+    if corpus != committed or own:
+        place = f"{corpus} in {' and '.join(own)}" if own else corpus
+        set_text_aside(notebook, corpus=place, written_about=committed)
     if parameters and corpus == "sample":
         notebook.cells[find_cell(notebook, "injected-parameters")].source += NOTICE
     copy = folder / path.name
@@ -196,12 +199,14 @@ def execute_all(
     corpus : str or None
         Replaces the parameter `corpus`; None leaves it. "sample" brings the notebook's small
         settings along. A notebook whose small settings name another corpus, whose published runs
-        it reads, keeps it.
+        it reads, or that is about the sample, keeps its own.
     parameters : dict
         Further parameters.
     in_place : bool, optional
         Replace a notebook that ran well with no parameter changed. A run on another corpus than
         the committed one stays a copy.
+
+    `folder` and `csv` go to the notebooks that have these parameters; others read results.
     """
     num_failures = 0
     for path in paths:
@@ -209,9 +214,11 @@ def execute_all(
         try:
             notebook = nbformat.read(path, as_version=4)
             small = read_sample_parameters(notebook)
-            given = {"corpus": corpus} if corpus and small["corpus"] == "sample" else {}
-            changed = {**given, **(small if corpus == "sample" else {}), **parameters}
             committed = read_parameters(notebook)
+            own = {k: v for k, v in parameters.items() if k not in OWN or "folder" in committed}
+            keeps = committed["corpus"] == "sample" or small["corpus"] != "sample"
+            given = {} if keeps or not corpus else {"corpus": corpus}
+            changed = {**given, **(small if corpus == "sample" else {}), **own}
             if corpus and committed.get("second_corpus") == corpus:
                 changed.setdefault("second_corpus", None)
             as_committed = all(committed.get(name, ...) == changed[name] for name in changed)

@@ -20,7 +20,7 @@ from common.paths import NOTEBOOKS_DIR, ROOT, RUNS_DIR
 from common.results import load_results
 from common.splits import PROTOCOLS
 from tools.checking import check_all
-from tools.execution import EXECUTED_DIR, execute_all, shorten
+from tools.execution import EXECUTED_DIR, OWN, execute_all, shorten
 from tools.generation import (
     list_notebooks,
     read_parameters,
@@ -53,10 +53,15 @@ def select_notebooks(names: list[str], *, folder: Path = NOTEBOOKS_DIR) -> list[
 
 
 def parse_parameter(text: str) -> tuple[str, object]:
-    """Turn "epochs=3", "seeds=[0, 1]" or "corpus=savee" into name and value."""
+    """Turn "epochs=3", "seeds=[0, 1]" or "corpus=savee" into name and value.
+
+    `folder` and `csv` are paths from here; notebooks run in another folder.
+    """
     name, equals, value = text.partition("=")
     if not equals or not name.isidentifier():
         raise argparse.ArgumentTypeError(f"{text!r} is not name=value")
+    if name in OWN and value != "None":
+        return name, str(Path(value).expanduser().absolute())
     try:
         return name, ast.literal_eval(value)
     except (ValueError, SyntaxError):

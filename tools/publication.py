@@ -7,8 +7,8 @@ from pathlib import Path
 
 from common.files import hash_file, write_atomically
 from common.paths import FIGURES_DIR, RESULTS_DIR, RUNS_DIR
+from common.results import SUFFIXES
 
-SUFFIXES = {"csv": ".csv", "history": ".history.csv", "model": ".keras"}
 MAX_MODEL_BYTES = 3_000_000
 
 
@@ -72,7 +72,7 @@ def _list_files(path: Path, folder: Path) -> Iterator[tuple[Path, Path]]:
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not JSON ({error}): execute its notebook again") from error
     hashes = {kind: value for kind, value in hashes.items() if value}
-    if "csv" not in hashes or not set(hashes) <= set(SUFFIXES):
+    if not {"csv", "labels"} & set(hashes) or not set(hashes) <= set(SUFFIXES):
         raise ValueError(f"{path} does not name the hash of its CSV: execute its notebook again")
     files = [path.with_suffix(SUFFIXES[kind]) for kind in hashes]
     for file, expected in zip(files, hashes.values(), strict=True):

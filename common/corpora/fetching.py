@@ -3,7 +3,14 @@
 import warnings
 from pathlib import Path
 
-from common.corpora.recordings import explain_absence, find_corpus, match_recordings, read_index
+from common.corpora.recordings import (
+    explain_absence,
+    explain_part,
+    find_corpus,
+    match_recordings,
+    read_index,
+)
+from common.corpora.records import Archive
 from common.downloads import download_archive, unpack_archive
 from common.files import hash_file
 
@@ -11,7 +18,9 @@ from common.files import hash_file
 def fetch_corpus(name: str, *, folder: str | Path | None = None) -> Path:
     """Download a corpus, check it and put it in place; do nothing if it is there already.
 
-    A part of it that is there is used, with a warning, where the rest cannot be had.
+    A part of it that is there is used as it is, with a warning: whoever has a third of a corpus may
+    want that third. Its archive beside it, copied by hand or left by a call that was interrupted,
+    fills up the rest.
 
     The archive is checked against the published size and MD5, or, where none is known,
     every recording in it against data/index. Only recordings are taken out of it, each into
@@ -26,22 +35,13 @@ def fetch_corpus(name: str, *, folder: str | Path | None = None) -> Path:
     if len(there) >= corpus.num_utterances:
         return folder
     source = corpus.archive
-    if source is None:
-        problem = explain_absence(corpus, folder, num_there=len(there))
-        if there:
-            warnings.warn(f"{problem} Until then results are of a part of it.", stacklevel=2)
-            return folder
-        raise FileNotFoundError(problem)
-    facts = {"num_bytes": source.num_bytes, "checksum": source.checksum}
-    try:
-        archive = download_archive(source.url, folder / source.file_name, **facts)
-    except OSError as error:
-        if not there:
-            raise
-        problem = explain_absence(corpus, folder, num_there=len(there))
-        told = f"the rest could not be downloaded ({error}), so results are of a part of it"
-        warnings.warn(f"{problem} But {told}.", stacklevel=2)
+    if there and not _has_archive(source, folder):
+        warnings.warn(explain_part(corpus, folder, len(there)), stacklevel=2)
         return folder
+    if source is None:
+        raise FileNotFoundError(explain_absence(corpus, folder))
+    facts = {"num_bytes": source.num_bytes, "checksum": source.checksum}
+    archive = download_archive(source.url, folder / source.file_name, **facts)
     with unpack_archive(archive, folder) as unpacked:
         found = match_recordings(corpus, unpacked, by_name=True)
         if source.checksum is None:
@@ -61,3 +61,9 @@ def fetch_corpus(name: str, *, folder: str | Path | None = None) -> Path:
             found[recording].replace(target)
     archive.unlink()
     return folder
+
+
+def _has_archive(source: Archive | None, folder: Path) -> bool:
+    """Whether the archive lies in the folder, whole as far as its size tells."""
+    path = folder / source.file_name if source else None
+    return bool(path and path.is_file() and source.num_bytes in (None, path.stat().st_size))

@@ -40,11 +40,25 @@ def find_corpus(name: str, folder: str | Path | None) -> tuple[Corpus, Path]:
     return CORPORA[name], Path(folder).expanduser().resolve()
 
 
-def explain_absence(corpus: Corpus, folder: Path, *, num_there: int = 0) -> str:
+def explain_absence(corpus: Corpus, folder: Path) -> str:
     """Say what is missing, how to get it and where to put it."""
     return (
+        f"{folder}: 0 of the {corpus.num_utterances} recordings of {corpus.title} are here. "
+        f"{corpus.how_to_get} Put it so that {folder / corpus.example} exists."
+    )
+
+
+def explain_part(corpus: Corpus, folder: Path, num_there: int) -> str:
+    """Say how much of a corpus is there, what that means and how to get the rest."""
+    rest = corpus.how_to_get
+    if corpus.archive:
+        rest = (
+            f"For the rest put {corpus.archive.file_name} from {corpus.homepage} beside them, or "
+            f"empty the folder, and call fetch_corpus('{corpus.name}', folder=…) again."
+        )
+    return (
         f"{folder}: {num_there} of the {corpus.num_utterances} recordings of {corpus.title} are "
-        f"here. {corpus.how_to_get} Put it so that {folder / corpus.example} exists."
+        f"here, so results are of a part of it. {rest}"
     )
 
 

@@ -16,7 +16,9 @@ class EncoderRecord:
     """What is known of an encoder. It gives `num_dimensions` numbers per `hop_seconds`.
 
     `url` is where the published weights are, `num_bytes` and `checksum` those of the file, if the
-    publisher gives them. `file_name` is what they are called in `data/pretrained`, a file that
+    publisher gives them. `revision` is the commit of a repository on Hugging Face, and `digest`
+    what the published weights of a SavedModel are called by `digest_saved_model`, where it is
+    known. `file_name` is what they are called in `data/pretrained`, a file that
     needs no PyTorch or the folder of a model; None: as the encoder. One embedding needs
     `window_seconds` of sound; None: any length will do. Where there are `num_layers`, there is one
     embedding per layer in place of one per hop. `trainable`: there is a Keras network.
@@ -32,6 +34,8 @@ class EncoderRecord:
     citation: str
     num_bytes: int | None = None
     checksum: str | None = None
+    revision: str | None = None
+    digest: str | None = None
     file_name: str | None = None
     window_seconds: float | None = None
     num_layers: int | None = None

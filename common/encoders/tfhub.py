@@ -21,6 +21,7 @@ YAMNET = EncoderRecord(
     hop_seconds=0.48,
     window_seconds=0.975,
     url="https://tfhub.dev/google/yamnet/1",
+    digest="0cb1934ed9f0f236",
     homepage="https://www.kaggle.com/models/google/yamnet",
     licence="Apache License 2.0",
     citation="Plakal and Ellis, YAMNet, TensorFlow Model Garden, research/audioset/yamnet, "
@@ -34,8 +35,15 @@ def load(record: EncoderRecord, weights: Weights, num_samples: int, trainable: b
     if weights == "random":
         return Encoder(record, None, draw_projection(record), num_samples, "random")
     folder = find_saved_model(record, weights)
-    network = load_saved_model(folder, record)
-    return Encoder(record, None, network, num_samples, digest_saved_model(folder))
+    network, digest = load_saved_model(folder, record), digest_saved_model(folder)
+    if weights == "published" and record.digest not in (None, digest):
+        warnings.warn(
+            f"{folder}: not the weights of {record.title} that the published results were made "
+            f"with ({digest}, expected {record.digest}), so runs of them are trained anew; if "
+            "they should be, delete the folder to fetch them again",
+            stacklevel=3,
+        )
+    return Encoder(record, None, network, num_samples, digest)
 
 
 def find_saved_model(record: EncoderRecord, weights: Weights = "published") -> Path:

@@ -29,6 +29,7 @@ RECORDS = (
         name="wav2vec2",
         title="wav2vec 2.0",
         url="https://huggingface.co/facebook/wav2vec2-base",
+        revision="0b5b8e868dd84f03fd87d01f9c4ff0f080fecfe8",
         homepage="https://github.com/facebookresearch/fairseq/tree/main/examples/wav2vec",
         licence="Apache License 2.0",
         citation="Baevski, Zhou, Mohamed and Auli, wav2vec 2.0: A framework for self-supervised "
@@ -39,6 +40,7 @@ RECORDS = (
         name="hubert",
         title="HuBERT",
         url="https://huggingface.co/facebook/hubert-base-ls960",
+        revision="dba3bb02fda4248b6e082697eee756de8fe8aa8a",
         homepage="https://github.com/facebookresearch/fairseq/tree/main/examples/hubert",
         licence="Apache License 2.0",
         citation="Hsu, Bolte, Tsai, Lakhotia, Salakhutdinov and Mohamed, HuBERT: Self-supervised "
@@ -50,6 +52,7 @@ RECORDS = (
         name="wavlm",
         title="WavLM",
         url="https://huggingface.co/microsoft/wavlm-base",
+        revision="efa81aae7ff777e464159e0f877d54eac5b84f81",
         homepage="https://github.com/microsoft/unilm/tree/master/wavlm",
         licence="CC BY-SA 3.0 (that of Microsoft's UniSpeech, to which its page refers)",
         citation="Chen et al., WavLM: Large-scale self-supervised pre-training for full stack "
@@ -64,6 +67,7 @@ RECORDS = (
         num_dimensions=2 * 512,
         hop_seconds=0.02,
         url="https://huggingface.co/openai/whisper-base",
+        revision="e37978b90ca9030d5170a5c07aadb050351a65bb",
         homepage="https://github.com/openai/whisper",
         licence="MIT (OpenAI); Apache License 2.0 on Hugging Face",
         citation="Radford, Kim, Xu, Brockman, McLeavey and Sutskever, Robust speech recognition "
@@ -110,7 +114,8 @@ def load_transformer(record: EncoderRecord, weights: Weights) -> tuple[ComputeSt
     if folder is None:
         elsewhere = CACHE_VARIABLES & os.environ.keys()
         source = record.url.removeprefix("https://huggingface.co/")
-        settings = {"cache_dir": None if elsewhere else str(paths.PRETRAINED_DIR / "huggingface")}
+        cache = None if elsewhere else str(paths.PRETRAINED_DIR / "huggingface")
+        settings = {"cache_dir": cache, "revision": record.revision}
     else:
         source, settings = str(folder), {"local_files_only": True}
     try:
