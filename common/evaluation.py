@@ -149,10 +149,14 @@ def fit_temperature(predictions: pd.DataFrame) -> float:
 
     Probabilities to the power 1 / T, brought to one again: above 1 the system was too sure. Guo et
     al., "On calibration of modern neural networks", ICML 2017. Probabilities below half the last
-    of the four decimals that evidence keeps count as that half. Raises ValueError without rows.
+    of the four decimals that evidence keeps count as that half. Raises ValueError without rows, or
+    without probabilities, which evidence of labels alone (`.csv.xz`) does not have.
     """
-    if predictions.empty:
-        raise ValueError("no predictions to fit a temperature to; give those of validation rows")
+    if predictions.empty or predictions.filter(regex="^p_").empty:
+        raise ValueError(
+            "no probabilities to fit a temperature to; give predictions of validation rows that "
+            "were not saved with labels_only"
+        )
     logs, true = _take_logs(predictions)
 
     def measure_loss(log_temperature: float) -> float:

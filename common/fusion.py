@@ -36,7 +36,7 @@ def stack_members(members: Mapping[str, pd.DataFrame]) -> tuple[np.ndarray, pd.D
         if not table[same].equals(rows[same]) or set(table.filter(like="p_")) != set(labels):
             raise ValueError(
                 f"{name} does not test what {leader} tests: take results of one corpus and one "
-                "protocol, whose folds are published ones"
+                "protocol, whose folds are published ones, with their probabilities"
             )
     stacked = np.stack([table[labels].to_numpy(float) for table in tables.values()], axis=1)
     return np.log(np.maximum(stacked, SMALLEST)), rows
