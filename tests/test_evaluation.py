@@ -562,5 +562,7 @@ def test_a_fitted_temperature_mends_calibration():
     ]
     assert errors[0] < errors[1]
     assert (mended["correct"] == predictions["correct"]).all()
-    with pytest.raises(ValueError, match="give those of validation rows"):
-        fit_temperature(predictions.head(0))
+    labels_alone = predictions.drop(columns=[*predictions.filter(regex="^p_")])
+    for useless in (predictions.head(0), labels_alone):
+        with pytest.raises(ValueError, match="no probabilities to fit a temperature to"):
+            fit_temperature(useless)
