@@ -72,7 +72,7 @@ def test_a_fold_is_calibrated_by_what_the_others_want():
         for fold, rows in found.groupby("fold")
     }
     assert same == {0: False, 1: True, 2: False}
-    with pytest.raises(ValueError, match="no predictions to fit a temperature to"):
+    with pytest.raises(ValueError, match="no probabilities to fit a temperature to"):
         calibrate(predictions[tested])
 
 
