@@ -8,7 +8,9 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
+from sklearn.model_selection import GroupKFold
+
+from common.dealing import deal_rows
 
 # Test speakers of each fold, as published.
 SPEAKER_FOLDS = {
@@ -238,38 +240,25 @@ def _leave_out(table: pd.DataFrame, seed: int, by: str = "speaker") -> list[Fold
     return _split_by_speaker(table, groups, seed)
 
 
-def _deal_rows(table: pd.DataFrame, rows: np.ndarray, num_parts: int, seed: int) -> list:
-    """Deal rows into equal parts, stratified by emotion, copies of a recording kept together."""
-    part = table.iloc[rows]
-    counts = part["emotion"].value_counts()
-    if counts.min() < num_parts:
-        raise ValueError(
-            f"only {counts.min()} utterances of {counts.idxmin()!r} are here to be dealt into "
-            f"{num_parts} parts; add some, drop this emotion, or use a speaker protocol"
-        )
-    splitter = StratifiedGroupKFold(num_parts, shuffle=True, random_state=seed)
-    return [rows[chosen] for _, chosen in splitter.split(part, part["emotion"], part["audio_hash"])]
-
-
 def _test_parts(table: pd.DataFrame, parts: Iterable[np.ndarray], seed: int) -> list[Fold]:
     """Test on each part; validate on a tenth of the other rows, stratified by emotion."""
     folds = []
     for number, test in enumerate(parts, start=1):
         others = np.setdiff1d(np.arange(len(table)), test)
-        validation = _deal_rows(table, others, round(1 / VALIDATION_SHARE), seed)[0]
+        validation = deal_rows(table, others, round(1 / VALIDATION_SHARE), seed)[0]
         folds.append(_make_fold(table, number, validation, test))
     return folds
 
 
 def _random_kfold(table: pd.DataFrame, seed: int) -> list[Fold]:
-    return _test_parts(table, _deal_rows(table, np.arange(len(table)), 5, seed), seed)
+    return _test_parts(table, deal_rows(table, np.arange(len(table)), 5, seed), seed)
 
 
 def _make_random_split(count: int) -> MakeFolds:
     """One fold: of 20 parts of the rows, `count` to test and as many to validation."""
 
     def make(table: pd.DataFrame, seed: int) -> list[Fold]:
-        parts = _deal_rows(table, np.arange(len(table)), 20, seed)
+        parts = deal_rows(table, np.arange(len(table)), 20, seed)
         test, validation = np.concatenate(parts[:count]), np.concatenate(parts[count : 2 * count])
         return [_make_fold(table, 1, validation, test)]
 

@@ -145,9 +145,10 @@ def train_model(
 
 def predict(model: keras.Model, values: np.ndarray) -> np.ndarray:
     """Class probabilities, shape (rows, classes), of normalised features (rows, frames, bands)."""
-    if not len(values):  # Keras would warn
-        return np.zeros((0, model.output_shape[-1]), np.float32)
-    return model.predict(values, batch_size=64, verbose=0)
+    parts = [np.zeros((0, model.output_shape[-1]), np.float32)]
+    for start in range(0, len(values), 64):  # Keras's own loop takes 0.1 s to set up
+        parts.append(model.predict_on_batch(values[start : start + 64]))
+    return np.concatenate(parts)
 
 
 class _EpochKeeper(keras.callbacks.Callback):

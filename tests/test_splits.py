@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from sklearn.model_selection import StratifiedGroupKFold
 
 from common.corpora import combine_corpora
+from common.dealing import QuickStratifiedGroupKFold
 from common.splits import (
     PROTOCOLS,
     Fold,
@@ -263,6 +265,29 @@ def test_a_shared_recording_is_found(copy, original, parts):
     table.loc[copy, "audio_hash"] = table.loc[original, "audio_hash"]
     with pytest.raises(ValueError, match=rf"recording \['[0-9a-f]{{64}}'\] is in {parts}"):
         check_folds(table, [make_fold()], "random_5fold")
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 30)), min_size=12, max_size=80),
+    st.integers(2, 6),
+    st.integers(0, 9),
+)
+@pytest.mark.filterwarnings("ignore:The least populated class")
+def test_rows_are_dealt_as_scikit_learn_deals_them(rows, num_parts, seed):
+    emotions, recordings = np.array(rows).T
+    assume(np.unique(emotions, return_counts=True)[1].max() >= num_parts)
+    assume(len(np.unique(recordings)) >= num_parts and len(np.unique(emotions)) > 1)
+    theirs, ours = (
+        [
+            part.tolist()
+            for _, part in dealer(num_parts, shuffle=True, random_state=seed).split(
+                emotions, emotions, recordings
+            )
+        ]
+        for dealer in (StratifiedGroupKFold, QuickStratifiedGroupKFold)
+    )
+    assert ours == theirs
 
 
 @pytest.mark.parametrize("protocol", ["random_5fold", "random_80_10_10", "sentence_out"])
