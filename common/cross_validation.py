@@ -17,6 +17,7 @@ from common.batches import Examples
 from common.emotions import order_emotions
 from common.files import describe_settings, digest
 from common.models import BuildModel, build_seeded, check_model, describe_model, save_model
+from common.networks import run_network
 from common.optimizers import Trainee
 from common.predictions import tabulate_predictions
 from common.recipes import Features
@@ -32,7 +33,7 @@ from common.runs import (
     store_fold,
 )
 from common.splits import Fold
-from common.training import TrainingConfig, predict, train_model
+from common.training import TrainingConfig, train_model
 
 
 @dataclass(frozen=True)
@@ -261,9 +262,10 @@ def train_fold(
         callbacks=[keras.callbacks.TensorBoard(str(folder / "tensorboard"))] * tensorboard,
     )
     names = {"seed": seed, "fold": fold.number}
+    heard = ((fold.test, normaliser.apply(values[fold.test])), (fold.validation, validation))
     predictions = [
-        tabulate_predictions(table, rows, predict(model, normaliser.apply(values[rows])), **names)
-        for rows in (fold.test, fold.validation)
+        tabulate_predictions(table, rows, run_network(model, inputs), **names)
+        for rows, inputs in heard
     ]
     curves = pd.DataFrame([names | row for row in history])
     facts = {"seconds": round(seconds, 1), **describe_backend()}

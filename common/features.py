@@ -38,6 +38,10 @@ class FitLength(Step):
 
     seconds: float = 2.5
 
+    @property
+    def seconds_kept(self) -> float:
+        return self.seconds
+
     def __call__(self, waveform: np.ndarray) -> np.ndarray:
         return fix_length(waveform, round(self.seconds * SAMPLE_RATE_HERTZ))
 

@@ -11,10 +11,10 @@ from IPython.display import Markdown, display
 from common import evaluation, plots
 from common.audio import load_waveform
 from common.bootstrap import compare_predictions, describe_difference, tabulate_scores
-from common.features import FitLength, measure_seconds
+from common.features import measure_seconds
 from common.models import compute_attention
 from common.predictions import read_predictions
-from common.recipes import Features, Step
+from common.recipes import Features, Recipe
 from common.results import load_results
 from common.runs import Run
 from common.sound_plots import make_players, plot_attention, plot_features
@@ -134,30 +134,28 @@ def show_curves(run: Run, *, notebook: str, name: str = "history") -> None:
 
 
 def show_example(features: Features, table: pd.DataFrame, *, emotion: str) -> None:
-    """Show the features of the first utterance of an emotion, and its player.
-
-    Says how many utterances are longer than the recipe keeps.
-    """
+    """Show the features of the first utterance of an emotion, its player, and what was cut."""
     row = int((table["emotion"] == emotion).to_numpy().argmax())  # 0 where there is none
     ax = plot_features(features.values[row], features.recipe)
     ax.set_title(f"{table['utterance'].iloc[row]}, {table['emotion'].iloc[row]}")
     display(ax.figure)
     plt.close(ax.figure)
     display(make_players({"recording": load_waveform(table["path"].iloc[row])}))
-    steps = features.recipe.steps
-    for place, step in enumerate(steps):
-        if isinstance(step, FitLength):
-            display(Markdown(_describe_cut(table, steps[:place], step.seconds)))
+    show_cut(table, features.recipe)
 
 
-def _describe_cut(table: pd.DataFrame, steps: tuple[Step, ...], most: float) -> str:
-    """Say what is lost of utterances, after these steps, where `most` seconds are kept."""
-    seconds = measure_seconds(table, steps)
-    cut, lost = np.mean(seconds > most), 1 - np.minimum(seconds, most).sum() / seconds.sum()
-    return (
-        f"The middle {most:g} s of an utterance are kept: {100 * cut:.0f} % of them are longer, "
-        f"and {100 * lost:.0f} % of all sound is left out."
-    )
+def show_cut(table: pd.DataFrame, recipe: Recipe) -> None:
+    """Say how many utterances are longer than a recipe or its encoder keeps, and what is lost."""
+    for place, step in enumerate(recipe.steps):
+        most = getattr(step, "seconds_kept", None)
+        if most is None:
+            continue
+        seconds = measure_seconds(table, recipe.steps[:place])
+        cut, lost = np.mean(seconds > most), 1 - np.minimum(seconds, most).sum() / seconds.sum()
+        corpus = " and ".join(table["corpus"].unique())
+        words = f"Of {corpus} the middle {most:g} s of an utterance are kept: {100 * cut:.0f} % of "
+        words += f"them are longer, and {100 * lost:.0f} % of all sound is left out."
+        display(Markdown(words))
 
 
 def compare(runs: Mapping[str, Run], notebooks: Sequence[str]) -> None:

@@ -22,13 +22,14 @@ from common.cross_validation import collect_run, describe_data
 from common.emotions import order_emotions
 from common.files import describe_settings, digest
 from common.models import BuildModel, build_seeded, describe_model
+from common.networks import run_network
 from common.optimizers import TRACED, Trainee
 from common.predictions import tabulate_predictions
 from common.recipes import Features
 from common.runs import FoldResult, Run, finish_folds, list_tasks, name_folds
 from common.splits import PROTOCOLS, Fold
 from common.studies import COLUMNS, Settings, choose_settings, open_storage, search
-from common.training import TrainingConfig, predict, train_model
+from common.training import TrainingConfig, train_model
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,7 +165,7 @@ class NestedSearch:
         nothing = Examples(known.values[:0], known.targets[:0])
         seed = self.seed + 1000 * number
         _, seconds = train_model(model, known, nothing, config=config, seed=seed, state_path=None)
-        return predict(model, normaliser.apply(values[tested])), seconds
+        return run_network(model, normaliser.apply(values[tested])), seconds
 
     def _choose(self, trials: pd.DataFrame) -> Settings:
         return choose_settings(trials) if len(trials) else dict(self.defaults)

@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from common.batches import SAMPLINGS, Examples, TrainingBatches
 from common.files import write_atomically
+from common.networks import run_network
 from common.optimizers import (
     SCHEDULES,
     assign_values,
@@ -143,14 +144,6 @@ def train_model(
     return keeper.history, keeper.seconds
 
 
-def predict(model: keras.Model, values: np.ndarray) -> np.ndarray:
-    """Class probabilities, shape (rows, classes), of normalised features (rows, frames, bands)."""
-    parts = [np.zeros((0, model.output_shape[-1]), np.float32)]
-    for start in range(0, len(values), 64):  # Keras's own loop takes 0.1 s to set up
-        parts.append(model.predict_on_batch(values[start : start + 64]))
-    return np.concatenate(parts)
-
-
 class _EpochKeeper(keras.callbacks.Callback):
     """After each epoch: validate the averaged weights, keep the best, save all that resumes it."""
 
@@ -225,7 +218,7 @@ class _EpochKeeper(keras.callbacks.Callback):
     def _validate(self) -> dict:
         loss = uar = wa = math.nan
         if len(self.validation.targets):
-            probabilities = predict(self.model, self.validation.values)
+            probabilities = run_network(self.model, self.validation.values)
             true, predicted = self.validation.targets.argmax(axis=1), probabilities.argmax(axis=1)
             loss = -np.log(np.maximum(probabilities[np.arange(len(true)), true], 1e-7)).mean()
             uar = recall_score(true, predicted, average="macro", labels=np.unique(true))

@@ -16,10 +16,11 @@ from common import cross_validation, training
 from common.batches import Examples, TrainingBatches
 from common.cross_validation import cross_validate
 from common.models import build_seeded, describe_model
+from common.networks import run_network
 from common.optimizers import compute_learning_rate
 from common.results import save_results
 from common.splits import make_folds
-from common.training import TrainingConfig, predict, train_model
+from common.training import TrainingConfig, train_model
 from tests.speech_tables import make_features, make_speakers
 
 TABLE = make_speakers(6, per_emotion=4)
@@ -364,7 +365,7 @@ def test_without_a_monitor_the_last_epoch_is_kept(tmp_path):
             seed=0,
             state_path=tmp_path / f"{name}.npz",
         )
-        results[name] = predict(model, FEATURES.values[fold.test])
+        results[name] = run_network(model, FEATURES.values[fold.test])
     np.testing.assert_array_equal(results["some"], results["none"])
 
 

@@ -36,6 +36,11 @@ class Embed(Step):
     encoder: Encoder
     trainable: ClassVar[bool] = False
 
+    @property
+    def seconds_kept(self) -> float:
+        """Of the middle of a recording."""
+        return self.encoder.num_samples / SAMPLE_RATE_HERTZ
+
     def __call__(self, waveform: np.ndarray) -> np.ndarray:
         return self.encoder.embed(waveform)
 
