@@ -1,5 +1,7 @@
 """Equal parts of the rows of a table, for random splits."""
 
+from functools import lru_cache
+
 import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
@@ -18,8 +20,14 @@ def deal_rows(table: pd.DataFrame, rows: np.ndarray, num_parts: int, seed: int) 
             f"only {counts.min()} utterances of {counts.idxmin()!r} are here to be dealt into "
             f"{num_parts} parts; add some, drop this emotion, or use a speaker protocol"
         )
+    columns = (tuple(part[name]) for name in ("emotion", "audio_hash"))
+    return [rows[chosen] for chosen in _deal(*columns, num_parts, seed)]
+
+
+@lru_cache(maxsize=128)
+def _deal(emotions: tuple, recordings: tuple, num_parts: int, seed: int) -> list[np.ndarray]:
     splitter = QuickStratifiedGroupKFold(num_parts, shuffle=True, random_state=seed)
-    return [rows[chosen] for _, chosen in splitter.split(part, part["emotion"], part["audio_hash"])]
+    return [chosen for _, chosen in splitter.split(emotions, emotions, recordings)]
 
 
 class QuickStratifiedGroupKFold(StratifiedGroupKFold):
