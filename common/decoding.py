@@ -64,6 +64,7 @@ def decode(file: BinaryIO, facts: dict, longest_seconds: float) -> np.ndarray:
         raise RecordingError("git lfs")
     if missing := _count_missing_bytes(file, num_bytes):
         raise RecordingError("truncated", f"{missing} bytes more than are there")
+    file = _BoundedFile(file)
     try:
         try:
             return _decode_with_libsndfile(file, facts, longest_seconds)
@@ -73,6 +74,23 @@ def decode(file: BinaryIO, facts: dict, longest_seconds: float) -> np.ndarray:
         raise
     except Exception as error:  # whatever a decoder raises
         raise RecordingError("not audio", str(error).split("\n")[0]) from error
+
+
+class _BoundedFile:
+    """A file that answers -1 to whoever seeks where nothing is, as decoders of damaged files do.
+
+    They would print a traceback of an exception and go on.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.read, self.tell = file, file.read, file.tell
+        self.name = getattr(file, "name", "")
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            return self.file.seek(offset, whence)
+        except (OSError, ValueError):
+            return -1
 
 
 def _decode_with_libsndfile(file: BinaryIO, facts: dict, longest_seconds: float) -> np.ndarray:

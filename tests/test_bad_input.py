@@ -2,6 +2,7 @@
 
 import errno
 import struct
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -276,3 +277,14 @@ def test_a_damaged_cache_is_made_again():
     for damage in ("", '{"half', "[]", "[1]"):
         cache.write_text(damage)
         assert load_corpus("ravdess").equals(expected)
+
+
+def test_a_decoder_that_seeks_where_nothing_is_prints_no_traceback(tmp_path, monkeypatch):
+    path = tmp_path / "sound.aiff"
+    soundfile.write(path, 0.3 * np.sin(np.arange(16_000) / 10), 16_000)
+    path.write_bytes(path.read_bytes().replace(b"SSND", b"SSN\xa0"))
+    printed = []
+    monkeypatch.setattr(sys, "unraisablehook", printed.append)
+    with pytest.raises(ValueError, match=r"sound\.aiff: not audio"):
+        audio.load_waveform(path)
+    assert not printed

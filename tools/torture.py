@@ -17,6 +17,8 @@ import tempfile
 import time
 import zipfile
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -196,6 +198,19 @@ def _train(folder: str | None, *, kill_after: float | None = None) -> tuple[str 
     return None, ""
 
 
+@contextmanager
+def hide_errors() -> Iterator[None]:
+    """Keep what decoders written in C say of every damage off the terminal, and progress bars."""
+    shown, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(shown, 2)
+        os.close(shown)
+        os.close(nowhere)
+
+
 def measure_megabytes() -> int:
     """The most memory that this process had; Linux counts that of its parent into ru_maxrss."""
     status = Path("/proc/self/status")
@@ -211,7 +226,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--archives", type=int, default=200)
     parser.add_argument("--kills", type=int, default=20)
     given = parser.parse_args(arguments)
-    counts = torture_recordings(given.files) + torture_archives(given.archives)
+    with hide_errors():
+        counts = torture_recordings(given.files) + torture_archives(given.archives)
     megabytes = measure_megabytes()
     if given.kills:
         counts += torture_runs(given.kills)
