@@ -26,11 +26,11 @@ def deal_rows(table: pd.DataFrame, rows: np.ndarray, num_parts: int, seed: int) 
 
 @lru_cache(maxsize=128)
 def _deal(emotions: tuple, recordings: tuple, num_parts: int, seed: int) -> list[np.ndarray]:
-    splitter = QuickStratifiedGroupKFold(num_parts, shuffle=True, random_state=seed)
+    splitter = _QuickStratifiedGroupKFold(num_parts, shuffle=True, random_state=seed)
     return [chosen for _, chosen in splitter.split(emotions, emotions, recordings)]
 
 
-class QuickStratifiedGroupKFold(StratifiedGroupKFold):
+class _QuickStratifiedGroupKFold(StratifiedGroupKFold):
     """The parts of `StratifiedGroupKFold`, found by one pass over arrays per group.
 
     Scikit-learn tries a group in each part by a call of its own, which takes seconds for a

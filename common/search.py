@@ -39,7 +39,7 @@ class NestedSearch:
     Parameters
     ----------
     build_model
-        (input_shape, num_classes, **settings) -> uncompiled keras.Model.
+        `(input_shape, num_classes, **settings)` -> uncompiled keras.Model.
     space, defaults
         Optuna's distribution of each setting, and its value where nothing is searched. Settings
         that `TrainingConfig` has go into `config`, the others to `build_model`.

@@ -1,15 +1,22 @@
 """The site: it builds without a warning, no link in it is dead, every figure has a text."""
 
+import ast
+import io
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import nbformat
+import numpy as np
 import pytest
+import soundfile
+from docutils.core import publish_doctree
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from sphinx.ext.napoleon import NumpyDocstring
 
-from common.paths import NOTEBOOKS_DIR
+from common.paths import NOTEBOOKS_DIR, ROOT
+from tests.browsers import needs_chromium, open_browser, serve
 from tools import site
 from tools.generation import read_repository
 
@@ -143,3 +150,52 @@ def test_dead_links_are_found(tmp_path):
     )
     (tmp_path / "b.html").write_text('<p id="there"></p><a href="https://example.org">x</a>')
     assert find_dead_links(tmp_path) == ["a.html: b.html#gone", "a.html: no.png"]
+
+
+def read_column(page, number: int) -> list[str]:
+    cells = page.locator(f"table.sortable >> nth=0 >> tbody tr td:nth-child({number})")
+    return [text.strip() for text in cells.all_text_contents()]
+
+
+@needs_chromium
+def test_a_click_on_a_heading_sorts_by_it_and_another_turns_the_order_round(built, tmp_path):
+    spoken = tmp_path / "silence.wav"
+    soundfile.write(spoken, np.zeros(16_000), 16_000)
+    with serve(built) as address, open_browser(spoken) as (page, _, errors):
+        page.goto(f"{address}/results.html")
+        headings = page.locator("table.sortable >> nth=0 >> thead th")
+        names = [text.strip() for text in headings.all_text_contents()]
+        number = 1 + next(k for k, name in enumerate(names) if name.startswith("UAR"))
+        heading = headings.nth(number - 1)
+        for order in ("descending", "ascending"):
+            heading.get_by_role("button").click()
+            scores = [float(text.split()[0]) for text in read_column(page, number)]
+            assert scores == sorted(scores, reverse=order == "descending") and len(scores) > 5
+            assert heading.get_attribute("aria-sort") == order
+        headings.nth(0).get_by_role("button").click()
+        found = read_column(page, 1)
+        assert found == sorted(found, key=str.lower)
+        assert all("404" in error for error in errors)  # the icon that a browser asks for
+
+
+def list_docstrings(path: Path) -> list[tuple[str, str]]:
+    """Name and docstring of a module and of what is public in it."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            name = getattr(node, "name", path.stem)
+            if not name.startswith("_") and (text := ast.get_docstring(node)):
+                found.append((f"{path.name}: {name}", text))
+    return found
+
+
+def test_every_docstring_is_markup_without_a_fault():
+    wrong = []
+    for path in (ROOT / "common").rglob("*.py"):
+        for name, text in list_docstrings(path):
+            heard = io.StringIO()
+            settings = {"warning_stream": heard, "report_level": 2}
+            publish_doctree(str(NumpyDocstring(text)), settings_overrides=settings)
+            if heard.getvalue():
+                wrong.append(f"{name}: {heard.getvalue()}")
+    assert wrong == []

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold
 
 from common.corpora import combine_corpora
-from common.dealing import QuickStratifiedGroupKFold
+from common.dealing import _QuickStratifiedGroupKFold as QuickStratifiedGroupKFold
 from common.splits import (
     PROTOCOLS,
     Fold,

@@ -20,7 +20,8 @@ function read(row, column) {
 function sort(table, headings, column) {
   const body = table.tBodies[0];
   const rows = [...body.rows];
-  const numeric = rows.some((row) => !Number.isNaN(read(row, column)[1]));
+  const numbers = rows.filter((row) => !Number.isNaN(read(row, column)[1]));
+  const numeric = numbers.length > rows.length / 2; // a name may begin with a digit
   // Numbers begin with the largest, words with the first; what has no number stays below.
   const before = headings[column].getAttribute("aria-sort");
   const first = numeric ? "descending" : "ascending";
