@@ -153,8 +153,8 @@ def show_cut(table: pd.DataFrame, recipe: Recipe) -> None:
         seconds = measure_seconds(table, recipe.steps[:place])
         cut, lost = np.mean(seconds > most), 1 - np.minimum(seconds, most).sum() / seconds.sum()
         corpus = " and ".join(table["corpus"].unique())
-        words = f"{corpus}: of each utterance the middle {most:.2g} s are kept; {100 * cut:.0f} % are "
-        words += f"longer, and {100 * lost:.0f} % of all sound is left out."
+        words = f"{corpus}: of each utterance the middle {most:.2g} s are kept; "
+        words += f"{100 * cut:.0f} % are longer, and {100 * lost:.0f} % of all sound is left out."
         display(Markdown(words))
 
 
