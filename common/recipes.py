@@ -99,7 +99,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Rows:
-    """An array that is made when it is needed: its number of rows, its first one, and all."""
+    """An array that is made when it is needed: its number of rows, one like all others, and all."""
 
     number: int
     make_first: Callable[[], np.ndarray]
@@ -113,7 +113,7 @@ class Features:
     `values` has shape (utterances, frames, bands); `copies` has shape (utterances, copies,
     frames, bands) and holds the augmented versions, which only training may see. Where `Rows` or
     a function stand for them they are made when they are first asked for. Reading back what was
-    trained before asks for `shape` alone, which the first utterance tells.
+    trained before asks for `shape` alone, which one utterance tells.
     """
 
     made_values: np.ndarray | Rows
@@ -132,7 +132,7 @@ class Features:
 
     @cached_property
     def first(self) -> np.ndarray:
-        """What a model reads of the first utterance, shape (frames, bands)."""
+        """What a model reads of one utterance, shape (frames, bands); that of all is the same."""
         given = self.made_values
         return given.make_first() if isinstance(given, Rows) else given[0]
 

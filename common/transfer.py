@@ -8,7 +8,7 @@ import pandas as pd
 
 from common.corpora import combine_corpora
 from common.emotions import name_emotion, order_emotions
-from common.recipes import Features, Recipe, Step
+from common.recipes import Features, Recipe, Rows, Step
 
 # Russell, "A circumplex model of affect", 1980: activation, and pleasant or not.
 HIGH_AROUSAL = ("happy", "angry", "fearful", "surprised")
@@ -34,7 +34,7 @@ def tabulate_emotions(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 def take_rows(features: Features, rows: np.ndarray) -> Features:
     """Keep some utterances of features, in the order of these row numbers."""
-    values = features.values[rows]
+    values = Rows(len(rows), lambda: features.first, lambda: features.values[rows])
     return Features(values, lambda: features.copies[rows], features.recipe, features.augmentations)
 
 
@@ -48,9 +48,9 @@ def join_corpora(
     """
     for table, own in zip(tables, features, strict=True):
         corpus = ", ".join(table["corpus"].unique())
-        if len(table) != len(own.values):
+        if len(table) != len(own):
             raise ValueError(
-                f"{corpus}: {len(table)} utterances but {len(own.values)} feature rows; give the "
+                f"{corpus}: {len(table)} utterances but {len(own)} feature rows; give the "
                 "features of this very table"
             )
         if own.describe() != features[0].describe():
@@ -60,8 +60,12 @@ def join_corpora(
             )
     joined = combine_corpora(tables)
     names = pd.concat([table["utterance"] for table in tables])
+
+    def join_values() -> np.ndarray:
+        return np.concatenate([own.values for own in features])
+
     whole = Features(
-        np.concatenate([own.values for own in features]),
+        Rows(sum(map(len, features)), lambda: features[0].first, join_values),
         lambda: np.concatenate([own.copies for own in features]),
         features[0].recipe,
         features[0].augmentations,
@@ -99,7 +103,7 @@ def normalise_in(
 
     recipe = Recipe((*features.recipe.steps, NormalisedIn(by)), normalise=False)
     return Features(
-        normalise(features.values),
+        Rows(len(features), lambda: features.first, lambda: normalise(features.values)),
         lambda: normalise(features.copies),
         recipe,
         features.augmentations,

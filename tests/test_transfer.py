@@ -5,6 +5,7 @@ import pytest
 
 from common.corpora import draw_balanced
 from common.evaluation import score_predictions
+from common.recipes import Features, Rows
 from common.transfer import (
     HIGH_AROUSAL,
     NEGATIVE,
@@ -38,6 +39,21 @@ def test_rows_of_several_corpora_stay_with_their_features():
     some = take_rows(joined, np.array([3, 1]))
     np.testing.assert_array_equal(some.copies, joined.copies[[3, 1]])
     assert some.describe() == features[0].describe()
+
+
+def test_nothing_is_computed_before_it_is_asked_for():
+    def refuse():
+        raise AssertionError("computed")
+
+    made = make_features(ONE)
+    lazy = [
+        Features(Rows(len(table), lambda: made.values[0], refuse), refuse, made.recipe)
+        for table in (ONE, TWO)
+    ]
+    table, joined = join_corpora([ONE, TWO], lazy)
+    normalised = normalise_in(joined, table, "speaker", over_frames=True)
+    assert take_rows(normalised, np.array([3, 1])).shape == (2, *made.shape[1:])
+    assert joined.shape == normalised.shape == (len(ONE) + len(TWO), *made.shape[1:])
 
 
 def test_features_that_do_not_fit_are_refused():
