@@ -73,6 +73,7 @@ def cross_validate_classifier(
     seeds: Sequence[int] = (0,),
     folds: Sequence[Fold] | None = None,
     use_copies: bool = False,
+    hold_out: bool = False,
 ) -> Run:
     """Fit and test a scikit-learn classifier on every fold of a protocol, once per seed.
 
@@ -81,10 +82,12 @@ def cross_validate_classifier(
     it is fitted to the augmented copies of these rows as well, and a test utterance's probabilities
     are the mean of those of the utterance and of its own copies (test-time augmentation;
     Krizhevsky, Sutskever and Hinton, NIPS 2012). No epoch is chosen, so validation rows join the
-    training. A published run is read back. The rest is as in `cross_validate`, errors too; the run
-    has no models, and its history is what a `GridSearchCV` tried.
+    training, unless `hold_out` keeps them to be predicted, as a temperature needs it. A published
+    run is read back. The rest is as in `cross_validate`, errors too; the run has no models, and
+    its history is what a `GridSearchCV` tried.
     """
-    settings = {"classifier": repr(classifier), "rows": "training and validation"}
+    rows = "training" if hold_out else "training and validation"
+    settings = {"classifier": repr(classifier), "rows": rows}
     if use_copies:
         settings["versions"] = "original and copies, in training and in test"
     description = {
@@ -95,7 +98,8 @@ def cross_validate_classifier(
     }
     key = digest(description)
     tasks, complete = list_tasks(table, protocol, seeds, folds, None)
-    tasks = {task: fold.join_validation() for task, fold in tasks.items()}
+    if not hold_out:
+        tasks = {task: fold.join_validation() for task, fold in tasks.items()}
     emotions = order_emotions(table["emotion"])
 
     def test(task: Task, fold: Fold) -> FoldResult:
@@ -108,13 +112,17 @@ def cross_validate_classifier(
         )
         fitted, tried = fit_classifier(classifier, known, labels, speakers)
         columns = [list(fitted.classes_).index(emotion) for emotion in emotions]
-        given = [fitted.predict_proba(version[fold.test])[:, columns] for version in versions]
-        probabilities = np.mean(given, axis=0)
         named = {"seed": task[0], "fold": task[1]}
-        predictions = tabulate_predictions(table, fold.test, probabilities, **named)
+
+        def predict(rows: np.ndarray) -> pd.DataFrame:
+            given = [fitted.predict_proba(version[rows])[:, columns] for version in versions]
+            return tabulate_predictions(table, rows, np.mean(given, axis=0), **named)
+
+        predictions = predict(fold.test)
+        validation = predict(fold.validation) if len(fold.validation) else pd.DataFrame()
         tried = pd.DataFrame(named | dict(tried), tried.index)
         facts = {**describe_scikit_learn(), "seconds": time.perf_counter() - started}
-        return FoldResult(predictions, pd.DataFrame(), tried, facts, "trained")
+        return FoldResult(predictions, validation, tried, facts, "trained")
 
     return collect_run(
         finish_folds(key, table, tasks, test),

@@ -160,6 +160,23 @@ def test_a_published_run_is_read_back(use_copies, monkeypatch):
     )
 
 
+def test_rows_that_are_held_out_are_predicted_and_not_trained_on(monkeypatch):
+    monkeypatch.setattr(Spy, "fitted", [])
+    held_out = run(Spy(), hold_out=True)
+    folds = make_folds(TABLE, PROTOCOL)
+    for fold, (fitted, _) in zip(folds, Spy.fitted, strict=True):
+        np.testing.assert_array_equal(fitted, FEATURES.values.reshape(len(TABLE), -1)[fold.train])
+        found = held_out.validation.query(f"fold == {fold.number}")
+        assert found["utterance"].tolist() == TABLE["utterance"].iloc[fold.validation].tolist()
+    joined = run(Spy())
+    assert joined.validation.empty and joined.description["key"] != held_out.description["key"]
+    save_results(held_out, notebook="91_mine", title="Spy")
+    publish_notebook("91_mine", runs=paths.RUNS_DIR, results=paths.RESULTS_DIR)
+    again = run(Spy(), hold_out=True)
+    assert {*again.sources.values()} == {"published"}
+    pd.testing.assert_series_equal(again.validation["p_sad"], held_out.validation["p_sad"])
+
+
 def test_test_labels_change_nothing_but_the_score():
     test = make_folds(TABLE, PROTOCOL)[0].test
     changed = TABLE.copy()
