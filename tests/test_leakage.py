@@ -76,7 +76,7 @@ def watch(table, fold, tmp_path, monkeypatch):
             return np.full((len(values), len(FOUR)), 0.25)
 
         monkeypatch.setattr(cross_validation, "train_model", train_model)
-        monkeypatch.setattr(cross_validation, "predict", predict)
+        monkeypatch.setattr(cross_validation, "run_network", predict)
         folder = tmp_path / f"run{len(list(tmp_path.iterdir()))}"
         train_fold(build_model, table, features, fold=fold, config=CONFIG, seed=0, folder=folder)
         return *seen[:3], keras.models.load_model(folder / "model.keras").get_layer("normalise")
