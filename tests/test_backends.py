@@ -139,7 +139,7 @@ def folder(tmp_path_factory) -> Path:
 
     def start(backend: str) -> subprocess.CompletedProcess:
         environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT)}
-        environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # compiled in a third of the time
+        environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # compiling takes most of the time
         command = [sys.executable, "-c", SCRIPT, folder]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
         if done.returncode:
