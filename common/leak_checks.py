@@ -28,8 +28,8 @@ CEILINGS = {
     "emodb": (0.91, "networks from scratch, UAR 0.82 to 0.91"),
     "cremad": (0.77, "Dasheng 1.2B, WA 0.769 (github.com/nttcslab/eval-audio-repr)"),
 }
-COPY = re.compile(
-    r"(?:[ _.+-]*(?:(?:noisy|noise|aug(?:mented)?|copy|pitch|stretch(?:ed)?|shift(?:ed)?|speed"
+COPY = re.compile(  # with something before it
+    r"(?<=.)(?:[ _.+-]*(?:(?:noisy|noise|aug(?:mented)?|copy|pitch|stretch(?:ed)?|shift(?:ed)?|speed"
     r"|tempo|gain|reverb|rir|awgn)[ _-]?\d*|\(\d+\)))+$",
     re.IGNORECASE,
 )
@@ -109,12 +109,21 @@ def find_crossing(
 
 
 def _name_utterances(table: pd.DataFrame) -> pd.Series:
-    """One name for the copies of an utterance, by what copies are usually called."""
+    """One name for an utterance and its copies, which are called as copies usually are.
+
+    Where no file has the name that is left, as with `happy (1)` and `happy (2)`, each keeps its own.
+    """
     paths = [Path(path.replace("\\", "/")) for path in table["path"].fillna("")]
-    stems = [MODALITY.sub("", COPY.sub("", path.stem)).lower() for path in paths]
     owners = table["speaker"] if "speaker" in table else [path.parent.name for path in paths]
     labels = table["label"] if "label" in table else [""] * len(table)
-    names = ["/".join(map(str, name)) for name in zip(owners, labels, stems, strict=True)]
+    stems = [MODALITY.sub("", path.stem.lower()) for path in paths]
+
+    def join(stems: list[str]) -> list[str]:
+        return ["/".join(map(str, name)) for name in zip(owners, labels, stems, strict=True)]
+
+    own, originals = join(stems), join([COPY.sub("", stem) for stem in stems])
+    there = {*own}
+    names = [first if first in there else name for name, first in zip(own, originals, strict=True)]
     return pd.Series(names).where(table["path"].notna())
 
 

@@ -117,6 +117,23 @@ def test_copies_are_found_by_their_names(table):
     assert audit(pd.concat([table, other]), sound=False).clean
 
 
+@pytest.mark.parametrize("name", ["happy ({}).wav", "noise_{}.wav", "pitch{}.wav", "({}).wav"])
+def test_numbered_recordings_are_no_copies_of_each_other(name):
+    paths = [f"sound/{name.format(number)}" for number in range(6)]
+    split = pd.DataFrame({"path": paths, "label": "happy", "part": ["train", "test"] * 3})
+    assert find_kinds(audit(split, sound=False)) == {}
+
+
+def test_a_corpus_unpacked_twice_is_found():
+    names = [f"OAF_happy/OAF_{word}_happy.wav" for word in ("back", "bar", "base", "bath")]
+    paths = [f"{folder}/{name}" for folder in ("TESS", "TESS/TESS") for name in names]
+    split = pd.DataFrame({"path": paths, "part": ["train", "test"] * 2 + ["test", "train"] * 2})
+    found = find_kinds(audit(split, sound=False))
+    assert found == {"copies by their names in train and test": "leak"}
+    hashes = split.assign(hash=["a", "b", "c", "d"] * 2)
+    assert find_kinds(audit(hashes, sound=False))["recordings in train and test"] == "leak"
+
+
 def test_sound_tracks_of_videos_are_copies_of_the_speech():
     names = ["Actor_01/03-01-05-01-02-01-01.wav", "Actor_01/01-01-05-01-02-01-01.mp4"]
     split = pd.DataFrame({"path": names, "part": ["train", "test"]})
