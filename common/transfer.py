@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from common.corpora import combine_corpora
+from common.corpora import CORPORA, combine_corpora
 from common.emotions import name_emotion, order_emotions
 from common.recipes import Features, Recipe, Rows, Step
 
@@ -18,17 +18,22 @@ NEGATIVE = ("sad", "angry", "fearful", "disgust", "bored")
 def tabulate_emotions(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Count the utterances of each emotion (rows, by its usual name) in each corpus (columns).
 
-    `also called` lists what corpora call it otherwise, and `in all` tells whether every one has it.
+    `also called` lists other words for it: those of the tables, and the codes in the file names of
+    corpora that are known. `in all` tells whether every corpus has it.
     """
     counts, names = {}, {}
     for corpus, table in tables.items():
         usual = table["emotion"].map(name_emotion)
         counts[corpus] = usual.value_counts()
-        for name, own in zip(usual, table["emotion"], strict=True):
-            names.setdefault(name, set()).update({own} - {name})
+        codes = CORPORA[corpus].emotions.items() if corpus in CORPORA else ()
+        for own, name in (*dict.fromkeys(zip(table["emotion"], usual, strict=True)), *codes):
+            names.setdefault(name, {}).setdefault(own, []).append(corpus)
     rows = pd.DataFrame(counts).fillna(0).astype(int)
     rows = rows.loc[order_emotions(rows.index)].rename_axis("emotion")
-    called = [", ".join(sorted(names[name])) for name in rows.index]
+    called = [
+        ", ".join(f"{own} ({', '.join(where)})" for own, where in names[name].items() if own != name)
+        for name in rows.index
+    ]
     return rows.assign(**{"also called": called, "in all": (rows > 0).all(axis=1)})
 
 

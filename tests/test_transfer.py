@@ -25,9 +25,16 @@ TWO = make_speakers(2, per_emotion=3, emotions=("happy", "sad", "anger"), corpus
 
 def test_emotions_are_counted_under_their_usual_names():
     counts = tabulate_emotions({"zebra": ONE, "ant": TWO})
-    assert counts.loc["angry", "also called"] == "anger"
+    assert counts.loc["angry", "also called"] == "anger (ant)"
     assert counts.loc["angry", ["zebra", "ant"]].tolist() == [0, 6]
     assert counts.index[counts["in all"]].tolist() == ["happy", "sad"]
+
+
+def test_emotions_are_listed_with_the_codes_of_their_corpora():
+    table = make_speakers(2, per_emotion=2, emotions=("happy", "surprised"))
+    counts = tabulate_emotions({"savee": table, "tess": table})
+    assert counts.loc["surprised", "also called"].startswith("su (savee), ps (tess), pleasant")
+    assert counts.loc["happy", "also called"] == "h (savee)"
 
 
 def test_rows_of_several_corpora_stay_with_their_features():
