@@ -525,6 +525,71 @@ def test_nothing_below_a_folder_vanishes(tmp_path):
     table.to_csv(tmp_path / "table.csv")
 
 
+MATROSKA = b"\x1a\x45\xdf\xa3"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("c_v1.2", None, ""),
+        ("c_v1", None, ""),
+        ("c.bak", None, ""),
+        ("c.txt", None, ""),  # whatever it is called
+        ("c.3gp", b"\0\0\0\x20ftyp3gp4" + bytes(500), "not audio"),
+        ("c.mp4", b"\0\0\0\x20ftypisom" + bytes(500), "not audio"),
+        ("c_v1.2", MATROSKA + bytes(500), "not audio"),
+        ("c_v1.2", b"version https://git-lfs.github.com/spec/v1\n", "git lfs"),
+        ("c.flv", b"FLV\1\5\0" + bytes(500), "no sound by its name or its beginning"),
+        ("c.avi", b"RIFF\0\0\1\0AVI " + bytes(500), "no sound by its name or its beginning"),
+        ("c_v1.2", b"", "no sound by its name or its beginning"),
+        ("notes.txt", b"who spoke\n", None),
+        ("LICENSE", "Für alle".encode(), None),
+        ("photo.jpg", b"\xff\xd8\xff\xe0\0\x10JFIF", None),
+        ("list.pdf", b"%PDF-1.7\0", None),
+        (".hidden.flv", b"FLV\1\5\0", None),
+    ],
+)
+def test_a_file_of_any_name_is_used_or_told_or_evidently_no_sound(name, content, problem, tmp_path):
+    folder = write_own(tmp_path / "own", ("calm/a_1.wav", "sad/b_1.wav"))
+    file = write_noise(folder / "sad" / "new.wav", seed=9).rename(folder / "sad" / name)
+    if content is not None:
+        file.write_bytes(content)
+    left_out = []
+    listed = recordings.list_audio(folder, left_out=left_out)
+    scans = recordings.scan_recordings([path for path in listed if path == file], folder)
+    found = [entry["problem"] for entry in left_out] + [scan["problem"] for scan in scans]
+    assert len(listed) == 2 + len(scans)
+    assert found == [] if problem is None else len(found) == 1 and found[0].startswith(problem)
+    assert problem != "" or found == [""]
+
+
+@pytest.mark.parametrize("name", ["more", "aaa", "zzz"])
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_a_link_to_what_is_read_already_is_told_and_the_original_kept(kind, name, tmp_path):
+    folder = write_own(tmp_path / "own", ("angry/a_1.wav", "sad/b_1.wav", "sad/c_1.wav"))
+    target = folder / "sad" if kind == "folder" else folder / "sad" / "b_1.wav"
+    (folder / "angry" / f"{name}{target.suffix}").symlink_to(target)
+    with pytest.warns(UserWarning, match="left out 1 of 4 .*\n.*leads to .*; remove the link"):
+        table = load_folder(folder)
+    assert table["emotion"].tolist() == ["angry", "sad", "sad"]
+    assert len(table.attrs["left_out"]) == 1
+
+
+def test_links_to_elsewhere_are_followed_once(tmp_path):
+    write_own(tmp_path / "far", ("a_1.wav", "deep/a_2.wav"))
+    folder = write_own(tmp_path / "own", ("sad/b_1.wav", ".store/c_1.wav"))
+    (folder / "angry").symlink_to(tmp_path / "far")
+    (folder / "fear").symlink_to(tmp_path / "far" / "deep")
+    (folder / "calm").symlink_to(folder / ".store")
+    (tmp_path / "far" / "back").symlink_to(folder)
+    left_out = []
+    names = [path.relative_to(folder) for path in recordings.list_audio(folder, left_out=left_out)]
+    assert sorted(map(str, names)) == [
+        *("angry/a_1.wav", "angry/deep/a_2.wav", "calm/c_1.wav", "sad/b_1.wav")
+    ]
+    assert [Path(entry["path"]).name for entry in left_out] == ["fear", "back"]
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is closed to root")
 def test_a_folder_that_cannot_be_opened_is_told(tmp_path):
     folder = write_own(tmp_path / "own", ("sad/a_1.wav", "calm/a_2.wav", "angry/a_3.wav"))
@@ -546,12 +611,26 @@ def test_a_name_that_results_cannot_carry_is_refused_at_once(tmp_path):
         ("emodb", "03a01Fa.wav", "emodb/wav/03a01Fa"),
         ("cremad", "Crema/1001_DFA_ANG_XX.wav", "cremad/AudioWAV/1001_DFA_ANG_XX"),
         ("ravdess", "flat/03-01-05-01-01-01-02.wav", "ravdess/Actor_02/03-01-05-01-01-01-02"),
+        ("tess", "flat/OAF_back_angry.wav", "tess/OAF_angry/OAF_back_angry"),
+        ("tess", "YAF_back_fear.wav", "tess/YAF_fear/YAF_back_fear"),
     ],
 )
 def test_mirrors_are_read_under_the_official_names(name, path, utterance, tmp_path):
     write_noise(tmp_path / "mirror" / path)
     table = load_corpus(name, folder=tmp_path / "mirror")
     assert table["utterance"].tolist() == [utterance]
+
+
+@pytest.mark.parametrize("name", ["ravdess", "savee", "tess"])
+@pytest.mark.parametrize("above", ["", "all/", "/a/b c/"])
+def test_each_published_name_is_known_without_its_folder(name, above, monkeypatch):
+    monkeypatch.setattr(paths, "INDEX_DIR", paths.ROOT / "data" / "index")
+    for official in pd.read_csv(paths.INDEX_DIR / f"{name}.csv")["path"]:
+        folder, file = official.split("/")[-2:]
+        flat = f"{folder}_{file}" if name == "savee" else file
+        labels = parse_path(CORPORA[name], above + flat)
+        assert labels == parse_path(CORPORA[name], official)
+        assert labels["utterance"] == f"{name}/{official.removesuffix('.wav')}"
 
 
 @pytest.mark.parametrize(
