@@ -1253,7 +1253,8 @@ def test_validation_tells_each_problem():
     (folder / "copy" / "Actor_04").mkdir(parents=True)
     (folder / "copy" / "Actor_04" / files[7].name).write_bytes(files[7].read_bytes())
     report = validate_corpus("ravdess")
-    assert list(report.columns) == ["path", "problem", "detail"]
+    assert list(report.columns) == ["path", "problem", "files", "detail"]
+    assert set(report["files"]) == {1}
     found = {(row.path.split("/")[-1], row.problem) for row in report.itertuples()}
     assert found == {
         (missing.name, "missing"),
@@ -1287,7 +1288,20 @@ def test_validation_ignores_the_case_of_folders():
 def test_validation_without_an_index_counts():
     write_noise(paths.RAW_DIR / "emodb" / "wav" / "03a01Fa.wav")
     report = validate_corpus("emodb")
-    assert report.to_numpy().tolist() == [[".", "missing", "534 of 535 recordings are not here"]]
+    told = "534 of 535 recordings are not here"
+    assert report.to_numpy().tolist() == [[".", "missing", 534, told]]
+
+
+def test_validation_tells_what_else_lies_there():
+    folder = paths.RAW_DIR / "ravdess"
+    first, *_ = write_ravdess(folder)
+    write_index("ravdess", folder)
+    (folder / "again").symlink_to(first.parent)
+    (folder / "clip.flv").write_bytes(b"FLV\1\0")
+    report = validate_corpus("ravdess")
+    assert report[["path", "problem"]].to_numpy().tolist() == [
+        *(["again", "extra"], ["clip.flv", "extra"])
+    ]
 
 
 @pytest.mark.parametrize("name", COUNTS)
