@@ -309,6 +309,9 @@ def write_own(folder: Path, names) -> Path:
     return folder
 
 
+SEVERAL = ("angry", "sad")
+
+
 @pytest.mark.parametrize(
     ("names", "emotions", "speakers"),
     [
@@ -329,9 +332,19 @@ def write_own(folder: Path, names) -> Path:
             ["anna", "bob"] * 2,
         ),
         (  # one level too high
-            [f"recordings/{what}/{who}_1.wav" for what in ("wut", "angst") for who in ("a", "b")],
-            ["angst", "angst", "wut", "wut"],
+            [f"recordings/{what}/{who}_1.wav" for what in ("fear", "sad") for who in ("a", "b")],
+            ["fear", "fear", "sad", "sad"],
             ["a", "b"] * 2,
+        ),
+        (  # one speaker with a single emotion
+            [*(f"{who}/{what}/1.wav" for who in "ab" for what in ("sad", "wut")), "c/sad/1.wav"],
+            ["sad", "wut", "sad", "wut", "sad"],
+            ["a", "a", "b", "b", "c"],
+        ),
+        (  # folders and file names agree
+            [f"{who}/s{n}/{what}/{who}_1.wav" for who, n in ("a1", "b1", "b2") for what in SEVERAL],
+            [*SEVERAL] * 3,
+            ["a", "a", "b", "b", "b", "b"],
         ),
         (  # parts are no speakers
             [
@@ -366,11 +379,97 @@ def test_layouts_of_own_folders_are_understood(names, emotions, speakers, tmp_pa
             ],
             "who speaks. The folders say s1, s2, the file names a, b",
         ),
+        (
+            ["anna/angry_1.wav", "bob/sad_1.wav"],
+            r"file names tell emotions \(angry, sad\), the sub",
+        ),
+        (["anna/1_ANG_XX.wav", "bob/1_SAD_XX.wav", "cid/1.wav"], r"names tell emotions \(ANG, SAD"),
+        (
+            ["anna/angry/1.wav", "bob/angry/1.wav"],
+            r"which sub-folders are the emotions \(anna, bob",
+        ),
+        (
+            ["anna/angry/take_1.wav", "bob/sad/take_2.wav"],
+            "who speaks. The folders say anna, bob, the file names take",
+        ),
+        (
+            ["anna/angry/take1_1.wav", "bob/sad/take2_1.wav", "bob/sad/take1_1.wav"],
+            "who speaks. The folders say anna, bob, the file names take1, take2",
+        ),
+        (
+            [f"{day}/{who}/{what}/1.wav" for day in "xy" for who in "ab" for what in SEVERAL],
+            "who speaks. The folders say x, y or a, b, the file names nothing",
+        ),
     ],
 )
 def test_what_is_ambiguous_is_refused(names, words, tmp_path):
     with pytest.raises(ValueError, match=f"{words}.*give"):
         load_folder(write_own(tmp_path / "own", names))
+
+
+SESSIONS = ["anna/angry", "anna/sad", "bob/angry", "bob/sad", "cid/angry"]
+
+
+@pytest.mark.parametrize("stray", ["take_2.wav", "anna/take_2.wav", "anna/angry/old/take_2.wav"])
+def test_stray_files_and_a_single_emotion_leave_the_speakers_apart(stray, tmp_path):
+    folder = write_own(tmp_path / "own", [*(f"{place}/take_1.wav" for place in SESSIONS), stray])
+    with pytest.warns(UserWarning) as caught:
+        table = load_folder(folder)
+    messages = "\n".join(str(warning.message) for warning in caught)
+    assert "the folders (anna, bob, cid) are taken for the speakers" in messages
+    rows = table[~table["path"].str.contains("take_2")]
+    assert rows["speaker"].tolist() == ["anna", "anna", "bob", "bob", "cid"]
+    lies_deep = "old" in stray
+    assert len(table) == 5 + lies_deep and ("no emotion; sort it" in messages) != lies_deep
+
+
+def test_a_file_above_the_folders_of_speakers_is_told(tmp_path):
+    names = [f"{what}/{who}/1.wav" for what in SEVERAL for who in ("anna", "bob")]
+    folder = write_own(tmp_path / "own", [*names, "sad/2.wav"])
+    with pytest.warns(UserWarning, match="no speaker; sort it into a folder named after its spea"):
+        table = load_folder(folder)
+    assert table["speaker"].tolist() == ["anna", "bob"] * 2
+    names = [f"{what}/{who}/{who}_1.wav" for what in SEVERAL for who in ("anna", "bob")]
+    table = load_folder(write_own(tmp_path / "named", [*names, "sad/anna_2.wav"]))
+    assert table["speaker"].tolist() == ["anna", "bob", "anna", "anna", "bob"]
+
+
+def test_folders_that_are_no_known_emotions_are_told(tmp_path):
+    folder = write_own(tmp_path / "own", [f"x/{what}/a_1.wav" for what in ("wut", "angst")])
+    with pytest.warns(UserWarning, match="so each of angst, wut is taken for one; if they are non"):
+        table = load_folder(folder)
+    assert table["emotion"].tolist() == ["angst", "wut"]
+
+
+@pytest.mark.parametrize(("one", "other"), [("NFC", "NFD"), ("NFD", "NFC"), ("NFD", "NFD")])
+def test_accents_that_are_composed_otherwise_make_no_second_person(one, other, tmp_path):
+    def spell(form, name):
+        return unicodedata.normalize(form, name)
+
+    names = [spell(one, "angry/Jörg_1.wav"), spell(other, "sad/Jörg_1.wav")]
+    names += [spell(one, "genervté/Zoë_1.wav"), spell(other, "genervté/Zoë_2.wav")]
+    table = load_folder(write_own(tmp_path / "own", names))
+    assert set(table["speaker"]) == {"Jörg", "Zoë"}
+    assert set(table["emotion"]) == {"angry", "sad", "genervté"}
+    assert all(Path(path).is_file() for path in table["path"])
+    names = [spell(one, "Jörg/angry/1.wav"), spell(other, "Jörg/sad/1.wav")]
+    names += [f"Ute/{what}/1.wav" for what in SEVERAL]
+    table = load_folder(write_own(tmp_path / "folders", names))
+    assert set(table["speaker"]) == {"Jörg", "Ute"}
+
+
+def test_speakers_that_differ_in_case_alone_are_told(tmp_path):
+    folder = write_own(tmp_path / "own", ("angry/Anna_1.wav", "sad/anna_1.wav", "sad/bob_1.wav"))
+    with pytest.warns(UserWarning, match="speakers Anna and anna differ in upper case alone"):
+        assert len(load_folder(folder)) == 3
+
+
+@pytest.mark.parametrize("name", ["=HYPERLINK(1)/a_1.wav", "sad/@SUM(A1)_1.wav", "+1/a_1.wav"])
+def test_names_that_spreadsheets_would_run_are_told(name, tmp_path):
+    folder = write_own(tmp_path / "own", (name, "sad/a_2.wav", "angry/a_3.wav"))
+    with pytest.warns(UserWarning, match="left out 1 of 3 .*\n.* is a formula, .*; rename it"):
+        table = load_folder(folder)
+    assert table["emotion"].tolist() == ["angry", "sad"]
 
 
 def test_one_emotion_alone_is_a_table_and_nothing_to_learn(tmp_path):
@@ -400,6 +499,12 @@ CSV = "path,emotion,speaker\nangry/anna_1.wav,angry,anna\nhappy/bob_1.wav,happy,
         lambda text: text.replace("\n", ",\n"),
         lambda text: text.replace("\n", "\r\n") + "\r\n,,\r\n",
         lambda text: text.replace("angry/", "./Angry/"),
+        lambda text: "sep=,\r\n" + text,
+        lambda text: '\n"SEP=,"\n' + text,
+        lambda text: text.replace("speaker", "speaker,note").replace(
+            ",bob", ',bob,"\na\x0bb\x1cc"'
+        ),
+        lambda text: text.replace("speaker", "speaker,,").replace("\n", "\r"),
     ],
 )
 def test_csv_as_spreadsheets_write_it(change, separator, encoding, tmp_path):
@@ -407,6 +512,38 @@ def test_csv_as_spreadsheets_write_it(change, separator, encoding, tmp_path):
     encoding = "utf-16" if encoding == "utf-16-le-bom" else encoding
     table = load_csv(tmp_path, text, encoding)
     assert table["speaker"].tolist() == ["anna", "bob"]
+
+
+def test_csv_rows_end_at_line_ends_alone(tmp_path):
+    text = CSV.replace("speaker", "speaker,statement").replace(
+        ",bob", ",bob,a\x0bb\u2028c\x85d\x1ce"
+    )
+    table = load_csv(tmp_path, text)
+    assert table["statement"].tolist() == ["", "a\x0bb\u2028c\x85d\x1ce"]
+
+
+@pytest.mark.parametrize("target", ["far", "own/sad"])
+def test_csv_names_files_behind_links(target, tmp_path):
+    write_own(tmp_path, ("far/a.wav", "own/sad/b.wav", "own/.c/d.wav"))
+    (tmp_path / "own" / "wav").symlink_to(tmp_path / target)
+    [name] = {"far": ["a"], "own/sad": ["b"]}[target]
+    rows = f"path,emotion,speaker\nwav/{name}.wav,angry,anna\n.c/d.wav,sad,bob\n"
+    rows += "sad/b.wav,sad,cid\n" * (target == "far")
+    (tmp_path / "labels.csv").write_text(rows)
+    table = load_folder(tmp_path / "own", csv=tmp_path / "labels.csv")
+    assert len(table) == 2 + (target == "far") and table.attrs["left_out"] == []
+
+
+def test_what_a_csv_does_not_name_is_told(tmp_path):
+    write_own(tmp_path / "own", ("sad/new_1.wav", "angry/more.wav"))
+    (tmp_path / "own" / "sad" / "clip.flv").write_bytes(b"FLV\1\0")
+    (tmp_path / "own" / "notes.txt").write_text("no sound")
+    with pytest.warns(UserWarning, match="left out 3 of 5"):
+        table = load_csv(tmp_path, CSV)
+    assert len(table) == 2
+    problems = {Path(entry["path"]).name: entry["problem"] for entry in table.attrs["left_out"]}
+    assert problems.keys() == {"new_1.wav", "more.wav", "clip.flv"}
+    assert problems["more.wav"].endswith("labels.csv does not name it; add a row for it")
 
 
 def test_csv_of_another_encoding_is_read_and_told(tmp_path):
@@ -431,6 +568,8 @@ def test_csv_finds_names_whose_accents_are_composed_otherwise(tmp_path):
         ("\n\n", "no column path"),
         (CSV + "happy/bob_1.wav,happy,bob,more\n", "row 4 has more cells than the header"),
         (CSV.replace("speaker", "who"), "no column speaker among path, emotion, who"),
+        (CSV.replace("speaker", "speaker, Emotion "), "two columns emotion; keep the one that is"),
+        (CSV.replace("speaker", "speaker,gender,Gender"), "two columns gender"),
     ],
 )
 def test_csv_that_is_no_table_is_named(text, words, tmp_path):
@@ -525,6 +664,71 @@ def test_nothing_below_a_folder_vanishes(tmp_path):
     table.to_csv(tmp_path / "table.csv")
 
 
+MATROSKA = b"\x1a\x45\xdf\xa3"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("c_v1.2", None, ""),
+        ("c_v1", None, ""),
+        ("c.bak", None, ""),
+        ("c.txt", None, ""),  # whatever it is called
+        ("c.3gp", b"\0\0\0\x20ftyp3gp4" + bytes(500), "not audio"),
+        ("c.mp4", b"\0\0\0\x20ftypisom" + bytes(500), "not audio"),
+        ("c_v1.2", MATROSKA + bytes(500), "not audio"),
+        ("c_v1.2", b"version https://git-lfs.github.com/spec/v1\n", "git lfs"),
+        ("c.flv", b"FLV\1\5\0" + bytes(500), "no sound by its name or its beginning"),
+        ("c.avi", b"RIFF\0\0\1\0AVI " + bytes(500), "no sound by its name or its beginning"),
+        ("c_v1.2", b"", "no sound by its name or its beginning"),
+        ("notes.txt", b"who spoke\n", None),
+        ("LICENSE", "Für alle".encode(), None),
+        ("photo.jpg", b"\xff\xd8\xff\xe0\0\x10JFIF", None),
+        ("list.pdf", b"%PDF-1.7\0", None),
+        (".hidden.flv", b"FLV\1\5\0", None),
+    ],
+)
+def test_a_file_of_any_name_is_used_or_told_or_evidently_no_sound(name, content, problem, tmp_path):
+    folder = write_own(tmp_path / "own", ("calm/a_1.wav", "sad/b_1.wav"))
+    file = write_noise(folder / "sad" / "new.wav", seed=9).rename(folder / "sad" / name)
+    if content is not None:
+        file.write_bytes(content)
+    left_out = []
+    listed = recordings.list_audio(folder, left_out=left_out)
+    scans = recordings.scan_recordings([path for path in listed if path == file], folder)
+    found = [entry["problem"] for entry in left_out] + [scan["problem"] for scan in scans]
+    assert len(listed) == 2 + len(scans)
+    assert found == [] if problem is None else len(found) == 1 and found[0].startswith(problem)
+    assert problem != "" or found == [""]
+
+
+@pytest.mark.parametrize("name", ["more", "aaa", "zzz"])
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_a_link_to_what_is_read_already_is_told_and_the_original_kept(kind, name, tmp_path):
+    folder = write_own(tmp_path / "own", ("angry/a_1.wav", "sad/b_1.wav", "sad/c_1.wav"))
+    target = folder / "sad" if kind == "folder" else folder / "sad" / "b_1.wav"
+    (folder / "angry" / f"{name}{target.suffix}").symlink_to(target)
+    with pytest.warns(UserWarning, match="left out 1 of 4 .*\n.*leads to .*; remove the link"):
+        table = load_folder(folder)
+    assert table["emotion"].tolist() == ["angry", "sad", "sad"]
+    assert len(table.attrs["left_out"]) == 1
+
+
+def test_links_to_elsewhere_are_followed_once(tmp_path):
+    write_own(tmp_path / "far", ("a_1.wav", "deep/a_2.wav"))
+    folder = write_own(tmp_path / "own", ("sad/b_1.wav", ".store/c_1.wav"))
+    (folder / "angry").symlink_to(tmp_path / "far")
+    (folder / "fear").symlink_to(tmp_path / "far" / "deep")
+    (folder / "calm").symlink_to(folder / ".store")
+    (tmp_path / "far" / "back").symlink_to(folder)
+    left_out = []
+    names = [path.relative_to(folder) for path in recordings.list_audio(folder, left_out=left_out)]
+    assert sorted(map(str, names)) == [
+        *("angry/a_1.wav", "angry/deep/a_2.wav", "calm/c_1.wav", "sad/b_1.wav")
+    ]
+    assert [Path(entry["path"]).name for entry in left_out] == ["fear", "back"]
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is closed to root")
 def test_a_folder_that_cannot_be_opened_is_told(tmp_path):
     folder = write_own(tmp_path / "own", ("sad/a_1.wav", "calm/a_2.wav", "angry/a_3.wav"))
@@ -546,12 +750,26 @@ def test_a_name_that_results_cannot_carry_is_refused_at_once(tmp_path):
         ("emodb", "03a01Fa.wav", "emodb/wav/03a01Fa"),
         ("cremad", "Crema/1001_DFA_ANG_XX.wav", "cremad/AudioWAV/1001_DFA_ANG_XX"),
         ("ravdess", "flat/03-01-05-01-01-01-02.wav", "ravdess/Actor_02/03-01-05-01-01-01-02"),
+        ("tess", "flat/OAF_back_angry.wav", "tess/OAF_angry/OAF_back_angry"),
+        ("tess", "YAF_back_fear.wav", "tess/YAF_fear/YAF_back_fear"),
     ],
 )
 def test_mirrors_are_read_under_the_official_names(name, path, utterance, tmp_path):
     write_noise(tmp_path / "mirror" / path)
     table = load_corpus(name, folder=tmp_path / "mirror")
     assert table["utterance"].tolist() == [utterance]
+
+
+@pytest.mark.parametrize("name", ["ravdess", "savee", "tess"])
+@pytest.mark.parametrize("above", ["", "all/", "/a/b c/"])
+def test_each_published_name_is_known_without_its_folder(name, above, monkeypatch):
+    monkeypatch.setattr(paths, "INDEX_DIR", paths.ROOT / "data" / "index")
+    for official in pd.read_csv(paths.INDEX_DIR / f"{name}.csv")["path"]:
+        folder, file = official.split("/")[-2:]
+        flat = f"{folder}_{file}" if name == "savee" else file
+        labels = parse_path(CORPORA[name], above + flat)
+        assert labels == parse_path(CORPORA[name], official)
+        assert labels["utterance"] == f"{name}/{official.removesuffix('.wav')}"
 
 
 @pytest.mark.parametrize(
@@ -582,6 +800,53 @@ def test_emotions_by_two_names_become_one_and_are_told(tmp_path):
     with pytest.warns(UserWarning, match="taken for one: joy as happy"):
         table = combine_corpora([own, load_corpus("ravdess")])
     assert sorted(set(table["emotion"])) == ["fearful", "happy"]
+
+
+@pytest.mark.parametrize("labels", [("joy", "happiness"), ("Joy", "happy"), ("scared", "fear")])
+@pytest.mark.parametrize("how", ["folders", "csv", "combined"])
+def test_two_names_of_an_emotion_become_the_usual_one(how, labels, tmp_path):
+    names = [f"{label}/a_{number}.wav" for number, label in enumerate([*labels, "sad"])]
+    folder = write_own(tmp_path / "own", names)
+    rows = [f"{name},{name.split('/')[0]},a\n" for name in names]
+    (tmp_path / "labels.csv").write_text("path,emotion,speaker\n" + "".join(rows))
+    usual = "fearful" if "fear" in labels else "happy"
+    if how == "combined":
+        tables = [
+            load_folder(
+                write_own(tmp_path / label, (f"{label}/a_1.wav", "sad/a_2.wav")), name=label
+            )
+            for label in labels
+        ]
+        assert {*tables[0]["emotion"]} == {labels[0].casefold(), "sad"}  # one name is kept
+    with pytest.warns(UserWarning, match=f"taken for one: .* as {usual}"):
+        if how == "combined":
+            table = combine_corpora(tables)
+        else:
+            table = load_folder(folder, csv=tmp_path / "labels.csv" if how == "csv" else None)
+    assert set(table["emotion"]) == {usual, "sad"}
+
+
+def test_copies_under_two_names_of_one_emotion_are_no_contradiction(tmp_path):
+    folder = write_own(tmp_path / "own", ("joy/a_1.wav", "sad/a_2.wav"))
+    (folder / "happiness").mkdir()
+    (folder / "happiness" / "a_1.wav").write_bytes((folder / "joy" / "a_1.wav").read_bytes())
+    with pytest.warns(UserWarning, match="taken for one|left out 1 of 3"):
+        table = load_folder(folder)
+    assert table["emotion"].tolist() == ["happy", "sad"]
+
+
+@pytest.mark.parametrize("content", [b"", b"not audio"])
+def test_a_bad_first_copy_hides_no_good_one(content):
+    folder = paths.RAW_DIR / "ravdess"
+    first, *_ = write_ravdess(folder)
+    copy = folder / "again" / first.parent.name / first.name
+    copy.parent.mkdir(parents=True)
+    copy.write_bytes(first.read_bytes())
+    first.write_bytes(content)
+    with pytest.warns(UserWarning, match="left out 1 of 5"):
+        table = load_corpus("ravdess")
+    assert len(table) == 4 and str(copy) in set(table["path"])
+    assert [entry["path"] for entry in table.attrs["left_out"]] == [str(first)]
 
 
 def test_a_poisoned_cache_of_scans_is_made_again():
@@ -636,7 +901,8 @@ def test_open_corpus_takes_what_is_there(tmp_path):
     folder = write_own(tmp_path / "own", ("sad/a_1.wav", "calm/a_2.wav"))
     assert open_corpus("mine", folder=folder)["corpus"].tolist() == ["mine", "mine"]
     (folder / "labels.csv").write_text("path,emotion,speaker\nsad/a_1.wav,wut,a\n")
-    assert open_corpus("mine", csv=folder / "labels.csv")["emotion"].tolist() == ["wut"]
+    with pytest.warns(UserWarning, match="labels.csv does not name it"):
+        assert open_corpus("mine", csv=folder / "labels.csv")["emotion"].tolist() == ["wut"]
 
 
 def test_combined_corpora_keep_speakers_apart():
@@ -987,7 +1253,8 @@ def test_validation_tells_each_problem():
     (folder / "copy" / "Actor_04").mkdir(parents=True)
     (folder / "copy" / "Actor_04" / files[7].name).write_bytes(files[7].read_bytes())
     report = validate_corpus("ravdess")
-    assert list(report.columns) == ["path", "problem", "detail"]
+    assert list(report.columns) == ["path", "problem", "files", "detail"]
+    assert set(report["files"]) == {1}
     found = {(row.path.split("/")[-1], row.problem) for row in report.itertuples()}
     assert found == {
         (missing.name, "missing"),
@@ -1021,7 +1288,20 @@ def test_validation_ignores_the_case_of_folders():
 def test_validation_without_an_index_counts():
     write_noise(paths.RAW_DIR / "emodb" / "wav" / "03a01Fa.wav")
     report = validate_corpus("emodb")
-    assert report.to_numpy().tolist() == [[".", "missing", "534 of 535 recordings are not here"]]
+    told = "534 of 535 recordings are not here"
+    assert report.to_numpy().tolist() == [[".", "missing", 534, told]]
+
+
+def test_validation_tells_what_else_lies_there():
+    folder = paths.RAW_DIR / "ravdess"
+    first, *_ = write_ravdess(folder)
+    write_index("ravdess", folder)
+    (folder / "again").symlink_to(first.parent)
+    (folder / "clip.flv").write_bytes(b"FLV\1\0")
+    report = validate_corpus("ravdess")
+    assert report[["path", "problem"]].to_numpy().tolist() == [
+        *(["again", "extra"], ["clip.flv", "extra"])
+    ]
 
 
 @pytest.mark.parametrize("name", COUNTS)

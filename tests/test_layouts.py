@@ -7,7 +7,7 @@ import nbformat
 import pandas as pd
 import pytest
 
-from common.corpora import CORPORA, load_corpus
+from common.corpora import CORPORA, load_corpus, load_folder
 from tests.corpus_folders import LAYOUTS, OWN_LABELS, write_known_corpus, write_own_corpus
 from tools import generation
 from tools.execution import execute_notebook
@@ -17,6 +17,7 @@ COLLECTION = list_collection(generation.README.read_text(encoding="utf-8"))
 # The others read results alone, or clips that ship.
 NOTEBOOKS = [path for path in COLLECTION if "folder" in read_parameters(nbformat.read(path, 4))]
 SHORT = {"num_timed": 5, "num_pitch_shifts": 1}
+TAKEN_OVER = ["gender", "intensity", "statement", "repetition"]
 OF_FOLDS = {"protocol": "speaker_5fold", "protocols": ["speaker_5fold"]}
 
 
@@ -46,6 +47,18 @@ def test_the_made_up_corpora_are_read_as_the_real_ones(layout, corpus_folders):
     assert set(LAYOUTS) == set(CORPORA) - {"sample"}
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.filterwarnings("ignore:.*emotions by two names")
+def test_a_list_of_a_corpus_tells_all_that_its_names_tell(layout, corpus_folders):
+    path = next(path for path in NOTEBOOKS if path.stem.startswith("24_"))
+    parameters = choose_parameters(path, layout, corpus_folders(layout))
+    known = load_corpus(layout, folder=corpus_folders(layout))
+    listed = load_folder(parameters["folder"], csv=parameters["csv"], name=layout)
+    columns = ["path", "speaker", "emotion", *TAKEN_OVER]
+    expected = known[columns].sort_values("path", ignore_index=True)
+    pd.testing.assert_frame_equal(listed[columns].sort_values("path", ignore_index=True), expected)
+
+
 def choose_parameters(path: Path, layout: str, folder: Path) -> dict:
     """Small settings; random weights, which are for the sample alone, read labels from a CSV."""
     notebook = nbformat.read(path, as_version=4)
@@ -67,7 +80,7 @@ def choose_parameters(path: Path, layout: str, folder: Path) -> dict:
         if layout != "own":
             table = load_corpus(layout, folder=folder).assign(
                 path=lambda rows: [os.path.relpath(file, folder) for file in rows["path"]]
-            )[["path", "emotion", "speaker", "gender"]]
+            )[["path", "emotion", "speaker", *TAKEN_OVER]]
         csv = folder.parent / f"{layout}.csv"
         pd.DataFrame(table).to_csv(csv, index=False)
         small |= {"corpus": "sample", "csv": str(csv)}

@@ -43,7 +43,7 @@ def fetch_corpus(name: str, *, folder: str | Path | None = None) -> Path:
     facts = {"num_bytes": source.num_bytes, "checksum": source.checksum}
     archive = download_archive(source.url, folder / source.file_name, **facts)
     with unpack_archive(archive, folder) as unpacked:
-        found = match_recordings(corpus, unpacked, by_name=True)
+        found = match_recordings(corpus, unpacked)
         if source.checksum is None:
             published = read_index(corpus)["sha256"].to_dict()
             good = [key for key in found if hash_file(found[key]) == published.get(key)]

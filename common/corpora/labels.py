@@ -2,17 +2,18 @@
 
 import codecs
 import csv
+import io
 import os
+import re
 import unicodedata
 import warnings
 from collections import defaultdict
 from pathlib import Path
 
-from common.corpora.recordings import COLUMNS
+from common.corpora.recordings import COLUMNS, walk_files
 from common.emotions import is_emotion
 
 PARTS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"}
-FORMULA_STARTS = ("=", "@", "+", "\t")
 MAX_CSV_BYTES = 100_000_000
 
 
@@ -22,105 +23,153 @@ def read_folder_labels(folder: Path, files: list[Path]) -> list[dict[str, str]]:
     Understands emotion/file, speaker/emotion/file and emotion/speaker/file, below any folder that
     all files share. The emotions are the level of folders whose names are known emotions, or the
     only level that there is. The speaker is the other level, or a file's name up to its first "_".
+    Both are empty text for a file above the folders that tell them.
 
     Raises
     ------
     ValueError
         If the level of the emotions or the speakers cannot be told.
     """
-    parts = [path.relative_to(folder).parts[:-1] for path in files]
-    level = _find_emotion_level(folder, parts)
-    emotions = [part[level] if len(part) > level else "" for part in parts]
-    speakers = _find_speakers(folder, files, parts, emotions, level)
-    return [
-        {"path": path.relative_to(folder).as_posix(), "emotion": emotion, "speaker": speaker}
-        for path, emotion, speaker in zip(files, emotions, speakers, strict=True)
-    ]
+    paths = [path.relative_to(folder) for path in files]
+    names = [tuple(map(_compose, path.with_suffix("").parts)) for path in paths]
+    level = _find_emotion_level(folder, names)
+    speakers = iter(_find_speakers(folder, [n for n in names if len(n) > level + 1], level))
+    rows = []
+    for path, name in zip(paths, names, strict=True):
+        told = (name[level], next(speakers)) if len(name) > level + 1 else ("", "")
+        rows.append({"path": path.as_posix(), "emotion": told[0], "speaker": told[1]})
+    return rows
 
 
-def _list_names(parts: list[tuple[str, ...]], level: int) -> list[str]:
-    return sorted({part[level] for part in parts if len(part) > level})
+def _compose(text: str) -> str:
+    """Give one spelling of letters with accents, which macOS takes apart."""
+    return unicodedata.normalize("NFC", text.strip())
 
 
-def _find_emotion_level(folder: Path, parts: list[tuple[str, ...]]) -> int:
-    levels = {k: _list_names(parts, k) for k in range(max(map(len, parts), default=0))}
-    several = {k: names for k, names in levels.items() if len(names) > 1}
-    known = [k for k, names in several.items() if sum(map(is_emotion, names)) >= len(names) / 2]
+def _list_levels(names: list[tuple[str, ...]]) -> list[list[str]]:
+    """Give the folder of each file at each depth, or empty text for files that lie above it."""
+    depths = range(max(map(len, names)) - 1)
+    return [[name[k] if len(name) > k + 1 else "" for name in names] for k in depths]
+
+
+def _find_emotion_level(folder: Path, names: list[tuple[str, ...]]) -> int:
+    levels = [sorted(set(there) - {""}) for there in _list_levels(names)]
+    several = [k for k, there in enumerate(levels) if len(there) > 1]
+    single = [k for k, there in enumerate(levels) if len(there) == 1 and is_emotion(there[0])]
+    known = [k for k in several if sum(map(is_emotion, levels[k])) >= len(levels[k]) / 2]
     if len(known) == 1:
         return known[0]
-    shown = "; ".join(", ".join(names[:4]) for names in levels.values()) or "none"
+    shown = "; ".join(", ".join(there[:4]) for there in levels) or "none"
     remedy = (
         "give the folder with one sub-folder per emotion, such as "
         f"{folder / 'angry' / 'anna_01.wav'}, or a CSV with path, emotion and speaker"
     )
-    single = [k for k, names in levels.items() if len(names) == 1 and is_emotion(names[0])]
     if not several and single:
         return single[0]
     if not several:
         raise ValueError(f"{folder}: fewer than two emotions (sub-folders: {shown}); {remedy}")
-    if known or len(several) > 1:
+    if known or single or len(several) > 1:
         raise ValueError(f"{folder}: which sub-folders are the emotions ({shown})? {remedy}")
-    [(level, names)] = several.items()
-    if all(any(map(str.isdigit, name)) or name.casefold() in PARTS for name in names):
+    [level] = several
+    if all(any(map(str.isdigit, name)) or name.casefold() in PARTS for name in levels[level]):
         raise ValueError(
             f"{folder}: the sub-folders ({shown}) look like speakers or parts; {remedy}"
+        )
+    if not any(map(is_emotion, levels[level])):
+        words = [set(filter(is_emotion, re.split(r"[\W\d_]+", name[-1]))) for name in names]
+        if sum(map(bool, words)) >= len(names) / 2:
+            told = ", ".join(sorted(set().union(*words))[:4])
+            raise ValueError(
+                f"{folder}: the file names tell emotions ({told}), the sub-folders ({shown}) do "
+                f"not; {remedy}"
+            )
+        warnings.warn(
+            f"{folder}: no sub-folder has the name of a known emotion, so each of "
+            f"{', '.join(levels[level][:4])} is taken for one; if they are none, give a CSV with "
+            "path, emotion and speaker",
+            stacklevel=4,
         )
     return level
 
 
-def _find_speakers(folder, files, parts, emotions, level: int) -> list[str]:
-    prefixes = [path.stem.partition("_")[0] if "_" in path.stem else "" for path in files]
-    named = [prefix if prefix and not is_emotion(prefix) else "" for prefix in prefixes]
-    depth = min(map(len, parts))
-    for other in (k for k in range(depth) if k != level):
-        names = [part[other] for part in parts]
-        shared = defaultdict(set)
-        for name, emotion in zip(names, emotions, strict=True):
-            shared[name].add(emotion)
-        if len(shared) < 2 or {name.casefold() for name in shared} <= PARTS:
-            continue
-        if min(map(len, shared.values())) < 2:
-            continue  # no speaker with one emotion alone
-        pairs = set(zip(names, named, strict=True))
-        if all(named) and not len(pairs) == len(shared) == len(set(named)):
-            raise ValueError(
-                f"{folder}: who speaks? The folders say {', '.join(sorted(shared)[:3])}, the file "
-                f"names {', '.join(sorted(set(named))[:3])}; give a CSV with path, emotion and "
-                "speaker"
-            )
-        return names
-    num_alone = named.count("")
-    if num_alone:
+def _find_speakers(folder: Path, names: list[tuple[str, ...]], level: int) -> list[str]:
+    prefixes = [name[-1].partition("_")[0] if "_" in name[-1] else "" for name in names]
+    named = ["" if is_emotion(prefix) else prefix for prefix in prefixes]
+    emotions = [name[level].casefold() for name in names]
+    levels = [
+        there
+        for other, there in enumerate(_list_levels(names))
+        if other != level
+        and len(set(there) - {""}) > 1
+        and not {name.casefold() for name in there} - {""} <= PARTS
+    ]
+    most = [there for there in levels if 2 * there.count("") < len(names)]
+    if varied := all(named) and len(set(named)) > 1:
+        chosen = [there for there in most if _agree(there, named)]
+        unsure = most and not chosen
+    else:
+        chosen = [there for there in most if _cross(there, emotions)]
+        unsure = levels and not chosen and all(named)
+        unsure = unsure or not all(_agree(there, chosen[0]) for there in chosen)
+    told = " or ".join(", ".join(sorted(set(there) - {""})[:3]) for there in levels)
+    said = ", ".join(sorted(set(named) - {""})[:3]) or "nothing"
+    remedy = "give a CSV with path, emotion and speaker"
+    if unsure:
+        raise ValueError(
+            f"{folder}: who speaks? The folders say {told}, the file names {said}; {remedy}"
+        )
+    if chosen and not varied and all(named):
         warnings.warn(
-            f"{folder}: {num_alone} of {len(files)} file names have no '_' after a speaker's name, "
-            "so each counts as a speaker of its own and one person may be in training and test: "
-            "name the files <speaker>_<anything>, or give a CSV with path, emotion and speaker",
+            f"{folder}: the folders ({told}) are taken for the speakers, since all file names "
+            f"begin with {said}_; if they are none, {remedy}",
             stacklevel=4,
         )
-    return [
-        name or path.relative_to(folder).with_suffix("").as_posix()
-        for name, path in zip(named, files, strict=True)
-    ]
+    if chosen:
+        return named if varied and "" in chosen[0] else chosen[0]
+    if num_alone := named.count(""):
+        warnings.warn(
+            f"{folder}: {num_alone} of {len(names)} file names have no '_' after a speaker's name, "
+            "so each counts as a speaker of its own and one person may be in training and test: "
+            f"name the files <speaker>_<anything>, or {remedy}",
+            stacklevel=4,
+        )
+    return [speaker or "/".join(name) for speaker, name in zip(named, names, strict=True)]
+
+
+def _agree(one: list[str], other: list[str]) -> bool:
+    """Whether two ways to name the same files differ in the words alone."""
+    pairs = {pair for pair in zip(one, other, strict=True) if all(pair)}
+    return len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
+
+
+def _cross(names: list[str], emotions: list[str]) -> bool:
+    """Whether some name has several emotions, and some emotion several names, as of speakers."""
+    pairs = {pair for pair in zip(names, emotions, strict=True) if all(pair)}
+    return len(pairs) > max(len({a for a, _ in pairs}), len({b for _, b in pairs}))
 
 
 def read_csv_labels(path: Path, folder: Path) -> list[dict[str, str]]:
     """List what is known of the recordings that a CSV names, as spreadsheets write it.
 
-    Separators are commas, semicolons, tabs or bars; the text is UTF-8, UTF-16 with its mark, or
-    Windows-1252, which a warning tells. A row that cannot be used has its `problem`.
+    Separators are commas, semicolons, tabs or bars, which a first line `sep=;` may tell; the text
+    is UTF-8, UTF-16 with its mark, or Windows-1252, which a warning tells. A row whose file is not
+    there has its `problem`.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        If there is no such file; if it is no table with the columns path, emotion and speaker.
+        If there is no such file; if it is no table with path, emotion and speaker, or has a column
+        twice.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; give a CSV with path, emotion and speaker")
-    lines = _decode_csv(path).splitlines(keepends=True)
+    lines = list(io.StringIO(_decode_csv(path), newline=""))
     first = next((line for line in lines if line.strip()), "")
-    separator = max(",;\t|", key=first.count)
+    told = re.match(r"\"?sep=([,;\t|])", first, re.IGNORECASE)
+    separator = told[1] if told else max(",;\t|", key=first.count)
     try:
         table = [row for row in csv.reader(lines, delimiter=separator) if any(map(str.strip, row))]
+        table = table[1:] if told else table
     except csv.Error as error:
         raise ValueError(f"{path}: not a CSV ({error}); save it as one, in UTF-8") from error
     header = [name.strip().casefold() for name in (table[0] if table else [])]
@@ -130,6 +179,9 @@ def read_csv_labels(path: Path, folder: Path) -> list[dict[str, str]]:
             f"{path}: no column {', '.join(missing)} among {', '.join(header) or 'nothing'}; "
             f"add it (path is relative to {folder})"
         )
+    twice = sorted({name for name in header if name in COLUMNS and header.count(name) > 1})
+    if twice:
+        raise ValueError(f"{path}: two columns {', '.join(twice)}; keep the one that is right")
     find_file = _index_files(folder)
     rows = []
     for number, row in enumerate(table[1:], start=2):
@@ -139,15 +191,10 @@ def read_csv_labels(path: Path, folder: Path) -> list[dict[str, str]]:
                 f"{separator!r} in quotation marks"
             )
         labels = {
-            name: unicodedata.normalize("NFC", cell.strip())
-            for name, cell in zip(header, row, strict=False)
-            if name in COLUMNS
+            name: _compose(cell) for name, cell in zip(header, row, strict=False) if name in COLUMNS
         }
         blank = {"path": "", "emotion": "", "speaker": ""}
         rows.append(blank | labels | find_file(labels.get("path", ""), path))
-        for name, cell in labels.items():
-            if cell.startswith(FORMULA_STARTS) and name != "path":
-                rows[-1].setdefault("problem", f"{name} is a formula, {cell!r}; write a word")
     return rows
 
 
@@ -174,10 +221,9 @@ def _decode_csv(path: Path) -> str:
 def _index_files(folder: Path):
     """Make a function from the text of a path to the file that it means, or to its problem."""
     known: dict[str, list[str]] = defaultdict(list)
-    for where, _, names in os.walk(folder):
-        for name in names:
-            relative = Path(where, name).relative_to(folder).as_posix()
-            known[unicodedata.normalize("NFC", relative).casefold()].append(relative)
+    for path in walk_files(folder, lambda *_: None):
+        relative = path.relative_to(folder).as_posix()
+        known[unicodedata.normalize("NFC", relative).casefold()].append(relative)
 
     def find(text: str, csv_path: Path) -> dict[str, str]:
         given = text.replace("\\", "/").removeprefix("./")
@@ -188,6 +234,8 @@ def _index_files(folder: Path):
             return {"problem": f"not below {folder}; give paths relative to it"}
         same = known.get(unicodedata.normalize("NFC", given).casefold(), [])
         exact = [name for name in same if name == given] or same
+        if not exact and os.path.isfile(folder / given):  # hidden, or behind a second link
+            exact = [Path(given).as_posix()]
         if len(exact) != 1:
             told = "no such file" if not exact else "more than one file by that name"
             return {"problem": f"{told}, though {csv_path} names it; correct the path"}

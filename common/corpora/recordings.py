@@ -5,6 +5,8 @@ import json
 import os
 import re
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
@@ -24,10 +26,25 @@ AUDIO_SUFFIXES = frozenset(
     [
         *(".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc"),
         *(".au", ".snd", ".caf", ".w64", ".rf64", ".m4a", ".webm", ".mka", ".aac", ".amr", ".wma"),
+        *(".3gp", ".3gpp", ".3g2", ".mp4", ".mov", ".m4b", ".mkv", ".weba", ".awb"),
     ]
 )
 # How recordings begin, for those whose name does not tell.
-_BEGINNINGS = (b"RIFF", b"RF64", b"fLaC", b"OggS", b"ID3", b"FORM", b"caff", b".snd")
+_BEGINNINGS = re.compile(
+    rb"RIF[FX]....WAVE|RF64|riff\x2e\x91|fLaC|OggS|ID3[\2-\4]|FORM....AIF[FC]|caff\0|\.snd\0|"
+    rb"....ftyp|\x1aE\xdf\xa3|#!AMR|0&\xb2u|\xff[\xf1-\xf3\xf9-\xfb]",
+    re.DOTALL,
+)
+# What else lies beside recordings; so does text, which no control characters tell from sound.
+_OTHER_SUFFIXES = frozenset(
+    [
+        *(".txt", ".csv", ".tsv", ".pdf", ".doc", ".docx", ".odt", ".xls", ".xlsx", ".ods", ".ini"),
+        *(".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".heic", ".npy"),
+        *(".npz", ".zip", ".gz", ".tar", ".7z", ".rar", ".part", ".db"),
+    ]
+)
+_CONTROLS = re.compile(rb"[\0-\x08\x0e-\x1a]")
+_HIDDEN = (".", "__MACOSX")
 SCAN_FACTS = {"sha256", "sample_rate_hertz", "channels", "frames", "seconds", "peak", "problem"}
 
 
@@ -71,20 +88,23 @@ def parse_path(corpus: Corpus, path: str, *, include_song: bool = False) -> dict
     emotion, intensity, statement and repetition; empty text where the name does not tell. Raises
     ValueError if the name is outside the grammar, or the emotion or the speaker is unknown.
     """
-    stem = PurePosixPath(path).with_suffix("").as_posix()
-    for pattern, layout in ((corpus.pattern, "{recording}"), (corpus.mirror, corpus.layout)):
-        if include_song:
-            pattern = pattern.replace("03-01-", "03-0[12]-")
-        match = re.search(rf"(?:^|/)(?P<recording>{pattern})$", stem) if pattern else None
-        if match:
-            labels = match.groupdict()
-            labels["recording"] = layout.format(name=PurePosixPath(stem).name, **labels)
-            break
-    else:
+    song = "03-0[12]-" if include_song else "03-01-"
+    pattern, mirror = (
+        rf"(?:^|/)(?P<recording>{text.replace('03-01-', song)})$"
+        for text in (corpus.pattern, corpus.mirror)
+    )
+    stem, spelling = PurePosixPath(path).with_suffix("").as_posix(), read_spelling(corpus)
+    match = re.search(pattern, stem)
+    if corpus.mirror and not match and (copy := re.search(mirror, stem)):
+        name = PurePosixPath(stem).name
+        official = corpus.layout.format(name=name, **copy.groupdict())
+        match = re.search(pattern, spelling.get(name.casefold(), official))
+    if not match:
         raise ValueError(
             f"not a recording of {corpus.title} by its name; expected the like of "
             f"{corpus.example}: rename it or move it out of the folder"
         )
+    labels = match.groupdict()
     if labels["emotion"] not in corpus.emotions:
         known = ", ".join(f"{code} {label}" for code, label in corpus.emotions.items())
         raise ValueError(f"unknown emotion code {labels['emotion']!r}; {corpus.title} has {known}")
@@ -93,9 +113,9 @@ def parse_path(corpus: Corpus, path: str, *, include_song: bool = False) -> dict
             f"unknown speaker {labels['speaker']!r}; {corpus.title} has {corpus.num_speakers}, "
             f"{min(corpus.genders)} to {max(corpus.genders)}"
         )
-    spelling = read_spelling(corpus).get(labels["recording"].casefold(), labels["recording"])
+    recording = spelling.get(labels["recording"].casefold(), labels["recording"])
     return {
-        "utterance": f"{corpus.name}/{spelling}",
+        "utterance": f"{corpus.name}/{recording}",
         "corpus": corpus.name,
         "speaker": labels["speaker"],
         "gender": corpus.genders[labels["speaker"]],
@@ -106,50 +126,80 @@ def parse_path(corpus: Corpus, path: str, *, include_song: bool = False) -> dict
     }
 
 
-def list_audio(folder: Path, *, left_out: list[dict] | None = None) -> list[Path]:
-    """List the recordings below a folder, the least nested first.
+def walk_files(folder: Path, report: Callable[[Path | str, str], None]) -> Iterator[Path]:
+    """Give each file below a folder, also behind links; hidden ones and macOS leftovers not.
 
-    Hidden files and macOS leftovers do not count, nor what is no sound by name and beginning. A
-    folder that is linked to from below itself is listed once. What cannot be listed, since a
-    folder cannot be opened or a name is not UTF-8, is entered into `left_out` with its problem.
+    A folder that is there as itself and behind links is walked once, as itself. `report` is called
+    with a path and its problem: a link to what is walked elsewhere, a folder that is closed.
     """
-    left_out = [] if left_out is None else left_out
-
-    def report(path: Path | str | None, problem: str) -> None:
-        left_out.append({"path": os.fsencode(path).decode(errors="replace"), "problem": problem})
 
     def fail(error: OSError) -> None:
         report(error.filename, f"cannot be opened ({error.strerror}); change its permissions")
 
-    found, seen = [], set()
-    for where, folders, names in os.walk(folder, followlinks=True, onerror=fail):
-        seen.add(os.path.realpath(where))
-        folders[:] = [
-            name
-            for name in sorted(folders)
-            if not name.startswith((".", "__MACOSX"))
-            and os.path.realpath(Path(where, name)) not in seen
-        ]
-        for name in names:
-            path = Path(where, name)
-            if name.startswith((".", "__MACOSX")) or not _is_audio(path):
+    starts, seen = [folder], set()
+    for start in starts:  # and the links that are found on the way
+        for where, folders, names in os.walk(start, onerror=fail):
+            real = Path(where).resolve()
+            if real in seen:
+                folders.clear()
+                if not Path(where).parent.resolve().is_relative_to(real):
+                    report(where, f"leads to {real}, which is read already; remove the link")
                 continue
-            if any("\udc80" <= letter <= "\udcff" for letter in str(path)):
-                report(path, "its name is not UTF-8; rename it")
-            else:
-                found.append(path)
+            seen.add(real)
+            folders[:] = sorted(name for name in folders if not name.startswith(_HIDDEN))
+            starts += [Path(where, name) for name in folders if Path(where, name).is_symlink()]
+            yield from (Path(where, name) for name in names if not name.startswith(_HIDDEN))
+
+
+def list_audio(folder: Path, *, left_out: list[dict] | None = None) -> list[Path]:
+    """List the recordings below a folder, the least nested first.
+
+    They are told by their suffix, or else by their beginning. What is evidently none, such as text
+    and pictures, does not count. What else is not listed is entered into `left_out` with its
+    problem: what `walk_files` reports, links to recordings that are listed, names that are not
+    UTF-8, and what may be sound or not.
+    """
+    left_out = [] if left_out is None else left_out
+
+    def report(path: Path | str, problem: str) -> None:
+        left_out.append({"path": os.fsencode(path).decode(errors="replace"), "problem": problem})
+
+    found = []
+    for path in walk_files(folder, report):
+        problem = _judge(path)
+        if problem is not None and any("\udc80" <= letter <= "\udcff" for letter in str(path)):
+            problem = "its name is not UTF-8; rename it"
+        if problem:
+            report(path, problem)
+        elif problem is not None:
+            found.append(path)
+    real = {os.path.realpath(path) for path in found if not path.is_symlink()}
+    for path in [path for path in found if path.is_symlink()]:
+        if os.path.realpath(path) in real:
+            report(path, f"leads to {path.resolve()}, which is read already; remove the link")
+            found.remove(path)
     return sorted(found, key=lambda path: (len(path.parts), path.as_posix()))
 
 
-def _is_audio(path: Path) -> bool:
-    """Whether a file is a recording by its suffix, or else by its beginning if it has none."""
-    if path.suffix:
-        return path.suffix.lower() in AUDIO_SUFFIXES
+def _judge(path: Path) -> str | None:
+    """Give "" for a recording, by suffix or beginning, None for evidently none, or the problem."""
+    suffix = path.suffix.lower()
+    if suffix in AUDIO_SUFFIXES:
+        return ""
     try:
         with audio.open_regular(path) as file:
-            return file.read(12).startswith(_BEGINNINGS)
-    except (OSError, ValueError):
-        return False
+            start = file.read(512)
+    except (OSError, ValueError) as error:
+        return None if suffix in _OTHER_SUFFIXES else str(error)
+    if _BEGINNINGS.match(start):
+        return ""
+    if suffix in _OTHER_SUFFIXES:
+        return None
+    if start.startswith(b"version https://git-lfs"):
+        return ""  # in the place of what may be a recording
+    if start and not _CONTROLS.search(start):
+        return None
+    return "no sound by its name or its beginning; export it as WAV if it is a recording"
 
 
 def list_recordings(
@@ -172,7 +222,10 @@ def read_index(corpus: Corpus) -> pd.DataFrame | None:
 
 
 def read_spelling(corpus: Corpus) -> dict[str, str]:
-    """Give the recordings of the index by their names in lower case; copies of TESS differ."""
+    """Give the recordings of the index by their names in lower case; copies of TESS differ.
+
+    Names without their folder are there too, where one recording alone has them.
+    """
     path = paths.INDEX_DIR / f"{corpus.name}.csv"
     return _read_spelling(path, path.stat().st_mtime_ns) if path.exists() else {}
 
@@ -180,24 +233,18 @@ def read_spelling(corpus: Corpus) -> dict[str, str]:
 @lru_cache
 def _read_spelling(path: Path, _: int) -> dict[str, str]:
     names = pd.read_csv(path, usecols=["path"])["path"].str.rsplit(".", n=1).str[0]
-    return {name.casefold(): name for name in names}
+    bare = names.str.rpartition("/")[2].drop_duplicates(keep=False)
+    keys = pd.concat([bare, names]).str.casefold()
+    return dict(zip(keys, names[keys.index], strict=True))
 
 
-def match_recordings(corpus: Corpus, folder: Path, *, by_name: bool = False) -> dict[str, Path]:
-    """Map each recording of the corpus that is below a folder, by its official path, to its file.
-
-    With `by_name` the index decides the folder of a file that lies in another than the official.
-    """
-    places = {PurePosixPath(name).name: name for name in read_spelling(corpus).values()}
+def match_recordings(corpus: Corpus, folder: Path) -> dict[str, Path]:
+    """Map each recording of the corpus below a folder, by its official path, to its file."""
     found: dict[str, Path] = {}
     for path in list_audio(folder):
-        try:
-            labels = parse_path(corpus, path.as_posix())
-            recording = labels["utterance"].removeprefix(f"{corpus.name}/")
-        except ValueError:
-            recording = places.get(path.stem) if by_name else None
-        if recording is not None:
-            found.setdefault(recording, path)
+        with suppress(ValueError):
+            utterance = parse_path(corpus, path.as_posix())["utterance"]
+            found.setdefault(utterance.removeprefix(f"{corpus.name}/"), path)
     return found
 
 

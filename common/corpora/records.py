@@ -153,6 +153,8 @@ _RECORDS = (
         ),
         genders={"OAF": "female", "YAF": "female"},
         num_utterances=2800,
+        mirror=r"(?:(?!OAF_|YAF_)[^/]+/|^)(?P<speaker>OAF?|YAF)_[a-z]+_(?P<emotion>[a-z_]+)",
+        layout="{speaker}_{emotion}/{name}",
     ),
     Corpus(
         name="emodb",

@@ -22,6 +22,8 @@ from common.corpora.records import CORPORA
 from common.emotions import name_emotion
 from common.files import NAME_PART
 
+FORMULA_STARTS = ("=", "@", "+")  # as spreadsheets run them when they open a table of results
+
 
 def load_corpus(
     name: str, *, folder: str | Path | None = None, include_song: bool = False
@@ -63,8 +65,9 @@ def load_folder(
     where their labels differ.
 
     A `csv` has the columns path (below `folder`), emotion and speaker; gender ("unknown" where it
-    is not given), intensity, statement and repetition are taken over if they are there. Results
-    are filed under `name`. The table is as that of `load_corpus`.
+    is not given), intensity, statement and repetition are taken over if they are there. Recordings
+    that it does not name are left out. Emotions by two names, joy and happiness, become one.
+    Results are filed under `name`. The table is as that of `load_corpus`.
 
     Raises FileNotFoundError if the folder, its audio or the CSV is missing; ValueError if the name
     or the CSV cannot be used, if it cannot be told what is an emotion and who speaks, or if no
@@ -86,13 +89,22 @@ def load_folder(
         listed = read_folder_labels(folder, files)
     else:
         listed = read_csv_labels(Path(csv).expanduser(), folder)
+        left_out += _list_unnamed(listed, folder, csv)
+    merged = _match_names(labels["emotion"].casefold() for labels in listed)
     said = defaultdict(set)
     for labels in listed:
-        labels["emotion"] = labels["emotion"].casefold()
         missing = [column for column in ("emotion", "speaker") if not labels[column]]
-        if missing:
-            where = "sort it into a folder named after its emotion" if csv is None else "fill it in"
-            labels.setdefault("problem", f"no {' and no '.join(missing)}; {where}")
+        if missing and csv is None:
+            remedy = f"sort it into a folder named after its {missing[0]}"
+            labels["problem"] = f"no {missing[0]}; {remedy}"
+        elif missing:
+            labels.setdefault("problem", f"no {' and no '.join(missing)}; fill it in")
+        for column, text in [*labels.items()]:
+            if text.startswith(FORMULA_STARTS) and column != "path":
+                remedy = "rename it" if csv is None else "write a word"
+                labels.setdefault("problem", f"{column} is a formula, {text!r}; {remedy}")
+        emotion = labels["emotion"].casefold()
+        labels["emotion"] = merged.get(emotion, emotion)
         if "problem" not in labels:
             said[labels["path"]].add(f"{labels['emotion']} of {labels['speaker']}")
     stems = {path: str(PurePosixPath(path).with_suffix("")) for path in said}
@@ -113,6 +125,15 @@ def load_folder(
         given = {column: value for column, value in labels.items() if value}
         own = {"utterance": f"{name}/{stems[path] if num_alike[stems[path]] == 1 else path}"}
         rows.append(blank | given | own | {"path": str(folder / path), "corpus": name})
+    spelled = defaultdict(set)
+    for row in rows:
+        spelled[row["speaker"].casefold()].add(row["speaker"])
+    if alike := [" and ".join(sorted(names)) for names in spelled.values() if len(names) > 1]:
+        warnings.warn(
+            f"{name}: speakers {', '.join(alike)} differ in upper case alone, so one person may be "
+            "in training and test: write them alike if they are one",
+            stacklevel=2,
+        )
     return _make_table(rows, left_out, name=name, folder=folder, own=True)
 
 
@@ -172,7 +193,8 @@ def combine_corpora(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
     pairs = zip(table["corpus"] + "/", table["speaker"], strict=True)
     table["speaker"] = [prefix + speaker.removeprefix(prefix) for prefix, speaker in pairs]
     left_out = [entry for part in tables for entry in part.attrs.get("left_out", [])]
-    table = _merge_names(table.sort_values("utterance", ignore_index=True))
+    table = table.sort_values("utterance", ignore_index=True)
+    table = table.replace({"emotion": _match_names(table["emotion"])})
     table.attrs = {"left_out": left_out}
     return table
 
@@ -187,15 +209,29 @@ def draw_balanced(table: pd.DataFrame, most: int, *, seed: int = 0) -> np.ndarra
     return np.sort(speakers.groupby(["speaker", "emotion"]).head(most).index.to_numpy())
 
 
-def _merge_names(table: pd.DataFrame) -> pd.DataFrame:
-    """Give emotions that the table calls by two names the usual one."""
-    there = set(table["emotion"])
-    usual = {label: name_emotion(label) for label in sorted(there)}
-    merged = {old: new for old, new in usual.items() if new != old and new in there}
+def _list_unnamed(listed: list[dict], folder: Path, csv: str | Path) -> list[dict]:
+    """List path and problem of what lies below a folder and is no recording that a CSV names."""
+    named = set()
+    for labels in listed:
+        if "problem" not in labels:
+            place = (folder / labels["path"]).resolve()
+            named |= {place, *place.parents}
+    beside: list[dict] = []
+    problem = f"{csv} does not name it; add a row for it"
+    files = list_audio(folder, left_out=beside)
+    beside += [{"path": str(file), "problem": problem} for file in files]
+    return [entry for entry in beside if Path(entry["path"]).resolve() not in named]
+
+
+def _match_names(labels: Iterable[str]) -> dict[str, str]:
+    """Map emotions that go by two names to the usual one; a warning tells which."""
+    usual = {label: name_emotion(label) for label in sorted(set(labels))}
+    several = Counter(usual.values())
+    merged = {old: new for old, new in usual.items() if new != old and several[new] > 1}
     if merged:
         pairs = ", ".join(f"{old} as {new}" for old, new in merged.items())
         warnings.warn(f"emotions by two names are taken for one: {pairs}", stacklevel=3)
-    return table.replace({"emotion": merged})
+    return merged
 
 
 def _drop_same_bytes(usable: list[dict], left_out: list[dict], *, own: bool) -> list[dict]:
@@ -225,18 +261,16 @@ def _drop_same_bytes(usable: list[dict], left_out: list[dict], *, own: bool) -> 
 def _make_table(
     rows: list[dict], left_out: list[dict], *, name: str, folder: Path, own: bool = False
 ) -> pd.DataFrame:
-    """Scan recordings whose labels are known; keep each usable one once and report the rest."""
-    first: dict[str, dict] = {}
-    for row in rows:
-        if first.setdefault(row["utterance"], row) is not row:
-            problem = f"a second copy of {first[row['utterance']]['path']}; remove one of them"
-            left_out.append({"path": row["path"], "problem": problem})
-    rows = list(first.values())
+    """Scan recordings whose labels are known; keep the first usable one of each, tell the rest."""
+    first: dict[str, str] = {}
     usable, low_rates = [], []
     scans = scan_recordings([Path(row["path"]) for row in rows], folder)
     for row, scan in zip(rows, scans, strict=True):
-        if scan["problem"]:
-            left_out.append({"path": row["path"], "problem": scan["problem"]})
+        problem = scan["problem"]
+        if not problem and (copy := first.setdefault(row["utterance"], row["path"])) != row["path"]:
+            problem = f"a second copy of {copy}; remove one of them"
+        if problem:
+            left_out.append({"path": row["path"], "problem": problem})
         else:
             usable.append({**row, "seconds": scan["seconds"], "audio_hash": scan["sha256"]})
             low_rates += [scan["sample_rate_hertz"]] * (scan["sample_rate_hertz"] < 16_000)
@@ -261,6 +295,5 @@ def _make_table(
         )
     table = pd.DataFrame(usable, columns=list(COLUMNS))
     table = table.sort_values("utterance", ignore_index=True)
-    table = _merge_names(table) if own else table
     table.attrs = {"left_out": left_out}
     return table

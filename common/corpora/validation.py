@@ -18,12 +18,13 @@ from common.corpora.records import Corpus
 def validate_corpus(name: str, *, folder: str | Path | None = None) -> pd.DataFrame:
     """Compare a copy of a corpus, file by file, with the index of the published one.
 
-    Each finding is a row of path (below the folder), problem and detail. Problems: "missing",
-    "extra" (not a recording of the corpus, or a second copy), "resampled" (another sample rate
-    than published), "altered" (other bytes at the same rate), "silent", "unreadable" (not usable
-    for any other reason) and "duplicated" (same bytes as another recording). A corpus without
-    data/index/<name>.csv is checked for everything but "resampled" and "altered", and missing
-    files are counted. Every byte is read. `name`, `folder` and errors are as in `load_corpus`.
+    Each finding is a row of path (below the folder), problem, files (how many it is about) and
+    detail. Problems: "missing", "extra" (not a recording of the corpus, or a second copy),
+    "resampled" (another sample rate than published), "altered" (other bytes at the same rate),
+    "silent", "unreadable" (not usable for any other reason) and "duplicated" (same bytes as another
+    recording). A corpus without data/index/<name>.csv is checked for everything but "resampled"
+    and "altered", and one row counts the missing files. Every byte is read. `name`, `folder` and
+    errors are as in `load_corpus`.
     """
     corpus, folder = find_corpus(name, folder)
     left_out: list[dict] = []
@@ -33,12 +34,15 @@ def validate_corpus(name: str, *, folder: str | Path | None = None) -> pd.DataFr
     scans = dict(zip(listed, scan_recordings(listed, folder, fresh=True), strict=True))
     findings = []
 
-    def report(path: Path | str, problem: str, detail: str) -> None:
+    def report(path: Path | str, problem: str, detail: str, *, files: int = 1) -> None:
         path = path.relative_to(folder).as_posix() if isinstance(path, Path) else path
-        findings.append({"path": path, "problem": problem, "detail": detail})
+        findings.append({"path": path, "problem": problem, "files": files, "detail": detail})
 
     for entry in left_out:
-        report(entry["path"], "unreadable", entry["problem"])
+        path = Path(entry["path"])
+        report(
+            path, "extra" if path.is_file() or path.is_symlink() else "unreadable", entry["problem"]
+        )
     recordings = {path: recording for recording, path in found.items()}
     originals: dict[str, Path] = {}
     for path in listed:
@@ -67,8 +71,9 @@ def validate_corpus(name: str, *, folder: str | Path | None = None) -> pd.DataFr
             report(index.loc[recording, "path"], "missing", "in the published corpus, not here")
     elif len(found) < corpus.num_utterances:
         num_missing = corpus.num_utterances - len(found)
-        report(".", "missing", f"{num_missing} of {corpus.num_utterances} recordings are not here")
-    table = pd.DataFrame(findings, columns=["path", "problem", "detail"])
+        told = f"{num_missing} of {corpus.num_utterances} recordings are not here"
+        report(".", "missing", told, files=num_missing)
+    table = pd.DataFrame(findings, columns=["path", "problem", "files", "detail"])
     return table.sort_values(["path", "problem"], ignore_index=True)
 
 
