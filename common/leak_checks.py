@@ -29,8 +29,8 @@ CEILINGS = {
     "cremad": (0.77, "Dasheng 1.2B, WA 0.769 (github.com/nttcslab/eval-audio-repr)"),
 }
 COPY = re.compile(  # with something before it
-    r"(?<=.)(?:[ _.+-]*(?:(?:noisy|noise|aug(?:mented)?|copy|pitch|stretch(?:ed)?|shift(?:ed)?|speed"
-    r"|tempo|gain|reverb|rir|awgn)[ _-]?\d*|\(\d+\)))+$",
+    r"(?<=.)(?:[ _.+-]*(?:(?:noisy|noise|aug(?:mented)?|copy|pitch|stretch(?:ed)?|shift(?:ed)?"
+    r"|speed|tempo|gain|reverb|rir|awgn)[ _-]?\d*|\(\d+\)))+$",
     re.IGNORECASE,
 )
 MODALITY = re.compile(r"^0[1-3](?=(?:-\d\d){6}$)")  # RAVDESS: with video, video alone, sound alone
@@ -111,7 +111,7 @@ def find_crossing(
 def _name_utterances(table: pd.DataFrame) -> pd.Series:
     """One name for an utterance and its copies, which are called as copies usually are.
 
-    Where no file has the name that is left, as with `happy (1)` and `happy (2)`, each keeps its own.
+    Where no file has the name that is left, as with `happy (1)` and `happy (2)`, all keep theirs.
     """
     paths = [Path(path.replace("\\", "/")) for path in table["path"].fillna("")]
     owners = table["speaker"] if "speaker" in table else [path.parent.name for path in paths]

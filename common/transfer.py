@@ -31,7 +31,9 @@ def tabulate_emotions(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     rows = pd.DataFrame(counts).fillna(0).astype(int)
     rows = rows.loc[order_emotions(rows.index)].rename_axis("emotion")
     called = [
-        ", ".join(f"{own} ({', '.join(where)})" for own, where in names[name].items() if own != name)
+        ", ".join(
+            f"{own} ({', '.join(where)})" for own, where in names[name].items() if own != name
+        )
         for name in rows.index
     ]
     return rows.assign(**{"also called": called, "in all": (rows > 0).all(axis=1)})
