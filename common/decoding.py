@@ -34,6 +34,7 @@ REMEDIES = {
     "rate": f"{{detail}} Hz; {LOWEST_RATE_HERTZ} to {HIGHEST_RATE_HERTZ} Hz are read: convert it",
     "channels": f"{{detail}} channels, at most {MAX_CHANNELS} are read; export it as mono",
     "shape": "an array of {detail}; give mono samples (samples,), at 16 kHz or as (rate, samples)",
+    "integers": "whole numbers up to {detail}; give an array of their type, such as int16 or int32",
     "not finite": "{detail} samples are NaN or infinite; export it again",
     "too loud": "a sample of {detail:.3g} where 1 is full scale; divide by what full scale is, "
     "32768 for 16 bits, or give the integers themselves",

@@ -293,6 +293,9 @@ INTEGERS = (32_767 * TONE).astype(np.int16)
         TONE.astype(np.float64),
         INTEGERS,
         INTEGERS.astype(np.int32) << 16,
+        INTEGERS.astype(np.int64),
+        INTEGERS.tolist(),
+        (SAMPLE_RATE_HERTZ, INTEGERS[:, None].tolist()),
         (127 * TONE + 128).astype(np.uint8),
         TONE[:, None],
         TONE[None],
@@ -318,6 +321,8 @@ def test_an_array_of_another_rate_is_converted():
     [
         (32_767 * TONE, "too loud: a sample of 1.64e+04 where 1 is full scale; divide"),
         (1e25 * TONE, "too loud"),
+        ((INTEGERS.astype(int) << 8).tolist(), "integers: whole numbers up to 4194048; give an"),
+        ([0] * 16_000, "silent"),
         (0 * TONE, "silent"),
         (TONE[:1_000], "too short: 0.062 s"),
         (TONE[:0], "too short"),
@@ -336,6 +341,14 @@ def test_an_array_of_another_rate_is_converted():
 def test_what_is_no_recording_is_refused_with_a_remedy(given_, problem):
     with pytest.raises(RecordingError, match=re.escape(problem)):
         load_waveform(given_)
+
+
+def test_the_rate_of_a_recording_is_told(tmp_path):
+    soundfile.write(tmp_path / "tone.wav", make_tone(rate=8_000), 8_000)
+    for source in (tmp_path / "tone.wav", (8_000, make_tone(rate=8_000))):
+        facts = {}
+        load_waveform(source, facts=facts)
+        assert (facts["sample_rate_hertz"], facts["channels"]) == (8_000, 1)
 
 
 def test_only_files_with_an_end_are_opened(tmp_path):
