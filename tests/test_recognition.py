@@ -90,6 +90,17 @@ def test_recordings_of_any_rate_and_channels_are_heard_alike(table, tmp_path):
     assert found == pytest.approx(expected, abs=1e-3)
 
 
+@pytest.mark.parametrize("use", ["predict", "predict_timeline", "feed"])
+def test_a_low_rate_is_told(use, table, tmp_path):
+    recognizer = EmotionRecognizer.load("small")
+    waveform, rate = soundfile.read(table["path"][0])
+    use = recognizer.stream().feed if use == "feed" else getattr(recognizer, use)
+    use((rate, waveform))
+    with pytest.warns(UserWarning, match="of 8000 Hz, less than 16000 Hz: what lies above") as told:
+        use((8_000, waveform[::2]))
+    assert len(told) == 1
+
+
 def test_a_saved_recognizer_needs_one_import(table, tmp_path):
     inputs = keras.Input((63, 24))
     outputs = layers.Dense(8, activation="softmax")(AttentionPooling(4)(inputs))
