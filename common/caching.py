@@ -85,17 +85,19 @@ def _spell(thing: object, module: str, scope: dict, seen: list[int]) -> Iterator
 def load_cache(
     path: Path, shape: tuple[int, ...], *, rows: slice = slice(None)
 ) -> np.ndarray | None:
-    """Read rows of a cached array; None if there is none, or what is there is damaged."""
+    """Read rows of a cached array; None if there is none, or, with a warning, a damaged one."""
     try:
         stacked = np.load(path, allow_pickle=False, mmap_mode=None if rows == slice(None) else "r")
-    except (OSError, ValueError, EOFError):
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    if not isinstance(stacked, np.ndarray) or stacked.dtype.kind != "f":
-        return None
-    if stacked.shape[: len(shape)] != shape:
-        return None
-    stacked = np.asarray(stacked[rows])
-    return stacked if np.isfinite(stacked).all() else None
+    except Exception:  # whatever a damaged file makes numpy raise
+        stacked = None
+    if isinstance(stacked, np.ndarray) and stacked.dtype.kind == "f":
+        part = np.asarray(stacked[rows])
+        if stacked.shape[: len(shape)] == shape and np.isfinite(part).all():
+            return part
+    warnings.warn(f"{path}: this cache is damaged and is made again", stacklevel=1)
+    return None
 
 
 def save_cache(path: Path, array: np.ndarray) -> None:

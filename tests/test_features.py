@@ -574,7 +574,9 @@ def test_a_cache_folder_that_cannot_be_made_costs_time_only(table, tmp_path, mon
         assert len(extract(table, RECIPE).values) == 5
 
 
-@pytest.mark.parametrize("damage", [b"", b"not an array", "cut", "archive", "objects"])
+@pytest.mark.parametrize(
+    "damage", [b"", b"not an array", b"PK\3\4", "cut", "archive", "objects", "shape", "infinite"]
+)
 def test_a_damaged_cache_is_made_again(damage, table):
     expected = extract(table, RECIPE)
     [cached] = paths.CACHE_DIR.iterdir()
@@ -584,10 +586,18 @@ def test_a_damaged_cache_is_made_again(damage, table):
             np.savez(file, values=expected.values)
     elif damage == "objects":
         np.save(cached, np.array([None] * 5))
+    elif damage == "shape":
+        np.save(cached, expected.values[:4])
+    elif damage == "infinite":
+        np.save(cached, np.full((5, *SHAPE), np.inf, np.float32))
     else:
         cached.write_bytes(whole[:-100] if damage == "cut" else damage)
-    assert_equal(extract(table, RECIPE), expected)
+    with pytest.warns(
+        UserWarning, match=rf"{cached.name}: this cache is damaged and is made again"
+    ):
+        assert_equal(extract(table, RECIPE), expected)
     assert cached.read_bytes() == whole
+    extract(table, RECIPE)
 
 
 def test_a_recording_that_cannot_be_read_is_named(table):
