@@ -789,6 +789,13 @@ def test_two_who_fetch_at_once_download_once(server, published, tmp_path):
     assert path.read_bytes() == published and server.ranges == [None]
 
 
+def test_two_who_fetch_a_corpus_at_once_put_it_in_place_once(server, published):
+    with ThreadPoolExecutor(4) as pool:
+        jobs = [pool.submit(fetch_corpus, "ravdess") for _ in range(4)]
+    assert [job.result() for job in jobs] == [paths.RAW_DIR / "ravdess"] * 4
+    assert len(load_corpus("ravdess")) == 4 and server.ranges == [None]
+
+
 def test_fetch_starts_again_where_ranges_are_not_served(server, published):
     server.honours_ranges, server.cut = False, 20_000
     with pytest.raises(OSError, match="call again"):
