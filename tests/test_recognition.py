@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -284,6 +285,16 @@ def test_a_folder_becomes_a_table_with_what_is_left_out(recognizer, tmp_path):
     assert table["label"].isna().tolist() == [False, True, True]
     assert "not audio" in table.loc["broken.wav", "reason"]
     assert "too noisy" in table.loc["noise.flac", "reason"]
+
+
+def test_no_recording_in_a_folder_vanishes(recognizer, tmp_path):
+    soundfile.write(tmp_path / "memo", TONE, 16_000, format="WAV")
+    (tmp_path / "readme").write_text("left alone")
+    (tmp_path / os.fsdecode(b"a\xff.wav")).touch()
+    table = recognizer.predict_folder(tmp_path, progress=False)
+    assert table.index.tolist() == ["a\ufffd.wav", "memo"]
+    assert table.loc["memo", "label"] == recognizer.predict(tmp_path / "memo").label
+    assert table["reason"].iloc[0] == "its name is not UTF-8; rename it"
 
 
 def test_a_temperature_softens_and_keeps_the_order(recognizer):
