@@ -264,11 +264,11 @@ def _count_missing_webm(file: BinaryIO, num_bytes: int) -> int:
 def _count_missing_mp4(file: BinaryIO, num_bytes: int) -> int:
     """Count the bytes that the last box of an MP4 file lacks."""
     position, size = 0, 8
-    while size >= 8 and position + 8 <= num_bytes:
+    while 8 <= size < UNKNOWN_BYTES and position + 8 <= num_bytes:
         size, _, large = struct.unpack(">I4sQ", _read(file, position, 16))
         size = large if size == 1 else size  # 0: all that follows
         position += size
-    return max(0, position - num_bytes)
+    return max(0, position - num_bytes) if size < UNKNOWN_BYTES else 0
 
 
 def _count_missing_frames(file: BinaryIO, num_bytes: int) -> int:

@@ -187,6 +187,16 @@ def test_a_stream_that_ends_inside_a_frame_is_refused(name, tmp_path):
         assert scan_recording(path)["problem"].startswith("truncated"), share
 
 
+@pytest.mark.parametrize("suffix", ["m4a", "mp3", "aac"])
+def test_a_tag_or_zeros_behind_the_sound_are_no_truncation(suffix, tmp_path):
+    path = tmp_path / f"tone.{suffix}"
+    encode(path, {"mp3": "libmp3lame"}.get(suffix, "aac"), rate=48_000)
+    content = path.read_bytes()
+    for behind in (b"TAG" + b"title".ljust(125), bytes(200)):
+        path.write_bytes(content + behind)
+        assert scan_recording(path)["problem"] == ""
+
+
 def make_ogg() -> bytes:
     file = io.BytesIO()
     soundfile.write(file, make_tone(seconds=16), SAMPLE_RATE_HERTZ, format="OGG", subtype="OPUS")
