@@ -193,11 +193,9 @@ def _judge(path: Path) -> str | None:
         return None if suffix in _OTHER_SUFFIXES else str(error)
     if _BEGINNINGS.match(start):
         return ""
-    if suffix in _OTHER_SUFFIXES:
-        return None
-    if start.startswith(b"version https://git-lfs"):
+    if suffix not in _OTHER_SUFFIXES and start.startswith(b"version https://git-lfs"):
         return ""  # in the place of what may be a recording
-    if start and not _CONTROLS.search(start):
+    if suffix in _OTHER_SUFFIXES or (start and not _CONTROLS.search(start)):
         return None
     return "no sound by its name or its beginning; export it as WAV if it is a recording"
 
@@ -263,9 +261,7 @@ def scan_recordings(recordings: list[Path], folder: Path, *, fresh: bool = False
     for path in recordings:
         status = path.stat() if path.exists() else None
         states[str(path)] = [status.st_size, status.st_mtime_ns] if status else None
-    stale = [
-        key for key, state in states.items() if key not in known or known[key].get("state") != state
-    ]
+    stale = [key for key in states if key not in known or known[key].get("state") != states[key]]
     if stale:
         work = (joblib.delayed(audio.scan_recording)(path) for path in stale)
         scans = joblib.Parallel(n_jobs=-1, prefer="threads", return_as="generator")(work)
