@@ -20,7 +20,7 @@ SUPPORT = {
     "savee": ({"neutral": 30}, 15, 4),
     "tess": ({}, 200, 2),
 }
-# The best published score on speakers never heard that no audit contradicts.
+# The best published score on speakers never heard, though some chose the epoch on the test fold.
 CEILINGS = {
     "ravdess": (0.82, "XLSR fine-tuned, WA 0.818 (Luna-Jiménez et al., Applied Sciences 2022)"),
     "savee": (0.76, "data2vec 2.0 large, UAR 0.758 (EmoBox, arXiv:2406.07162)"),
