@@ -3,9 +3,7 @@
 import ast
 import io
 import shutil
-from html.parser import HTMLParser
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import nbformat
 import numpy as np
@@ -15,63 +13,43 @@ from docutils.core import publish_doctree
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from sphinx.ext.napoleon import NumpyDocstring
 
-from common.paths import NOTEBOOKS_DIR, ROOT
+from common import paths
+from common.paths import FIGURES_DIR, NOTEBOOKS_DIR, ROOT
 from tests.browsers import needs_chromium, open_browser, serve
-from tools import site
-from tools.generation import read_repository
+from tests.conftest import SPEECH_DIR
+from tools import demo_page, site
+from tools.generation import README, list_collection, read_repository
 
 TOUR = "00_tour"
-
-
-class Page(HTMLParser):
-    """The links, anchors and pictures of an HTML page."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.links, self.anchors, self.pictures = [], set(), []
-        self.feed(path.read_text(encoding="utf-8"))
-
-    def handle_starttag(self, tag, attributes):
-        found = dict(attributes)
-        self.anchors.update(filter(None, (found.get("id"), found.get("name"))))
-        self.links += [found[name] for name in ("href", "src") if found.get(name)]
-        if tag == "img":
-            self.pictures.append((found.get("src"), found.get("alt")))
-
-
-def find_dead_links(folder: Path) -> list[str]:
-    """List links inside a site that lead to no file, or to no anchor of a page."""
-    pages = {path: Page(path) for path in folder.rglob("*.html")}
-    dead = []
-    for path, page in pages.items():
-        for link in page.links:
-            parts = urlsplit(link)
-            if parts.scheme or parts.netloc:
-                continue
-            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
-            anchors = pages[target].anchors if target in pages else {unquote(parts.fragment)}
-            if not target.is_file() or (parts.fragment and unquote(parts.fragment) not in anchors):
-                dead.append(f"{path.name}: {link}")
-    return dead
+COLLECTION = list_collection(README.read_text(encoding="utf-8"))
+NOWHERE = "http://127.0.0.1:9/onnxruntime-web.tgz"
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> Path:
-    """A site with one notebook and a part of the reference."""
+    """A site with one notebook and a part of the reference; nothing is fetched for it."""
     out = tmp_path_factory.mktemp("site") / "site"
     notebooks = [NOTEBOOKS_DIR / f"{TOUR}.ipynb"]
-    site.build_site(out, notebooks=notebooks, modules=["common.paths", "common.bootstrap"])
+    runtime = SPEECH_DIR.parent / "pretrained" / demo_page.find_runtime().name
+    if runtime.is_file():
+        demo_page.find_runtime().parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(runtime, demo_page.find_runtime())
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(demo_page, "RUNTIME_URL", f"http://127.0.0.1:9/{runtime.name}")
+        site.build_site(out, notebooks=notebooks, modules=["common.paths", "common.bootstrap"])
     return out
 
 
-def test_no_link_inside_the_site_is_dead(built):
-    assert find_dead_links(built) == []
-
-
-def test_every_figure_has_a_text(built):
-    for path in built.rglob("*.html"):
-        for source, alt in Page(path).pictures:
-            assert alt and alt != source and not alt.endswith(".png"), f"{path.name}: {source}"
+def test_what_is_built_has_no_faults_and_offline_no_demo(built, monkeypatch, tmp_path, capsys):
+    index = (built / "index.html").read_text(encoding="utf-8")
+    assert site.find_faults(built) == []
+    assert (built / "demo/index.html").is_file() == ("demo/index.html" in index)
+    monkeypatch.setattr(paths, "PRETRAINED_DIR", tmp_path)
+    monkeypatch.setattr(demo_page, "RUNTIME_URL", NOWHERE)
+    assert not site.make_demo(tmp_path / "demo")
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("The site is built without its demo: ") and "127.0.0.1" in line
+    assert not (tmp_path / "demo").exists()
 
 
 def test_notebook_is_a_page_with_its_figures_and_without_its_set_up(built):
@@ -86,6 +64,7 @@ def test_first_page_has_the_gallery_and_the_results_can_be_sorted(built):
     results = (built / "results.html").read_text(encoding="utf-8")
     assert "sortable" in results and "_static/site.js" in results
     assert "1-D CNN" in results
+    assert "Other corpora" in results and "ravdess (24 speakers)" in results
 
 
 def test_reference_has_the_docstrings(built):
@@ -129,27 +108,62 @@ def test_text_links_notebooks_that_have_pages_and_set_up_is_hidden():
     nbformat.validate(notebook)
 
 
-def test_a_warning_of_sphinx_is_an_error(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (":doc:`nowhere`", "Sphinx cannot build .*nowhere"),
+        (".. raw:: html\n\n   <a href='gone.html'>1</a>", "index.html: gone.html leads nowhere"),
+        (".. raw:: html\n\n   <img src='index.html'>", "index.html: index.html has no text"),
+    ],
+)
+def test_a_fault_of_a_page_fails_the_build(tmp_path, monkeypatch, text, message):
     settings = tmp_path / "settings"
-    shutil.copytree(site.SETTINGS, settings)
-    conf = settings / "conf.py"
-    conf.write_text('extensions = []\nhtml_theme = "basic"\n')
-    (settings / "alone.rst").write_text("Alone\n=====\n\n:doc:`nowhere`\n")
-    (settings / "index.rst").write_text("Index\n=====\n")
-    monkeypatch.setattr(site, "SETTINGS", settings)
+    settings.mkdir()
+    (settings / "conf.py").write_text('extensions = []\nhtml_theme = "basic"\n')
+    (settings / "index.rst").write_text(f"Index\n=====\n\n{text}\n")
     monkeypatch.setattr(
         site, "write_sources", lambda folder, **_: shutil.copytree(settings, folder)
     )
-    with pytest.raises(RuntimeError, match="nowhere"):
+    with pytest.raises(RuntimeError, match=f"(?s){message}"):
         site.build_site(tmp_path / "out", notebooks=[], modules=["common.paths"])
 
 
-def test_dead_links_are_found(tmp_path):
+def test_a_card_shows_no_markup_and_escapes_what_is_none():
+    facts = {"title": "A & B", "question": "What of `data/` and *my* voice?"}
+    card = site.format_card(TOUR, facts | dict.fromkeys(("best_score", "run_time", "level"), ""))
+    assert "<h3>A &amp; B</h3><p>What of data/ and my voice?</p>" in card
+
+
+def test_dead_links_and_pictures_without_a_text_are_found(tmp_path):
     (tmp_path / "a.html").write_text(
-        '<a href="b.html#there">1</a><a href="b.html#gone">2</a><img src="no.png">'
+        '<a href="b.html#there">1</a><a href="b.html#gone">2</a><img src="no.png" alt="x.png">'
     )
-    (tmp_path / "b.html").write_text('<p id="there"></p><a href="https://example.org">x</a>')
-    assert find_dead_links(tmp_path) == ["a.html: b.html#gone", "a.html: no.png"]
+    (tmp_path / "b.html").write_text(
+        '<p id="there"></p><a href="https://example.org">x</a><img src="a.html" alt="A page">'
+    )
+    assert site.find_faults(tmp_path) == [
+        "a.html: b.html#gone leads nowhere",
+        "a.html: no.png leads nowhere",
+        "a.html: no.png has no text",
+    ]
+
+
+def test_every_notebook_with_figures_shows_one_that_was_chosen_by_its_kind(tmp_path):
+    for path in COLLECTION:
+        chosen = site.choose_figure(path.stem)
+        assert (chosen is not None) == any(FIGURES_DIR.glob(f"{path.stem}__*.png"))
+        if chosen:
+            assert chosen.stem.split("__")[-1] in site.THUMBNAILS, f"name a kind of {path.stem}'s"
+    for name in ("x", "b", "a"):
+        (tmp_path / f"11_a__{name}__voices.png").touch()
+        (tmp_path / f"11_a__{name}__other.png").touch()
+    assert site.choose_figure("11_a", tmp_path).name == "11_a__a__voices.png"
+    assert site.choose_figure("12_b", tmp_path) is None
+
+
+def test_the_guide_names_every_notebook():
+    text = (ROOT / "docs/which_notebook.md").read_text(encoding="utf-8")
+    assert [path.stem for path in COLLECTION if f"`{path.stem}`" not in text] == []
 
 
 def read_column(page, number: int) -> list[str]:
@@ -176,6 +190,20 @@ def test_a_click_on_a_heading_sorts_by_it_and_another_turns_the_order_round(buil
         found = read_column(page, 1)
         assert found == sorted(found, key=str.lower)
         assert all("404" in error for error in errors)  # the icon that a browser asks for
+
+
+@needs_chromium
+@pytest.mark.parametrize("width", [1200, 400])
+def test_no_page_is_wider_than_its_window(built, tmp_path, width):
+    spoken = tmp_path / "silence.wav"
+    soundfile.write(spoken, np.zeros(16_000), 16_000)
+    names = ("index", "results", f"notebooks/{TOUR}", "reference/common.bootstrap", "corpora")
+    with serve(built) as address, open_browser(spoken) as (page, _, _):
+        page.set_viewport_size({"width": width, "height": 900})
+        for name in names:
+            page.goto(f"{address}/{name}.html")
+            wide = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+            assert wide[0] <= wide[1], f"{name}: {wide}"
 
 
 def list_docstrings(path: Path) -> list[tuple[str, str]]:

@@ -102,9 +102,9 @@ def build_page(folder: str | Path, recognizer: EmotionRecognizer) -> Path:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    copy_runtime(folder)
     with write_atomically(folder / "model.onnx") as temporary:
         temporary.write_bytes(export_waveform_model(recognizer).SerializeToString())
-    copy_runtime(folder)
     shutil.copy(SOURCES / "demo.js", folder)
     content = json.dumps(describe_page(recognizer)).replace("<", "\\u003c")
     text = (SOURCES / "index.html").read_text(encoding="utf-8")

@@ -43,6 +43,25 @@ HIGHLIGHTS = (
     ("Acoustic statistics and an SVM", "10_mlp_functionals", "svm", *RAVDESS),
     ("Convolutions, then an LSTM, on two women", "13_cnn_lstm", None, *TESS),
 )
+# Of notebooks that have no result under the usual conditions: variant, corpus and protocol of one,
+# and in a few words what it is of.
+LABELLED = {
+    "02_explore_features": ("base", "ravdess", "speaker_5fold", "first settings"),
+    "40_augmentation_and_balance": ("all_together", "ravdess", "speaker_5fold", "all copies"),
+    "41_hyperparameter_search": ("tpe", "ravdess", "speaker_5fold", "settings searched"),
+    "42_speaker_enrolment": ("whisper_enrolled_all", "ravdess", "speaker_5fold", "voice enrolled"),
+    "50_cross_corpus": (
+        *("four_whisper", "ravdess+savee+tess", "leave_one_corpus_out"),
+        "trained on the others, 4 emotions",
+    ),
+    "51_leakage_audit": (
+        *("speaker_chosen_on_validation", "ravdess", "speaker_5fold"),
+        "without a leak",
+    ),
+    "52_robustness": ("whisper_held_out", "ravdess", "speaker_5fold", "as recorded"),
+    "71_your_corpus": ("whisper", "savee", "leave_one_speaker_out", "Whisper"),
+}
+COMPARISON = "60_comparison"  # whose best score is that of all notebooks
 
 
 def sync_pages(root: Path = ROOT) -> list[Path]:
@@ -80,7 +99,7 @@ def write_pages(root: Path = ROOT) -> dict[Path, str]:
 
 def make_sections(root: Path = ROOT) -> dict[str, str]:
     """Give the generated Markdown by section."""
-    published = load_results(own=False)
+    published = load_results(own=False, ablations=True)
     readme = (root / "README.md").read_text(encoding="utf-8")
     collection = list_collection(readme, folder=root / "notebooks", results=root / "results")
     return {
@@ -156,7 +175,7 @@ def format_highlights(published: list[dict]) -> str:
 
 
 def format_index(notebooks: list[Path], published: list[dict], *, repository: str) -> str:
-    """Format the index of notebooks; `published` is what `load_results` gives."""
+    """Format the index of notebooks; `published` is what `load_results` gives, ablations too."""
     rows = []
     for path in notebooks:
         notebook = nbformat.read(path, as_version=4)
@@ -167,7 +186,8 @@ def format_index(notebooks: list[Path], published: list[dict], *, repository: st
         badge = BADGE.format(
             owner_and_name="/".join(repository.split("/")[-2:]), notebook=path.stem
         )
-        rows.append([f"[`{path.stem}`]({path.name})", *row.values(), badge])
+        facts = [value or "—" for value in row.values()]
+        rows.append([f"[`{path.stem}`]({path.name})", *facts, badge])
     columns = ["notebook", "title", "question", "best score", "run time", "level", "in Colab"]
     return format_table(pd.DataFrame(rows, columns=columns))
 
@@ -178,8 +198,7 @@ def describe_notebook(notebook: NotebookNode, published: list[dict], *, name: st
     Returns
     -------
     dict
-        `title`, `question`, `best_score` (the best published UAR on unknown voices of the
-        notebook's corpus, "" without one), `run_time` and `level`.
+        `title`, `question`, `best_score` (as `find_best_score` gives it), `run_time` and `level`.
 
     Raises
     ------
@@ -202,15 +221,29 @@ def describe_notebook(notebook: NotebookNode, published: list[dict], *, name: st
 
 
 def find_best_score(published: list[dict], *, notebook: str, corpus: str) -> str:
-    """Give a notebook's best published UAR on unknown voices of a corpus as text, or ""."""
+    """Give a notebook's best published UAR on unknown voices of a corpus as text, or "".
+
+    A notebook of `LABELLED` that has none but ablations gives what is named there, with its label.
+    """
     scores = [
         result["metrics"]["uar"]["mean"]
         for result in published
-        if (result["notebook"], result["corpus"]) == (notebook, corpus)
+        if notebook in (result["notebook"], COMPARISON)
+        and result["corpus"] == corpus
+        and not result.get("ablation")
         and result["protocol"] in PROTOCOLS
         and PROTOCOLS[result["protocol"]].speaker_independent
     ]
-    return f"{100 * max(scores):.1f} % ({CORPORA[corpus].title})" if scores else ""
+    if scores:
+        label = ", the best of all" * (notebook == COMPARISON)
+        return f"{100 * max(scores):.1f} % ({CORPORA[corpus].title}{label})"
+    *wanted, label = LABELLED.get(notebook, ("",))
+    for result in published:
+        names = [result.get(name) for name in ("notebook", "variant", "corpus", "protocol")]
+        if names == [notebook, *wanted]:
+            corpora = ", ".join(CORPORA[name].title for name in result["corpus"].split("+"))
+            return f"{100 * result['metrics']['uar']['mean']:.0f} % ({corpora}: {label})"
+    return ""
 
 
 def read_run_time(notebook: NotebookNode) -> str:
@@ -299,11 +332,11 @@ def describe_transfer() -> pd.DataFrame:
     """Tabulate as text what was published of models that were trained on other corpora."""
     rows = [
         {
+            "system": row.title,
+            "notebook": row.notebook,
             "tested on": f"{row.tested_on} ({row.num_speakers} speakers)",
             "trained on": row.trained_on.replace("+", ", "),
             "emotions": f"{row.num_emotions}",
-            "system": row.title,
-            "notebook": row.notebook,
             "UAR [95 % interval]": f"{row.uar:.3f} [{row.uar_low:.3f}, {row.uar_high:.3f}]",
         }
         for row in tabulate_transfer(own=False).itertuples()

@@ -2,14 +2,14 @@
 
 python -m tools.site build/site
 
-Nothing is executed and nothing is fetched. Sphinx reads what is written here into a folder beside
-the site, `<site>-source`, with its settings from `docs/site`.
+No notebook is executed. ONNX Runtime Web, for the demo in a browser, is fetched once; where it
+cannot be, the site has no demo. Sphinx reads what is written here into a folder beside the site,
+`<site>-source`, with its settings from `docs/site`.
 """
 
 import argparse
 import base64
 import html
-import importlib.util
 import io
 import os
 import re
@@ -17,9 +17,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
+from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import nbformat
+import pandas as pd
 import pypandoc
 from nbformat import NotebookNode
 from PIL import Image
@@ -28,7 +31,7 @@ from common.corpora import CORPORA
 from common.paths import FIGURES_DIR, NOTEBOOKS_DIR, ROOT
 from common.results import load_results
 from tools.generation import list_collection, read_repository
-from tools.pages import describe_notebook, describe_results
+from tools.pages import describe_notebook, describe_results, describe_transfer
 
 SETTINGS = ROOT / "docs" / "site"
 FAMILIES = {
@@ -42,8 +45,12 @@ FAMILIES = {
     "7": "Your voice, your corpus",
     "9": "Write your own",
 }
-# Of a notebook's figures the first that there is stands in the gallery.
-THUMBNAILS = ("fall", "uar", "voices", "counts", "layers", "attention", "log_mel", "confusion")
+# Of a notebook's figures the first kind that there is stands in the gallery.
+THUMBNAILS = (
+    *("fall", "examples", "log_mel", "masks", "waterfall", "matrix", "augmentations", "optimism"),
+    *("coverage", "weights", "voices", "counts", "layers", "attention", "windows", "recall"),
+    "confusion",
+)
 THUMBNAIL_PIXELS = (640, 400)
 FIRST = "which_notebook"  # of the guides
 NOTEBOOK_NAME = re.compile(r"(?<![\[`\w])`(?P<name>\d\d_\w+)`(?!\])")
@@ -73,7 +80,8 @@ def build_site(
     Raises
     ------
     RuntimeError
-        If Sphinx fails or warns of anything; the message is its own.
+        If Sphinx fails or warns of anything; the message is its own. If a link inside the site is
+        dead, or a picture has no text; the message names all.
     """
     out = out.resolve()
     source = out.with_name(f"{out.name}-source")
@@ -97,6 +105,45 @@ def build_site(
     )
     if done.returncode:
         raise RuntimeError(f"Sphinx cannot build {source}:\n{done.stderr.strip()}")
+    if faults := find_faults(out):
+        raise RuntimeError(f"{len(faults)} faults in {out}:\n" + "\n".join(faults))
+
+
+class Page(HTMLParser):
+    """The links, anchors and pictures of an HTML page."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.links, self.anchors, self.pictures = [], set(), []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note what a tag adds."""
+        found = dict(attrs)
+        self.anchors.update(filter(None, (found.get("id"), found.get("name"))))
+        self.links += [found[name] for name in ("href", "src") if found.get(name)]
+        if tag == "img":
+            self.pictures.append((found.get("src"), found.get("alt")))
+
+
+def find_faults(folder: Path) -> list[str]:
+    """List links inside a site that lead to no file or anchor, and pictures without a text."""
+    pages = {path: Page(path) for path in sorted(folder.rglob("*.html"))}
+    faults = []
+    for path, page in pages.items():
+        name = path.relative_to(folder)
+        for link in page.links:
+            parts = urlsplit(link)
+            if parts.scheme or parts.netloc:
+                continue
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            anchors = pages[target].anchors if target in pages else {unquote(parts.fragment)}
+            if not target.is_file() or (parts.fragment and unquote(parts.fragment) not in anchors):
+                faults.append(f"{name}: {link} leads nowhere")
+        for picture, text in page.pictures:
+            if not text or text == picture or text.endswith(".png"):
+                faults.append(f"{name}: {picture[:80]} has no text")
+    return faults
 
 
 def list_modules() -> list[str]:
@@ -113,7 +160,7 @@ def write_sources(folder: Path, *, notebooks: list[Path], modules: list[str]) ->
     for name in ("notebooks", "guides", "reference", "_static/thumbnails", "_extra"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     shutil.copy(FIGURES_DIR / "00_tour__ravdess__fall.png", folder / "_static/fall.png")
-    published, cards = load_results(own=False), {}
+    published, cards = load_results(own=False, ablations=True), {}
     names = {path.stem for path in notebooks}
     for path in notebooks:
         notebook = nbformat.read(path, as_version=4)
@@ -189,12 +236,19 @@ def convert_markdown(text: str, names: set[str], *, depth: int = 0) -> str:
     return pypandoc.convert_text(text, "rst", format="gfm", extra_args=["--wrap=none"])
 
 
+def choose_figure(name: str, folder: Path = FIGURES_DIR) -> Path | None:
+    """Choose a notebook's figure for the gallery: by kind, then by name; None where it has none."""
+    kinds = {kind: place for place, kind in enumerate(THUMBNAILS)}
+    return min(
+        folder.glob(f"{name}__*.png"),
+        key=lambda path: (kinds.get(path.stem.split("__")[-1], len(kinds)), path.name),
+        default=None,
+    )
+
+
 def save_thumbnail(notebook: NotebookNode, name: str, path: Path) -> None:
     """Save a notebook's best figure, or else its first picture, at the size of the gallery."""
-    found = {file.stem.split("__")[-1]: file for file in FIGURES_DIR.glob(f"{name}__*.png")}
-    best = next((found[kind] for kind in THUMBNAILS if kind in found), None)
-    if best is None and found:
-        best = next(iter(found.values()))
+    best = choose_figure(name)
     if best is None:
         pictures = [
             output["data"]["image/png"]
@@ -211,7 +265,7 @@ def save_thumbnail(notebook: NotebookNode, name: str, path: Path) -> None:
 def format_card(name: str, facts: dict[str, str]) -> str:
     """Format a notebook's card in the gallery."""
     small = [facts["best_score"], facts["run_time"], facts["level"]]
-    text = {key: html.escape(value) for key, value in facts.items()}
+    text = {key: html.escape(re.sub("[`*]", "", value)) for key, value in facts.items()}
     return (
         f'<a href="notebooks/{name}.html">'
         f'<img src="_static/thumbnails/{name}.png" alt="A figure of: {text["title"]}" '
@@ -269,23 +323,29 @@ def format_results_page(names: set[str]) -> str:
     text = (ROOT / "results/README.md").read_text(encoding="utf-8")
     sections = [convert_markdown(text.partition("<!-- results:begin -->")[0], names)]
     sections.append("A click on a heading sorts by it.\n")
-    for corpus, record in CORPORA.items():
-        results = describe_results(corpus) if corpus != "sample" else None
-        if results is None or results.empty:
-            continue
-        results = results.map(html.escape)
-        results["system"] = [
-            f'<a href="notebooks/{row.notebook}.html">{row.system}</a>'
-            if row.notebook in names
-            else row.system
-            for row in results.itertuples()
-        ]
-        table = results.drop(columns="notebook").to_html(
-            index=False, escape=False, border=0, classes="sortable"
-        )
-        heading = f"{record.title}\n{'-' * len(record.title)}"
-        sections.append(f"{heading}\n\n{format_raw(f'<div class=scroll>{table}</div>')}")
+    tables = {
+        record.title: describe_results(corpus)
+        for corpus, record in CORPORA.items()
+        if corpus != "sample"
+    }
+    for title, table in (tables | {"Other corpora": describe_transfer()}).items():
+        if not table.empty:
+            body = format_raw(f"<div class=scroll>{format_sortable(table, names)}</div>")
+            sections.append(f"{title}\n{'-' * len(title)}\n\n{body}")
     return "\n".join(sections)
+
+
+def format_sortable(results: pd.DataFrame, names: set[str]) -> str:
+    """Format results as HTML, a system with a link to its notebook."""
+    results = results.map(html.escape)
+    results["system"] = [
+        f'<a href="notebooks/{row.notebook}.html">{row.system}</a>'
+        if row.notebook in names
+        else row.system
+        for row in results.itertuples()
+    ]
+    results = results.drop(columns="notebook")
+    return results.to_html(index=False, escape=False, border=0, classes="sortable")
 
 
 def format_module(module: str) -> str:
@@ -301,10 +361,16 @@ def format_toctree(title: str, pages: Iterable[str]) -> str:
 
 
 def make_demo(folder: Path) -> bool:
-    """Build the demo that runs in a browser where its builder is there; tell whether it is."""
-    if importlib.util.find_spec("tools.demo_page") is None:
+    """Build the demo that runs in a browser; tell whether ONNX Runtime Web was at hand for it."""
+    from common.recognition import EmotionRecognizer
+    from tools.demo_page import build_page
+
+    try:
+        build_page(folder, EmotionRecognizer.load("small"))
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        print(f"The site is built without its demo: {' '.join(str(error).split())}")
         return False
-    subprocess.run([sys.executable, "-m", "tools.demo_page", folder], cwd=ROOT, check=True)
     return True
 
 

@@ -7,7 +7,7 @@ python -m tools.tasks collect 11 33             execute the notebooks, which rea
 
 A task is (notebook, corpus, protocol, seed, fold). It executes the notebook's cells with every
 `cross_validate` limited to that fold, which is kept where the whole notebook looks for it, and
-writes one result file below `data/runs/tasks/`.
+writes one result file below `data/runs/tasks/`. What other tasks train is guessed, never kept.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import nbformat
+import numpy as np
 import pandas as pd
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
@@ -34,6 +35,7 @@ from traitlets.config import Config
 from common.corpora import open_corpus
 from common.files import digest, write_json
 from common.paths import NOTEBOOKS_DIR, ROOT, RUNS_DIR
+from common.predictions import tabulate_predictions
 from common.results import load_results
 from common.splits import fit_protocols, make_folds
 from tools.execution import execute_all, inject_parameters
@@ -42,6 +44,7 @@ from tools.notebooks import parse_parameter, select_notebooks
 
 TASKS_DIR = RUNS_DIR / "tasks"
 TRAINS = "cross_validate("  # in a cell of a notebook that has tasks
+COLUMNS = ("notebook", "table", "protocol", "seed", "fold")  # that the list shows of a task
 
 
 class OtherTaskError(Exception):
@@ -54,6 +57,7 @@ class Task:
 
     notebook: str
     corpus: str
+    table: str  # the corpus that is split: that one, or the notebook's second
     protocol: str
     seed: int
     fold: int
@@ -63,46 +67,57 @@ class Task:
     @property
     def path(self) -> Path:
         """The result file."""
-        name = f"{self.notebook}__{self.protocol}__seed{self.seed}_fold{self.fold}"
+        where = f"{self.table}__{self.protocol}__seed{self.seed}_fold{self.fold}"
+        name = f"{self.notebook}__{where}"
         return TASKS_DIR / self.corpus / f"{name}__{self.made_by}.json"
 
 
 def list_tasks(names: list[str], *, corpus: str, parameters: dict | None = None) -> list[Task]:
     """List the tasks of notebooks (names, numbers, or none for all) on a corpus, in order.
 
-    `parameters` replace those of the notebooks, as in `tools.notebooks execute`. Raises ValueError
-    if a notebook that is named trains nothing, FileNotFoundError if the corpus is not at hand.
+    `parameters` replace those of the notebooks, as in `tools.notebooks execute`. A second corpus
+    comes after the first, if it is at hand. Raises ValueError if a notebook that is named trains
+    nothing, or names no protocols in a parameter, FileNotFoundError if the corpus is not at hand.
     """
     every = list_collection(README.read_text(encoding="utf-8"))
     tasks = []
     for path in select_notebooks(names) if names else every:
         notebook = nbformat.read(path, as_version=4)
-        if not any(TRAINS in cell.source for cell in notebook.cells if cell.cell_type == "code"):
-            if names:
-                raise ValueError(f"{path.stem} trains no folds by cross_validate: leave it out")
-            continue
+        code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
         committed = read_parameters(notebook)
+        trains = any(TRAINS in source for source in code)
+        if not trains or not {"protocol", "protocols"} & set(committed):
+            if names:
+                lack = "no parameter that names protocols" if trains else "no folds to train"
+                raise ValueError(f"{path.stem} has {lack}: leave it out, and execute it whole")
+            continue
         changed = read_sample_parameters(notebook) if corpus == "sample" else {"corpus": corpus}
         if committed.get("second_corpus") == corpus:
             changed["second_corpus"] = None
         changed |= parameters or {}
         settings = committed | changed
-        table = _open_corpus(corpus, settings.get("folder"), settings.get("csv"))
-        code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
         named = {"parameters": json.dumps(changed), "made_by": digest([code, settings])[:8]}
-        wanted = settings.get("protocols") or [settings["protocol"]]
-        tasks += [
-            Task(path.stem, corpus, protocol, seed, fold.number, **named)
-            for protocol in fit_protocols(table, wanted)
-            for seed in settings.get("seeds", [0])
-            for fold in make_folds(table, protocol, seed=seed)
-        ]
-    return tasks
+        own = {"folder": settings.get("folder"), "csv": settings.get("csv")}
+        tables = [("", _open_corpus(corpus, **own))]
+        tables.append(("second_", _open_corpus(settings.get("second_corpus"), optional=True)))
+        for prefix, table in tables:
+            if table is None:
+                continue
+            wanted = settings.get(f"{prefix}protocols") or [settings[f"{prefix}protocol"]]
+            tasks += [
+                Task(
+                    path.stem, corpus, table["corpus"].iloc[0], protocol, seed, fold.number, **named
+                )
+                for protocol in fit_protocols(table, wanted)
+                for seed in settings.get("seeds", [0])
+                for fold in make_folds(table, protocol, seed=seed)
+            ]
+    return list(dict.fromkeys(tasks))  # a second corpus may be the first again
 
 
 @cache
-def _open_corpus(name: str, folder: str | None, csv: str | None) -> pd.DataFrame:
-    return open_corpus(name, folder=folder, csv=csv)
+def _open_corpus(name: str | None, **settings) -> pd.DataFrame | None:
+    return open_corpus(name, **settings)
 
 
 def expect_minutes(task: Task) -> float | None:
@@ -110,52 +125,57 @@ def expect_minutes(task: Task) -> float | None:
 
     None where the notebook has published nothing on this corpus and protocol.
     """
-    where = {"notebook": task.notebook, "corpus": task.corpus, "protocol": task.protocol}
+    where = {"notebook": task.notebook, "corpus": task.table, "protocol": task.protocol}
     seconds = [
         result["seconds"] / len(result["folds"])
         for result in load_results(**where, ablations=True, own=False)
-        if result["folds"]
+        if result.get("folds")
     ]
     return sum(seconds) / 60 if seconds else None
 
 
 def tabulate_tasks(tasks: list[Task]) -> pd.DataFrame:
-    """Number the tasks from 1, with the minutes to expect and whether they are done."""
+    """Number the tasks from 1, with the minutes to expect and what they have trained."""
+    kinds = {(task.notebook, task.table, task.protocol): task for task in tasks}
+    expected = {kind: expect_minutes(task) for kind, task in kinds.items()}
     rows = []
     for task in tasks:
-        minutes = expect_minutes(task)
-        row = {name: getattr(task, name) for name in ("notebook", "protocol", "seed", "fold")}
+        minutes = expected[task.notebook, task.table, task.protocol]
+        row = {name: getattr(task, name) for name in COLUMNS}
         row["minutes"] = "unknown" if minutes is None else f"{minutes:.1f}"
-        rows.append(row | {"state": "done" if task.path.is_file() else "to do"})
+        rows.append(row | {"state": describe_state(task)})
     return pd.DataFrame(rows, index=pd.RangeIndex(1, len(rows) + 1, name="task"))
+
+
+def describe_state(task: Task) -> str:
+    """Say whether a task is done, and where that was in vain."""
+    if not task.path.is_file():
+        return "to do"
+    keys = json.loads(task.path.read_text(encoding="utf-8"))["keys"]
+    return "done" if keys else "done, trained nothing"
 
 
 def run_task(task: Task) -> dict:
     """Train one fold of a notebook in this process; give what the result file holds.
 
-    Nothing is run where that file is there. Once a fold is trained, the notebook ends at the first
-    cell that needs all of them, or comes to other folds; `ended` says where. The rest is for
-    `collect`.
+    Nothing is run where that file is there. The notebook ends at the first cell that needs all
+    folds, or comes to folds of its own that are other tasks'; `ended` says where. The rest is for
+    `collect`. `keys` are of the runs whose fold was trained: none where the notebook trains none.
 
     Raises
     ------
     RuntimeError
-        If a cell fails before a fold was trained, or in training.
+        If a cell fails before the first `cross_validate`, or in training.
     """
     if task.path.is_file():
         return json.loads(task.path.read_text(encoding="utf-8"))
     notebook = nbformat.read(NOTEBOOKS_DIR / f"{task.notebook}.ipynb", as_version=4)
-    parameters = json.loads(task.parameters)
-    name = "protocols" if "protocols" in read_parameters(notebook) else "protocol"
-    parameters[name] = [task.protocol] if name == "protocols" else task.protocol
-    if "seeds" in read_parameters(notebook):
-        parameters["seeds"] = [task.seed]
-    inject_parameters(notebook, parameters)
+    inject_parameters(notebook, json.loads(task.parameters))
     started = time.monotonic()
     with _limit_to(task) as trained:
         cell, error = _run_cells(notebook)
     seconds = round(time.monotonic() - started, 1)
-    if error is not None and (trained.failed or not trained.keys):
+    if error is not None and (trained.failed or not trained.begun):
         raise RuntimeError(f"{task.notebook}: cell {cell!r} raised {error!r}") from error
     ended = "after the last cell" if error is None else f"at cell {cell!r}: {error!r}"
     result = {**asdict(task), "keys": trained.keys, "seconds": seconds, "ended": ended}
@@ -165,9 +185,10 @@ def run_task(task: Task) -> dict:
 
 @dataclass
 class Trained:
-    """Keys of the runs whose fold was trained, and whether a training failed."""
+    """Keys of the runs whose fold was trained, whether any was asked for, and one failed."""
 
     keys: list[str]
+    begun: bool = False
     failed: bool = False
 
 
@@ -175,14 +196,19 @@ class Trained:
 def _limit_to(task: Task) -> Iterator[Trained]:
     """Let every `cross_validate` train the fold of a task alone; keep no evidence, no figures."""
     from common import cross_validation, plots, results
+    from common.encoders import stages
 
     every, trained = cross_validation.cross_validate, Trained([])
 
     def limited(build_model, table, features, *, protocol, only_folds=None, seeds=(0,), **settings):
+        trained.begun = True
+        found = "+".join(sorted(table["corpus"].unique())), protocol
+        if found != (task.table, task.protocol) or task.seed not in seeds:
+            return _guess(table, features, protocol, seeds, settings.get("folds"))
         folds = settings.get("folds")
         numbers = [task.fold] if folds is None else [fold.number for fold in folds]
-        if (protocol, task.seed) != (task.protocol, [*seeds][0]) or task.fold not in numbers:
-            raise OtherTaskError(f"{protocol}, seeds {[*seeds]}, folds {numbers}")
+        if task.fold not in numbers:
+            raise OtherTaskError(f"{protocol}, folds {numbers}")
         try:
             where = {"protocol": protocol, "seeds": [task.seed], "only_folds": [task.fold]}
             run = every(build_model, table, features, **where, **settings)
@@ -193,10 +219,31 @@ def _limit_to(task: Task) -> Iterator[Trained]:
         return run
 
     with ExitStack() as stack:
-        stack.enter_context(patch.object(cross_validation, "cross_validate", limited))
+        for module in (cross_validation, stages):
+            stack.enter_context(patch.object(module, "cross_validate", limited))
         stack.enter_context(patch.object(results, "save_results", _keep_nothing))
         stack.enter_context(patch.object(plots, "save_figure", _keep_nothing))
         yield trained
+
+
+def _guess(table, features, protocol, seeds, folds):
+    """Stand for a run that other tasks train: all folds, each emotion as probable as another."""
+    from common.cross_validation import collect_run, describe_data
+    from common.runs import FoldResult, list_tasks, name_folds
+
+    wanted, _ = list_tasks(table, protocol, seeds, folds, None)
+    emotions = table["emotion"].nunique()
+    facts = {"seconds": 0, "backend": "none", "device": "none", "versions": {}}
+    results = {}
+    for (seed, number), fold in wanted.items():
+        chance = np.full((len(fold.test), emotions), 1 / emotions)
+        guesses = tabulate_predictions(table, fold.test, chance, seed=seed, fold=number)
+        results[seed, number] = FoldResult(
+            guesses, pd.DataFrame(), pd.DataFrame(), facts, "guessed"
+        )
+    described = describe_data(table, features, protocol=protocol, folds=folds)
+    described |= {"key": "guessed", "folds": name_folds(wanted), "num_parameters": 0}
+    return collect_run(results, described, features=features, training={})
 
 
 def _keep_nothing(*_, **__) -> None:
@@ -304,7 +351,10 @@ def main(arguments: list[str] | None = None) -> int:
             return int(collect(tasks) > 0)
         if options.only is not None:
             result = run_task(tasks[options.only - 1])
-            print(f"{result['seconds']:.0f} s, ended {result['ended']}")
+            trained = (
+                f"{len(result['keys'])} networks trained" if result["keys"] else "nothing to train"
+            )
+            print(f"{trained}, {result['seconds']:.0f} s, ended {result['ended']}")
             return 0
         settings = {"num_workers": options.workers, "scheduler": options.scheduler}
         return int(run_tasks(tasks, **settings) > 0)

@@ -9,7 +9,7 @@ html_theme = "alabaster"
 html_theme_options = {
     "description": "Notebooks that test on people whom the network has never heard",
     "fixed_sidebar": True,
-    "page_width": "1100px",
+    "page_width": "1170px",
     "sidebar_width": "200px",
     "show_relbars": False,
 }
