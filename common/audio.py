@@ -46,7 +46,9 @@ def scan_recording(path: str | Path) -> dict:
     return facts
 
 
-def load_waveform(source, *, longest_seconds: float = LONGEST_SECONDS) -> np.ndarray:
+def load_waveform(
+    source, *, longest_seconds: float = LONGEST_SECONDS, facts: dict | None = None
+) -> np.ndarray:
     """Load a recording as mono at 16 kHz.
 
     Channels are averaged; other rates are converted with soxr (high quality).
@@ -57,9 +59,11 @@ def load_waveform(source, *, longest_seconds: float = LONGEST_SECONDS) -> np.nda
         A path, the bytes or a file object of WAV, FLAC, OGG, MP3, AIFF, Opus, M4A, WebM or what
         else libsndfile or FFmpeg read, of any depth; an array (samples,), (samples, channels) or
         (1, samples) at 16 kHz; or (rate, array) as microphones give it. Integers are scaled by
-        their type, floats have full scale 1.
+        their type, those of 64 bits and of lists as 16 bits; floats have full scale 1.
     longest_seconds
         What is longer is refused.
+    facts
+        Gets `sample_rate_hertz`, the rate of the recording, and `channels`.
 
     Returns
     -------
@@ -74,7 +78,7 @@ def load_waveform(source, *, longest_seconds: float = LONGEST_SECONDS) -> np.nda
         A ValueError, if the recording is not audio, truncated, silent, too short or long, or
         what else `REMEDIES` lists; the message names the file and the remedy.
     """
-    facts: dict = {}
+    facts = {} if facts is None else facts
     try:
         if isinstance(source, str | os.PathLike):
             with open_regular(source) as file:
@@ -119,13 +123,12 @@ def _read_array(source, facts: dict, longest_seconds: float) -> np.ndarray:
     if isinstance(source, tuple) and len(source) == 2 and np.ndim(source[0]) == 0:
         rate, source = source
     try:
-        samples, rate = np.asarray(source), int(rate)
-        if samples.dtype.kind in "iu":
-            unsigned = samples.dtype.kind == "u"
-            samples = samples / 2 ** (8 * samples.dtype.itemsize - 1) - unsigned
-        samples = samples.astype(np.float32)
+        given, rate = np.asarray(source), int(rate)
+        samples = given.astype(np.float32)
     except (TypeError, ValueError, OverflowError) as error:
         raise RecordingError("shape", type(source).__name__) from error
+    if given.dtype.kind in "iu":
+        samples = _scale_integers(given)
     if samples.ndim == 2 and samples.shape[0] == 1:
         samples = samples.T
     if samples.ndim == 1:
@@ -134,6 +137,20 @@ def _read_array(source, facts: dict, longest_seconds: float) -> np.ndarray:
         raise RecordingError("shape", f"shape {samples.shape}")
     facts.update(sample_rate_hertz=rate, channels=samples.shape[1])
     return mix_channels(iter([samples]), facts, longest_seconds)
+
+
+def _scale_integers(samples: np.ndarray) -> np.ndarray:
+    """Bring integers to full scale 1. Nobody records 64 bits: lists and sums of 16 bits have them.
+
+    Raises RecordingError where they have more than 16.
+    """
+    bits, unsigned = 8 * samples.dtype.itemsize, samples.dtype.kind == "u"
+    if bits == 64:
+        bits, unsigned = 16, False
+        loudest = max(abs(int(samples.min(initial=0))), int(samples.max(initial=0)))
+        if loudest > 1 << 15:
+            raise RecordingError("integers", loudest)
+    return (samples / (1 << bits - 1) - unsigned).astype(np.float32)
 
 
 def resample_waveform(waveform: np.ndarray, from_hertz: float, to_hertz: float) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import inspect
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,11 @@ from common.files import digest, write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+# Where functions, and what wraps them, keep what they compute with.
+PARTS = ("__code__", "__defaults__", "__kwdefaults__", "__closure__", "cell_contents")
+PARTS += ("__func__", "__wrapped__", "fget", "func", "args", "keywords")
 
 
 def name_cache(table: "pd.DataFrame", recipe, copies: tuple | None) -> Path:
@@ -28,28 +33,71 @@ def _hash_code(steps: Sequence[object]) -> str:
     sources = {inspect.getsource(audio), inspect.getsource(decoding)}
     for kind in map(type, steps):
         module = inspect.getmodule(kind)
-        in_notebook = getattr(module, "__file__", None) is None
         try:
-            sources.add(inspect.getsource(kind if in_notebook else module))
-        except (OSError, TypeError):
-            sources.add(kind.__qualname__)
+            sources.add(inspect.getsource(module))
+        except (OSError, TypeError):  # a notebook, which is no file
+            scope = vars(module) if module else {}
+            sources.add("\n".join(_spell(kind, kind.__module__, scope, [])))
     return digest(sorted(sources))
+
+
+def _spell(thing: object, module: str, scope: dict, seen: list[int]) -> Iterator[str]:
+    """Spell the code of a class or function, and of all in the scope of its module that it names.
+
+    A notebook gives the source of no class. What other modules define is named and not followed; a
+    value counts by what it holds, or by its type where it cannot be pickled.
+    """
+    if id(thing) in seen:
+        yield f"again {seen.index(id(thing))}"
+        return
+    home = getattr(thing, "__module__", None)
+    inside = [getattr(thing, name) for name in PARTS if hasattr(thing, name)]
+    is_function = inspect.isfunction(thing)
+    if inspect.iscode(thing):
+        yield f"{thing.co_code.hex()} {thing.co_names}"
+        parts = [*thing.co_consts, *(scope[name] for name in thing.co_names if name in scope)]
+    elif inspect.ismodule(thing) or ((isinstance(thing, type) or is_function) and home != module):
+        yield f"{home} {thing.__name__}"
+        return
+    elif isinstance(thing, type):
+        own = vars(thing).items()
+        parts = [value for name, value in own if callable(value) or not name.startswith("__")]
+        parts += thing.__bases__
+    elif inside:
+        parts = inside
+    elif isinstance(thing, list | tuple | dict) and thing:
+        parts = [*thing, *thing.values()] if isinstance(thing, dict) else thing
+    elif home == module:
+        parts = [type(thing), getattr(thing, "__dict__", None)]
+    else:
+        from joblib import hash as hash_value
+
+        try:
+            yield hash_value(thing)
+        except Exception:  # whatever pickling raises
+            yield type(thing).__qualname__
+        return
+    seen.append(id(thing))
+    for part in parts:
+        yield from _spell(part, module, scope, seen)
 
 
 def load_cache(
     path: Path, shape: tuple[int, ...], *, rows: slice = slice(None)
 ) -> np.ndarray | None:
-    """Read rows of a cached array; None if there is none, or what is there is damaged."""
+    """Read rows of a cached array; None if there is none, or, with a warning, a damaged one."""
     try:
         stacked = np.load(path, allow_pickle=False, mmap_mode=None if rows == slice(None) else "r")
-    except (OSError, ValueError, EOFError):
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    if not isinstance(stacked, np.ndarray) or stacked.dtype.kind != "f":
-        return None
-    if stacked.shape[: len(shape)] != shape:
-        return None
-    stacked = np.asarray(stacked[rows])
-    return stacked if np.isfinite(stacked).all() else None
+    except Exception:  # whatever a damaged file makes numpy raise
+        stacked = None
+    if isinstance(stacked, np.ndarray) and stacked.dtype.kind == "f":
+        part = np.asarray(stacked[rows])
+        if stacked.shape[: len(shape)] == shape and np.isfinite(part).all():
+            return part
+    warnings.warn(f"{path}: this cache is damaged and is made again", stacklevel=1)
+    return None
 
 
 def save_cache(path: Path, array: np.ndarray) -> None:

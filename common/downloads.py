@@ -59,9 +59,8 @@ def download_archive(
     pooch.get_logger().setLevel("WARNING")
     downloader = _continue_download(path.with_name(f"{path.name}.part"), num_bytes)
     where = {"fname": path.name, "path": path.parent, "downloader": downloader}
-    lock = Path(tempfile.gettempdir(), f"speech-emotion-{digest(str(path.resolve()))}.lock")
     try:
-        with FileLock(lock):
+        with lock(path):
             pooch.retrieve(url, known_hash=checksum, **where)
     except ValueError as error:
         raise ValueError(
@@ -69,6 +68,12 @@ def download_archive(
             "the publisher has replaced it: get it by hand from its homepage and compare."
         ) from error
     return path
+
+
+def lock(path: Path) -> FileLock:
+    """Give what lets one process at a time, in a `with` block, put something at a path."""
+    name = f"speech-emotion-{digest(str(path.resolve()))}.lock"
+    return FileLock(Path(tempfile.gettempdir(), name))
 
 
 def _continue_download(part: Path, num_bytes: int | None) -> Callable:

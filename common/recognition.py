@@ -3,6 +3,7 @@
 `python -m common.recognition clip.m4a` says it on the command line.
 """
 
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -136,10 +137,10 @@ class EmotionRecognizer:
         It is what `audio.load_waveform` takes: a path, bytes, a file object, an array at 16 kHz or
         (rate, array). Of more than 8 s the windows with speech in them are averaged. What training
         would refuse raises its ValueError, except silence and what is too short, of which it
-        abstains.
+        abstains. A rate below 16 kHz raises a warning.
         """
         try:
-            waveform = load_waveform(recording)
+            waveform = _hear(recording)
         except RecordingError as error:
             if error.kind in ABSTAINED:
                 return Prediction(None, {}, error.problem)
@@ -174,7 +175,7 @@ class EmotionRecognizer:
         """
         from common.timeline import tabulate_timeline
 
-        waveform = load_waveform(recording, longest_seconds=3_600)
+        waveform = _hear(recording, longest_seconds=3_600)
         settings = (window_seconds, hop_seconds, smoothing)
         return tabulate_timeline(self._compute, self.emotions, waveform, *settings)
 
@@ -266,6 +267,18 @@ class Stream:
             samples = np.concatenate([self.heard, samples])
         self.rate, self.heard = rate, samples[-round(self.window_seconds * rate) :]
         return self.recognizer.predict((rate, self.heard))
+
+
+def _hear(recording, **options) -> np.ndarray:
+    """Load a recording, and warn where it lacks what lies above half of a low rate."""
+    waveform = load_waveform(recording, facts=(facts := {}), **options)
+    if facts["sample_rate_hertz"] < SAMPLE_RATE_HERTZ:
+        warnings.warn(
+            f"a recording of {facts['sample_rate_hertz']} Hz, less than {SAMPLE_RATE_HERTZ} Hz: "
+            "what lies above half its rate is missing, and models hear that; record at more",
+            stacklevel=3,
+        )
+    return waveform
 
 
 def _make_recipe(description: dict, encoder) -> Recipe:

@@ -9,7 +9,7 @@ from tqdm.auto import tqdm
 
 from common.activity import judge_activity
 from common.audio import SAMPLE_RATE_HERTZ
-from common.corpora.recordings import AUDIO_SUFFIXES
+from common.corpora.recordings import AUDIO_SUFFIXES, list_audio
 from common.loudness import measure_frames
 
 SOFTEST_DB = 40.0  # below the loud parts of a recording: what is softer is said by no one near
@@ -54,13 +54,16 @@ def tabulate_timeline(
     return probabilities
 
 
-def find_recordings(folder: Path) -> list[Path]:
-    """List the recordings in a folder and below; FileNotFoundError where there are none."""
+def find_recordings(folder: Path, *, left_out: list[dict] | None = None) -> list[Path]:
+    """List the recordings in a folder and below; FileNotFoundError where there are none.
+
+    `left_out` gets what cannot be listed, as in `list_audio`.
+    """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; give one with recordings in it")
-    files = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in AUDIO_SUFFIXES]
-    files = [file for file in files if file.is_file() and not file.name.startswith(".")]
-    if not files:
+    left_out = [] if left_out is None else left_out
+    files = sorted(list_audio(folder, left_out=left_out))
+    if not files and not left_out:
         raise FileNotFoundError(
             f"{folder}: no recording in it; these suffixes are read: "
             f"{', '.join(sorted(AUDIO_SUFFIXES))}"
@@ -72,8 +75,12 @@ def tabulate_folder(
     predict: Callable, emotions: Sequence[str], folder: Path, *, progress: bool
 ) -> pd.DataFrame:
     """Give a row per recording, as `EmotionRecognizer.predict_folder` says."""
-    files = find_recordings(folder)
+    left_out: list[dict] = []
+    files = find_recordings(folder, left_out=left_out)
     rows = {}
+    for entry in left_out:
+        name = entry["path"].removeprefix(f"{folder.as_posix()}/")
+        rows[name] = {"label": None, "reason": entry["problem"]}
     for file in tqdm(files, unit="recording", disable=not progress, leave=False):
         name = file.relative_to(folder).as_posix()
         try:

@@ -115,10 +115,10 @@ def test_a_stream_of_unknown_length_is_read_to_its_end(unknown, tmp_path):
     np.testing.assert_allclose(load_waveform(path), make_tone(), atol=1e-4)
 
 
-def encode(path, codec: str, *, rate: int) -> None:
+def encode(path, codec: str, *, rate: int, **options: str) -> None:
     """Write a tone of two seconds as phones and browsers do."""
     tone = make_tone(seconds=2)[None]
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options=options) as container:
         stream = container.add_stream(codec, rate=rate, layout="mono")
         frame = av.AudioFrame.from_ndarray(tone, format="fltp", layout="mono")
         frame.sample_rate = SAMPLE_RATE_HERTZ
@@ -164,6 +164,97 @@ def test_every_format_is_read_and_its_truncation_is_told(suffix, form, subtype, 
         assert caught.value.problem == problem
 
 
+STREAMS = {  # without a length in the header
+    "tone.webm": ("libopus", 48_000, {"live": "1"}),
+    "tone.aac": ("aac", 48_000, {}),
+    "fragments.mp4": ("aac", 48_000, {"movflags": "empty_moov", "frag_duration": "200000"}),
+    **{
+        f"{rate}.mp3": ("libmp3lame", rate, {"write_xing": "0", "id3v2_version": version})
+        for rate, version in ((8_000, "0"), (16_000, "3"), (44_100, "0"))
+    },
+}
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_stream_that_ends_inside_a_frame_is_refused(name, tmp_path):
+    codec, rate, options = STREAMS[name]
+    path = tmp_path / name
+    encode(path, codec, rate=rate, **options)
+    assert scan_recording(path)["problem"] == ""
+    content = path.read_bytes()
+    for share in np.linspace(0.2, 0.9, 8):
+        path.write_bytes(content[: round(share * len(content)) + 50])
+        assert scan_recording(path)["problem"].startswith("truncated"), share
+
+
+@pytest.mark.parametrize("suffix", ["m4a", "mp3", "aac"])
+def test_a_tag_or_zeros_behind_the_sound_are_no_truncation(suffix, tmp_path):
+    path = tmp_path / f"tone.{suffix}"
+    encode(path, {"mp3": "libmp3lame"}.get(suffix, "aac"), rate=48_000)
+    content = path.read_bytes()
+    for behind in (b"TAG" + b"title".ljust(125), bytes(200)):
+        path.write_bytes(content + behind)
+        assert scan_recording(path)["problem"] == ""
+
+
+def make_ogg() -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, make_tone(seconds=16), SAMPLE_RATE_HERTZ, format="OGG", subtype="OPUS")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["cut before a page", "never marked"])
+def test_an_ogg_stream_whose_end_is_not_marked_is_told(kind, tmp_path):
+    content = make_ogg()
+    pages = [found.start() for found in re.finditer(b"OggS", content)]
+    path = tmp_path / "tone.ogg"
+    if kind == "never marked":  # as Android writes it; libsndfile checks no sum
+        content = content[: pages[-1] + 5] + b"\0" + content[pages[-1] + 6 :]
+    else:
+        content = content[: pages[len(pages) // 2]]
+    path.write_bytes(content)
+    with pytest.warns(
+        UserWarning, match=r"tone\.ogg: an Ogg stream whose end .* download it again"
+    ):
+        assert len(load_waveform(path)) > 4 * SAMPLE_RATE_HERTZ
+    with pytest.warns(UserWarning, match="the recording: an Ogg stream whose end is not marked"):
+        load_waveform(content)
+    with pytest.warns(UserWarning, match=r"tone\.ogg: an Ogg stream"):
+        assert scan_recording(path)["problem"] == ""
+
+
+def tag(size: int) -> bytes:
+    """Write an ID3 tag with a cover picture of that size."""
+    length = bytes(size + 10 >> shift & 127 for shift in (21, 14, 7, 0))
+    return b"ID3\3\0\0" + length + b"APIC" + struct.pack(">I", size) + b"\0\0" + bytes(size)
+
+
+@pytest.mark.parametrize("size", [100, 20_000, 300_000])
+@pytest.mark.parametrize("rate", [16_000, 44_100])
+def test_a_cover_picture_does_not_hide_that_an_mp3_is_cut(size, rate, tmp_path):
+    file = io.BytesIO()
+    soundfile.write(file, make_tone(seconds=2, rate=rate), rate, format="MP3")
+    content, path = tag(size) + file.getvalue(), tmp_path / "tone.mp3"
+    path.write_bytes(content)
+    assert scan_recording(path)["problem"] == ""
+    path.write_bytes(content[:-3_000])
+    assert scan_recording(path)["problem"].startswith("truncated: the header promises 3000 bytes")
+    path.write_bytes(content[: size // 2])
+    assert scan_recording(path)["problem"].startswith("truncated")
+
+
+def test_words_in_the_metadata_of_another_format_are_no_header_of_an_mp3(tmp_path):
+    file = io.BytesIO()
+    soundfile.write(file, make_tone(), SAMPLE_RATE_HERTZ, format="FLAC")
+    content = file.getvalue()
+    note = b"Info: Songs 2009"
+    block = b"\x02" + len(note).to_bytes(3, "big") + note  # of another program
+    path = tmp_path / "tone.flac"
+    path.write_bytes(content[:42] + block + content[42:])
+    assert scan_recording(path)["problem"] == ""
+    np.testing.assert_allclose(load_waveform(path), make_tone(), atol=1e-4)
+
+
 def make_sound(form: str) -> bytes:
     file = io.BytesIO()
     soundfile.write(file, make_tone(seconds=0.5), SAMPLE_RATE_HERTZ, format=form)
@@ -173,6 +264,7 @@ def make_sound(form: str) -> bytes:
 SOUNDS = {form: make_sound(form) for form in ("WAV", "FLAC", "OGG", "MP3", "AIFF", "CAF", "W64")}
 
 
+@pytest.mark.filterwarnings("ignore:.* an Ogg stream whose end is not marked")
 @settings(max_examples=150)
 @given(
     content=st.sampled_from(sorted(SOUNDS)).map(SOUNDS.get),
@@ -211,6 +303,9 @@ INTEGERS = (32_767 * TONE).astype(np.int16)
         TONE.astype(np.float64),
         INTEGERS,
         INTEGERS.astype(np.int32) << 16,
+        INTEGERS.astype(np.int64),
+        INTEGERS.tolist(),
+        (SAMPLE_RATE_HERTZ, INTEGERS[:, None].tolist()),
         (127 * TONE + 128).astype(np.uint8),
         TONE[:, None],
         TONE[None],
@@ -236,6 +331,8 @@ def test_an_array_of_another_rate_is_converted():
     [
         (32_767 * TONE, "too loud: a sample of 1.64e+04 where 1 is full scale; divide"),
         (1e25 * TONE, "too loud"),
+        ((INTEGERS.astype(int) << 8).tolist(), "integers: whole numbers up to 4194048; give an"),
+        ([0] * 16_000, "silent"),
         (0 * TONE, "silent"),
         (TONE[:1_000], "too short: 0.062 s"),
         (TONE[:0], "too short"),
@@ -254,6 +351,14 @@ def test_an_array_of_another_rate_is_converted():
 def test_what_is_no_recording_is_refused_with_a_remedy(given_, problem):
     with pytest.raises(RecordingError, match=re.escape(problem)):
         load_waveform(given_)
+
+
+def test_the_rate_of_a_recording_is_told(tmp_path):
+    soundfile.write(tmp_path / "tone.wav", make_tone(rate=8_000), 8_000)
+    for source in (tmp_path / "tone.wav", (8_000, make_tone(rate=8_000))):
+        facts = {}
+        load_waveform(source, facts=facts)
+        assert (facts["sample_rate_hertz"], facts["channels"]) == (8_000, 1)
 
 
 def test_only_files_with_an_end_are_opened(tmp_path):

@@ -3,9 +3,13 @@
 import errno
 import inspect
 import json
+import os
+import subprocess
+import sys
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import librosa
 import numpy as np
@@ -570,7 +574,9 @@ def test_a_cache_folder_that_cannot_be_made_costs_time_only(table, tmp_path, mon
         assert len(extract(table, RECIPE).values) == 5
 
 
-@pytest.mark.parametrize("damage", [b"", b"not an array", "cut", "archive", "objects"])
+@pytest.mark.parametrize(
+    "damage", [b"", b"not an array", b"PK\3\4", "cut", "archive", "objects", "shape", "infinite"]
+)
 def test_a_damaged_cache_is_made_again(damage, table):
     expected = extract(table, RECIPE)
     [cached] = paths.CACHE_DIR.iterdir()
@@ -580,10 +586,18 @@ def test_a_damaged_cache_is_made_again(damage, table):
             np.savez(file, values=expected.values)
     elif damage == "objects":
         np.save(cached, np.array([None] * 5))
+    elif damage == "shape":
+        np.save(cached, expected.values[:4])
+    elif damage == "infinite":
+        np.save(cached, np.full((5, *SHAPE), np.inf, np.float32))
     else:
         cached.write_bytes(whole[:-100] if damage == "cut" else damage)
-    assert_equal(extract(table, RECIPE), expected)
+    with pytest.warns(
+        UserWarning, match=rf"{cached.name}: this cache is damaged and is made again"
+    ):
+        assert_equal(extract(table, RECIPE), expected)
     assert cached.read_bytes() == whole
+    extract(table, RECIPE)
 
 
 def test_a_recording_that_cannot_be_read_is_named(table):
@@ -622,6 +636,94 @@ def test_features_are_kept_by_the_code_that_computes_them(table, monkeypatch):
     )
     extract(table, recipe)
     assert len(list(paths.CACHE_DIR.iterdir())) == 2
+
+
+NOTEBOOK = """
+from dataclasses import dataclass
+from functools import lru_cache, partial
+import numpy as np
+from common.recipes import Step
+
+GAIN = 2.0
+WINDOW = np.linspace(0, 1, 2000)
+WORDS = frozenset({"one", "two", "three"})
+
+def third(x, power=1.0): return (x / 3) ** power  # a third
+def half(x): return third(x) * 1.5 * GAIN + WINDOW[0]
+@lru_cache
+def choose(): return 0.25
+scale = partial(third, power=3.0)
+METHODS = {"scale": scale}
+class Helper:
+    def __init__(self): self.shift = 0.75
+    def move(self, x): return x + self.shift
+HELPER = Helper()
+def unrelated(x): return x + 77
+
+@dataclass(frozen=True)
+class Halve(Step):
+    factor: float = 2.0
+    OFFSET = 10
+    @staticmethod
+    def add(x): return x + 0.125
+    @property
+    def level(self): return 0.625
+    def __call__(self, x):
+        deeper = [half(y) for y in (x, x) if "one" in WORDS]
+        return METHODS["scale"](self.add(deeper[0])) * choose() + HELPER.move(self.level)
+"""
+
+
+def name_notebook_code(code: str) -> str:
+    """Name the code of the step that a notebook defines; a notebook is no file."""
+    notebook = ModuleType("notebook")
+    sys.modules["notebook"] = notebook
+    try:
+        exec(code, vars(notebook))
+        return caching._hash_code([notebook.Halve()])
+    finally:
+        del sys.modules["notebook"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("OFFSET = 10", "OFFSET = 11"),
+        ("deeper[0]", "deeper[1]"),
+        ("* 1.5", "* 1.6"),
+        ("x / 3", "x * 3"),
+        ("power=1.0", "power=1.1"),
+        ("power=3.0", "power=3.1"),
+        ("GAIN = 2.0", "GAIN = 2.1"),
+        ("(0, 1, 2000)", "(0, 1.1, 2000)"),
+        ("return 0.25", "return 0.26"),
+        ("shift = 0.75", "shift = 0.76"),
+        ("x + self.shift", "x - self.shift"),
+        ("x + 0.125", "x + 0.126"),
+        ("return 0.625", "return 0.626"),
+        ('"three"', '"four"'),
+    ],
+)
+def test_an_edit_in_a_notebook_makes_features_anew(old, new):
+    assert NOTEBOOK.count(old) == 1
+    assert name_notebook_code(NOTEBOOK) != name_notebook_code(NOTEBOOK.replace(old, new))
+
+
+def test_what_a_step_does_not_name_leaves_its_features():
+    for old, new in (("+ 77", "+ 78"), ("# a third", "# a part"), ("\nGAIN", "\n\n\nGAIN")):
+        assert NOTEBOOK.count(old) == 1
+        assert name_notebook_code(NOTEBOOK) == name_notebook_code(NOTEBOOK.replace(old, new))
+
+
+def test_the_code_of_a_notebook_has_one_name_in_every_process():
+    code = NOTEBOOK + "from common.caching import _hash_code; print(_hash_code([Halve()]))"
+    command = [sys.executable, "-c", code]
+    names = set()
+    for seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(paths.ROOT)}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        names.add(done.stdout)
+    assert len(names) == 1
 
 
 def test_features_that_are_not_finite_are_refused(table):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -88,6 +89,17 @@ def test_recordings_of_any_rate_and_channels_are_heard_alike(table, tmp_path):
     stereo = (np.stack([waveform, waveform], axis=1) * 32_767).astype(np.int16)
     found = recognizer.predict((rate, stereo)).probabilities
     assert found == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("use", ["predict", "predict_timeline", "feed"])
+def test_a_low_rate_is_told(use, table, tmp_path):
+    recognizer = EmotionRecognizer.load("small")
+    waveform, rate = soundfile.read(table["path"][0])
+    use = recognizer.stream().feed if use == "feed" else getattr(recognizer, use)
+    use((rate, waveform))
+    with pytest.warns(UserWarning, match="of 8000 Hz, less than 16000 Hz: what lies above") as told:
+        use((8_000, waveform[::2]))
+    assert len(told) == 1
 
 
 def test_a_saved_recognizer_needs_one_import(table, tmp_path):
@@ -273,6 +285,16 @@ def test_a_folder_becomes_a_table_with_what_is_left_out(recognizer, tmp_path):
     assert table["label"].isna().tolist() == [False, True, True]
     assert "not audio" in table.loc["broken.wav", "reason"]
     assert "too noisy" in table.loc["noise.flac", "reason"]
+
+
+def test_no_recording_in_a_folder_vanishes(recognizer, tmp_path):
+    soundfile.write(tmp_path / "memo", TONE, 16_000, format="WAV")
+    (tmp_path / "readme").write_text("left alone")
+    (tmp_path / os.fsdecode(b"a\xff.wav")).touch()
+    table = recognizer.predict_folder(tmp_path, progress=False)
+    assert table.index.tolist() == ["a\ufffd.wav", "memo"]
+    assert table.loc["memo", "label"] == recognizer.predict(tmp_path / "memo").label
+    assert table["reason"].iloc[0] == "its name is not UTF-8; rename it"
 
 
 def test_a_temperature_softens_and_keeps_the_order(recognizer):

@@ -4,16 +4,17 @@
 """
 
 import argparse
+import faulthandler
 import io
 import json
 import os
 import random
 import re
 import resource
-import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import zipfile
 from collections import Counter
@@ -21,6 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import av
 import numpy as np
 import soundfile
 
@@ -30,12 +32,13 @@ from common.downloads import unpack_archive
 from common.paths import ROOT
 
 RATE = 16_000
-SLOW_SECONDS = 5
+SLOW_SECONDS, HANG_SECONDS, TRAINING_SECONDS = 5, 60, 900
 FORMATS = {
     **{f"WAV {kind}": ("WAV", kind) for kind in ("PCM_16", "FLOAT", "ALAW", "IMA_ADPCM", "GSM610")},
     **{form: (form, "PCM_16") for form in ("AIFF", "AU", "CAF", "FLAC", "RF64", "W64")},
     **{"Vorbis": ("OGG", "VORBIS"), "Opus": ("OGG", "OPUS"), "MP3": ("MP3", None)},
 }
+FFMPEG_FORMATS = {"M4A": ("ipod", "aac"), "AAC": ("adts", "aac"), "WebM": ("webm", "libopus")}
 # A tiny training that is killed, and then done to its end.
 TRAIN = """
 import sys
@@ -72,7 +75,23 @@ def make_sounds() -> dict[str, bytes]:
         file = io.BytesIO()
         soundfile.write(file, tone, rate, format=form, subtype=kind)
         sounds[name] = file.getvalue()
+    for name, (form, codec) in FFMPEG_FORMATS.items():
+        sounds[name] = encode(form, codec)
     return sounds
+
+
+def encode(form: str, codec: str, *, rate: int = 48_000) -> bytes:
+    """One second of sound as phones and browsers write it."""
+    tone = 0.4 * np.sin(np.arange(rate) * 2 * np.pi * 220 / rate)
+    file = io.BytesIO()
+    with av.open(file, "w", format=form) as container:
+        stream = container.add_stream(codec, rate=rate, layout="mono")
+        frame = av.AudioFrame.from_ndarray(tone[None].astype(np.float32), "fltp", "mono")
+        frame.sample_rate = rate
+        resampler = av.AudioResampler(stream.format, "mono", rate, stream.frame_size)
+        for part in [*resampler.resample(frame), *resampler.resample(None), None]:
+            container.mux(stream.encode(part))
+    return file.getvalue()
 
 
 def damage(content: bytes, rng: random.Random) -> bytes:
@@ -89,10 +108,21 @@ def damage(content: bytes, rng: random.Random) -> bytes:
     return bytes(damaged)
 
 
+@contextmanager
+def end_hang() -> Iterator[None]:
+    """End this process, saying where it was and leaving the file, if the block does not end."""
+    faulthandler.dump_traceback_later(HANG_SECONDS, exit=True, file=sys.__stdout__)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
 def hear(path: Path) -> str:
     """Say what becomes of a file: "used", "refused", or what must not be."""
     started = time.monotonic()
-    found = _hear(path)
+    with end_hang():
+        found = _hear(path)
     return found if time.monotonic() - started < SLOW_SECONDS else "slow"
 
 
@@ -113,7 +143,7 @@ def _hear(path: Path) -> str:
 def torture_recordings(num_files: int) -> Counter:
     """Whole files must be used, cut ones refused, damaged ones either."""
     rng, counts = random.Random(0), Counter()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(prefix="torture-") as folder:
         path = Path(folder, "sound")
         for name, content in make_sounds().items():
             path.write_bytes(content)
@@ -135,7 +165,7 @@ def torture_recordings(num_files: int) -> Counter:
 def torture_archives(num_archives: int) -> Counter:
     """Hostile and damaged ZIP files must be refused with ValueError, or unpacked inside."""
     rng, counts = random.Random(1), Counter()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(prefix="torture-") as folder:
         target = Path(folder, "inside", "target")
         target.mkdir(parents=True)
         whole = io.BytesIO()
@@ -152,7 +182,7 @@ def torture_archives(num_archives: int) -> Counter:
             archive = Path(folder, "a.zip")
             archive.write_bytes(content)
             try:
-                with unpack_archive(archive, target):
+                with end_hang(), unpack_archive(archive, target):
                     found = "archive unpacked" if number < num_archives else "HOSTILE ARCHIVE TAKEN"
             except ValueError:
                 found = "archive refused"
@@ -187,15 +217,17 @@ def _train(folder: str | None, *, kill_after: float | None = None) -> tuple[str 
         command = [sys.executable, "-c", TRAIN, where / "recognizer.keras"]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         with subprocess.Popen(command, env=environment, **pipes) as process:
-            if kill_after is None:
+            alarm = threading.Timer(TRAINING_SECONDS, process.kill)
+            alarm.start()
+            try:
+                if kill_after is not None:
+                    process.stdout.readline()
+                    time.sleep(kill_after)
+                    process.kill()
                 out, problem = process.communicate()
-                done = process.returncode == 0
-                return (out if done else None), problem
-            process.stdout.readline()
-            time.sleep(kill_after)
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
-    return None, ""
+            finally:
+                alarm.cancel()
+    return (None if process.returncode else out), problem or f"exit status {process.returncode}"
 
 
 @contextmanager

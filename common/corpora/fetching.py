@@ -10,8 +10,8 @@ from common.corpora.recordings import (
     match_recordings,
     read_index,
 )
-from common.corpora.records import Archive
-from common.downloads import download_archive, unpack_archive
+from common.corpora.records import Archive, Corpus
+from common.downloads import download_archive, lock, unpack_archive
 from common.files import hash_file
 
 
@@ -20,7 +20,7 @@ def fetch_corpus(name: str, *, folder: str | Path | None = None) -> Path:
 
     A part of it that is there is used as it is, with a warning: whoever has a third of a corpus may
     want that third. Its archive beside it, copied by hand or left by a call that was interrupted,
-    fills up the rest.
+    fills up the rest. Of two processes that want the same corpus one waits for the other.
 
     The archive is checked against the published size and MD5, or, where none is known,
     every recording in it against data/index. Only recordings are taken out of it, each into
@@ -31,13 +31,19 @@ def fetch_corpus(name: str, *, folder: str | Path | None = None) -> Path:
     download stopped (call again to continue it); ValueError if what came is not what was published.
     """
     corpus, folder = find_corpus(name, folder)
-    there = match_recordings(corpus, folder) if folder.is_dir() else {}
-    if len(there) >= corpus.num_utterances:
-        return folder
-    source = corpus.archive
+    if _count_recordings(corpus, folder) < corpus.num_utterances:
+        with lock(folder):
+            _fetch(corpus, folder)
+    return folder
+
+
+def _fetch(corpus: Corpus, folder: Path) -> None:
+    there, source = _count_recordings(corpus, folder), corpus.archive
+    if there >= corpus.num_utterances:  # another process has put it there
+        return
     if there and not _has_archive(source, folder):
-        warnings.warn(explain_part(corpus, folder, len(there)), stacklevel=2)
-        return folder
+        warnings.warn(explain_part(corpus, folder, there), stacklevel=3)
+        return
     if source is None:
         raise FileNotFoundError(explain_absence(corpus, folder))
     facts = {"num_bytes": source.num_bytes, "checksum": source.checksum}
@@ -60,7 +66,10 @@ def fetch_corpus(name: str, *, folder: str | Path | None = None) -> Path:
             target.parent.mkdir(parents=True, exist_ok=True)
             found[recording].replace(target)
     archive.unlink()
-    return folder
+
+
+def _count_recordings(corpus: Corpus, folder: Path) -> int:
+    return len(match_recordings(corpus, folder)) if folder.is_dir() else 0
 
 
 def _has_archive(source: Archive | None, folder: Path) -> bool:

@@ -237,16 +237,20 @@ def scan_recordings(recordings: list[Path], folder: Path, *, fresh: bool = False
 
 
 def _read_scans(cache: Path) -> dict[str, dict]:
-    """Read what is whole in the cache."""
+    """Read what is whole in the cache; warn where something is not."""
     try:
         content = json.loads(cache.read_text(encoding="utf-8"))
-        entries = content.items() if isinstance(content, dict) else ()
-    except (OSError, ValueError, RecursionError):
+    except (FileNotFoundError, NotADirectoryError):
         return {}
-    return {
+    except (OSError, ValueError, RecursionError):
+        content = None
+    whole = {
         key: entry
-        for key, entry in entries
+        for key, entry in (content.items() if isinstance(content, dict) else ())
         if isinstance(entry, dict)
         and isinstance(entry.get("scan"), dict)
         and set(entry["scan"]) == SCAN_FACTS
     }
+    if whole != content:
+        warnings.warn(f"{cache}: this cache is damaged and is made again", stacklevel=1)
+    return whole

@@ -133,9 +133,11 @@ def load_encoder(
     somewhat more, so that whole windows fit: for 2.5 s YAMNet and VGGish take 2.895 s, VGG16 2.56.
 
     With `trainable` VGGish is a Keras network, to be trained further, in place of the SavedModel,
-    which is quicker to load. BYOL-S and VGG16 are always Keras networks. whisper_tiny, _base and
-    _small need no PyTorch: frozen they give every layer's mean and deviation, trainable they are
-    Keras networks, of which `whisper.cut_whisper` trains the upper layers alone.
+    which is quicker to load. A SavedModel runs code, so give the folder of one that you trust:
+    YAMNet's is compared with what was published before it is loaded, of VGGish's no digest is
+    known. BYOL-S and VGG16 are always Keras networks. whisper_tiny, _base and _small need no
+    PyTorch: frozen they give every layer's mean and deviation, trainable they are Keras networks,
+    of which `whisper.cut_whisper` trains the upper layers alone.
 
     Raises ValueError if there is no such encoder or what is read is not what was published,
     OSError if nothing is at that path or the download fails, ImportError if what reads the weights

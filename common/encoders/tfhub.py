@@ -31,19 +31,16 @@ YAMNET = EncoderRecord(
 
 @register(YAMNET)
 def load(record: EncoderRecord, weights: Weights, num_samples: int, trainable: bool) -> Encoder:
-    """Load a SavedModel, which is not trained further, or a random stand-in for it."""
+    """Load a SavedModel, which is not trained further, or a random stand-in for it.
+
+    A SavedModel runs code. Published weights are compared with the digest of their record before
+    they are loaded; VGGish's has none, so whatever TensorFlow Hub sends for it is run.
+    """
     if weights == "random":
         return Encoder(record, None, draw_projection(record), num_samples, "random")
     folder = find_saved_model(record, weights)
-    network, digest = load_saved_model(folder, record), digest_saved_model(folder)
-    if weights == "published" and record.digest not in (None, digest):
-        warnings.warn(
-            f"{folder}: not the weights of {record.title} that the published results were made "
-            f"with ({digest}, expected {record.digest}), so runs of them are trained anew; if "
-            "they should be, delete the folder to fetch them again",
-            stacklevel=3,
-        )
-    return Encoder(record, None, network, num_samples, digest)
+    digest = digest_saved_model(folder)
+    return Encoder(record, None, load_saved_model(folder, record), num_samples, digest)
 
 
 def find_saved_model(record: EncoderRecord, weights: Weights = "published") -> Path:
@@ -51,10 +48,20 @@ def find_saved_model(record: EncoderRecord, weights: Weights = "published") -> P
 
     `data/pretrained/<name>` is looked at first. Complete downloads are kept below
     `data/pretrained/tfhub`, or in the folder that the environment variable `TFHUB_CACHE_DIR` names.
+
+    Raises ValueError if the published weights have another digest than their record.
     """
-    folder = find_folder(record, weights, "SavedModel", "saved_model.pb")
-    if folder is not None:
-        return folder
+    folder = find_folder(record, weights, "SavedModel", "saved_model.pb") or _fetch(record)
+    if weights == "published" and record.digest not in (None, found := digest_saved_model(folder)):
+        raise ValueError(
+            f"{folder}: not the published weights of {record.title} ({found}, expected "
+            f"{record.digest}), so they are not loaded, which would run their code: delete the "
+            "folder to fetch them again, or, if you trust it, give its path as weights"
+        )
+    return folder
+
+
+def _fetch(record: EncoderRecord) -> Path:
     tensorflow, what = import_tensorflow(record), "the SavedModel there"
     try:
         with warnings.catch_warnings():
