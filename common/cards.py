@@ -16,6 +16,7 @@ from common.evaluation import (
 )
 from common.predictions import read_predictions
 from common.results import load_results
+from common.splits import PROTOCOLS
 
 NOTEBOOK = "35_shipped_models"
 TRAINED = "trained_on_ravdess"  # the protocol of what is tested on other corpora
@@ -72,13 +73,20 @@ def calibrate(predictions: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def make_facts(name: str) -> dict:
-    """Facts that the file of a model holds: title, licence, temperature, scores and trust.
+def make_shipped_facts(name: str) -> dict:
+    """As `make_facts`, of a model that ships, "small" or "whisper", from its evidence."""
+    named = {"name": name, "title": TITLES[name], "licence": LICENCE}
+    return named | make_facts(read_strangers(name), corpus="ravdess", protocol="speaker_5fold")
 
+
+def make_facts(predictions: pd.DataFrame, *, corpus: str, protocol: str) -> dict:
+    """Facts for the file of a model, from what its folds said: temperature, scores and trust.
+
+    The scores are those of `strangers`, or of `acquaintances` where the protocol or speakers that
+    are unknown, each utterance with one of its own, let a fold have heard whom it is tested on.
     `trust` has a row per step of `STEPS`: of the calibrated answers that were at least as sure as
     `from`, and less than the next, the share that was right, and their `count`.
     """
-    predictions = read_strangers(name)
     calibrated = calibrate(predictions)
     sure = calibrated.filter(like="p_").max(axis=1)
     trust = []
@@ -88,12 +96,12 @@ def make_facts(name: str) -> dict:
             accuracy = round(float(rows["correct"].mean()), 4)
             trust.append({"from": low, "accuracy": accuracy, "count": len(rows)})
     uar = {key: round(value, 4) for key, value in summarise_predictions(predictions)["uar"].items()}
+    told = predictions["speaker"].nunique() < predictions["utterance"].nunique()
+    unheard = PROTOCOLS[protocol].speaker_independent and told
+    scores = {"corpus": corpus, "protocol": protocol, "uar": uar}
     return {
-        "name": name,
-        "title": TITLES[name],
-        "licence": LICENCE,
         "temperature": round(fit_temperature(predictions), 4),
-        "strangers": {"corpus": "ravdess", "protocol": "speaker_5fold", "uar": uar},
+        "strangers" if unheard else "acquaintances": scores,
         "trust": trust,
     }
 
@@ -103,7 +111,7 @@ def make_card(name: str) -> str:
 
     Raises ValueError if evidence is missing.
     """
-    predictions, facts = read_strangers(name), make_facts(name)
+    predictions, facts = read_strangers(name), make_shipped_facts(name)
     calibrated = calibrate(predictions)
     parts = [f"# `{name}`\n\n{TITLES[name]}. {LICENCE}."]
     genders = predictions["speaker"].map(CORPORA["ravdess"].genders)

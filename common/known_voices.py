@@ -75,7 +75,7 @@ def hear_voice(recognizer, recordings: Iterable, *, fewest: int) -> KnownVoice:
         warnings.warn(f"left out of the voice: {'; '.join(left_out)}", stacklevel=3)
     arrays = recognizer.voices
     average = Voice(arrays["mean"], arrays["variance"])
-    features = recognizer.compute_features(heard)
-    voice = average.hear(features.reshape(len(heard), -1), prior=PRIOR)
+    features = np.stack([recognizer.recipe(waveform).ravel() for waveform in heard])
+    voice = average.hear(features, prior=PRIOR)
     temperature = float(arrays["temperature"])
     return KnownVoice(voice, average, arrays["kernel"], arrays["bias"], temperature)

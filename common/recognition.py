@@ -221,9 +221,9 @@ class EmotionRecognizer:
         return USUAL_WINDOW_SECONDS
 
     def compute_features(self, waveforms: list[np.ndarray]) -> np.ndarray:
-        """Give what the network reads of waveforms, row for row."""
-        recipe = self.recipe
-        if isinstance(self.network, OnnxNetwork) and self.network.reads == "waveform":
+        """Give what the network, or the head for the voice that is known, reads of waveforms."""
+        recipe, shortened = self.recipe, getattr(self.network, "reads", "") == "waveform"
+        if shortened and self.voice is None:
             recipe = replace(recipe, steps=recipe.steps[:-1])  # the last is in the graph
         return np.stack([recipe(waveform) for waveform in waveforms])
 
