@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 SHIPPED = ("small", "whisper")
 LONGEST_WHOLE_SECONDS = 8.0  # what is longer is heard window by window
+LONGEST_TIMELINE_SECONDS = 3_600.0
 USUAL_WINDOW_SECONDS = 3.0
 FEWEST_ENROLLED = 4
 ABSTAINED = ("silent", "cancelling", "too short")  # kinds of RecordingError that are an answer
@@ -144,6 +145,9 @@ class EmotionRecognizer:
         except RecordingError as error:
             if error.kind in ABSTAINED:
                 return Prediction(None, {}, error.problem)
+            if error.kind == "too long":
+                remedy = "or hear it window by window: predict_timeline, --timeline"
+                raise ValueError(f"{error}, {remedy}") from error
             raise
         activity = judge_activity(waveform)
         if activity.reason:
@@ -175,7 +179,7 @@ class EmotionRecognizer:
         """
         from common.timeline import tabulate_timeline
 
-        waveform = _hear(recording, longest_seconds=3_600)
+        waveform = _hear(recording, longest_seconds=LONGEST_TIMELINE_SECONDS)
         settings = (window_seconds, hop_seconds, smoothing)
         return tabulate_timeline(self._compute, self.emotions, waveform, *settings)
 
