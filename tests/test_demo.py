@@ -1,6 +1,10 @@
-"""The demo in a browser whose microphone plays a WAV file; nothing but loopback is asked."""
+"""The demo in a browser whose microphone plays a WAV file; nothing but loopback is asked.
+
+`python -m tests.test_demo` takes the picture of the README, with the models that are at hand.
+"""
 
 import socket
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +16,7 @@ import soundfile
 from playwright.sync_api import expect
 
 from common.audio import load_waveform
-from common.paths import SAMPLE_DIR
+from common.paths import ROOT, SAMPLE_DIR
 from common.recognition import EmotionRecognizer, Prediction
 from tests.browsers import needs_chromium, open_browser
 from tests.spoken_corpora import write_m4a
@@ -50,6 +54,13 @@ def address(demo):
     return demo.local_url
 
 
+def write_spoken(path: Path, clips) -> Path:
+    """Write clips with a pause after each, as a microphone would give them."""
+    sound = [part for clip in clips for part in (load_waveform(clip), np.zeros(8_000, np.float32))]
+    soundfile.write(path, np.concatenate(sound), 16_000)
+    return path
+
+
 def start_microphone(page, address: str, errors: list[str], *, attempts: int = 3) -> None:
     """Press record until an answer comes: gradio drops what is pressed before it has loaded."""
     for attempt in range(1, attempts + 1):
@@ -66,11 +77,9 @@ def start_microphone(page, address: str, errors: list[str], *, attempts: int = 3
 
 @needs_chromium
 def test_a_voice_is_heard_live_and_from_a_phone(address, asked, tmp_path):
-    pause = np.zeros(8_000, np.float32)
-    sound = [part for clip in (CLIPS[0], CLIPS[3]) for part in (load_waveform(clip), pause)]
-    soundfile.write(tmp_path / "spoken.wav", np.concatenate(sound), 16_000)
+    spoken = write_spoken(tmp_path / "spoken.wav", (CLIPS[0], CLIPS[3]))
     write_m4a(tmp_path / "phone.m4a", load_waveform(CLIPS[1]))
-    with open_browser(tmp_path / "spoken.wav") as (page, hosts, errors):
+    with open_browser(spoken) as (page, hosts, errors):
         start_microphone(page, address, errors)
         seen = set()
         for _ in range(16):
@@ -153,3 +162,21 @@ def test_markup_in_a_label_is_text():
     assert "&lt;b&gt;loud" in draw_bars(said) and "<b>loud" not in draw_bars(said)
     assert draw_strip([said, Prediction(None, {}, "silent")]).count("<rect") == 2
     assert "No answer: &lt;silent&gt;." in draw_bars(Prediction(None, {}, "<silent>"))
+
+
+def take_picture(path: Path, folder: Path) -> None:
+    from common.demo import build_demo, launch_demo, load_models
+
+    models, remark = load_models()
+    demo = build_demo(models, remark=remark)
+    launch_demo(demo, prevent_thread_lock=True, quiet=True)
+    with open_browser(write_spoken(folder / "spoken.wav", CLIPS)) as (page, _, errors):
+        start_microphone(page, demo.local_url, errors)
+        page.wait_for_timeout(20_000)
+        page.screenshot(path=path, full_page=True)
+    demo.close()
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        take_picture(ROOT / "figures" / "demo.png", Path(folder))
