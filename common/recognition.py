@@ -55,7 +55,7 @@ class EmotionRecognizer:
     `recipe` makes of it the features that `network` takes, a Keras model or an `OnnxNetwork`,
     which gives one probability for each of `emotions`. `facts` may hold `temperature`, which
     divides the logarithms of the probabilities (Guo et al., ICML 2017), and what is told of the
-    model; `voices` what `enrol` needs, and `voice` whom it has heard.
+    model; `voices` what `enrol` needs, `voice` whom it has heard, and `path` where it lies.
     """
 
     network: Callable
@@ -64,6 +64,7 @@ class EmotionRecognizer:
     facts: dict = field(default_factory=dict)
     voices: dict[str, np.ndarray] | None = None
     voice: object = None
+    path: Path | None = None
 
     @classmethod
     def from_run(cls, run: "Run", *, seed: int, fold: int, encoder=None) -> "EmotionRecognizer":
@@ -95,7 +96,7 @@ class EmotionRecognizer:
         emotions = tuple(map(str, contents.facts["emotions"]))
         network = load_network(path, contents, runtime)
         recipe = _make_recipe(contents.facts["recipe"], encoder)
-        return cls(network, emotions, recipe, contents.facts, contents.voices)
+        return cls(network, emotions, recipe, contents.facts, contents.voices, path=path.resolve())
 
     def save(self, path: str | Path, *, portable: bool = False) -> None:
         """Write network, emotions, recipe and facts into one `.keras` file; encoders stay outside.
@@ -107,30 +108,28 @@ class EmotionRecognizer:
         if path.suffix != ".keras":
             raise ValueError(f"{path}: a recogniser is one file; let its name end in .keras")
         facts = self.facts | {"emotions": self.emotions, "recipe": self.recipe.describe()}
-        model = self._get_keras_model(f"{path} cannot be written")
+        model = self.load_keras_model()
         write_contents(path, model, facts, self.recipe, self.voices, portable=portable)
 
     def export(self, path: str | Path) -> None:
         """Write the network for other programs: path.onnx (ONNX) or path.tflite (LiteRT).
 
-        An ONNX graph takes waveforms where the recipe ends in a log-mel spectrogram, else features.
+        An ONNX graph takes waveforms where the recipe ends in a log-mel spectrogram, else, as
+        LiteRT always, the features that `recipe` makes of one. The temperature and what is for
+        known voices stay outside, and so does an encoder: of "whisper" it is the head alone, for
+        states of Whisper, and a warning says so.
 
         Raises ValueError for another suffix, or where the format cannot hold a layer.
         """
-        from common.exporting import export_litert, export_onnx
-        from common.files import write_atomically
+        from common.exporting import export_recognizer
 
-        path = Path(path)
-        if path.suffix not in (".onnx", ".tflite"):
-            raise ValueError(f"{path}: let its name end in .onnx or .tflite")
-        if isinstance(self.network, OnnxNetwork) and path.suffix == ".onnx":
-            content = self.network.graph
-        else:
-            model = self._get_keras_model(f"{path} cannot be written")
-            onnx = path.suffix == ".onnx"
-            content = export_onnx(model, self.recipe) if onnx else export_litert(model)
-        with write_atomically(path) as temporary:
-            temporary.write_bytes(content)
+        export_recognizer(self, Path(path))
+
+    def load_keras_model(self):
+        """Give the network as a Keras model, from its file where onnxruntime runs it."""
+        if isinstance(self.network, OnnxNetwork):
+            return load_network(self.path, read_contents(self.path), "keras")
+        return self.network
 
     def predict(self, recording) -> Prediction:
         """Say which emotion is in a recording of up to a minute, or why none is told.
@@ -241,13 +240,6 @@ class EmotionRecognizer:
 
     def _compute(self, waveforms: list[np.ndarray]) -> np.ndarray:
         return self.predict_features(self.compute_features(waveforms))
-
-    def _get_keras_model(self, problem: str):
-        if isinstance(self.network, OnnxNetwork):
-            raise ValueError(
-                f"{problem}: onnxruntime runs this recogniser; load it with runtime='keras'"
-            )
-        return self.network
 
 
 class Stream:

@@ -316,23 +316,34 @@ def test_a_portable_file_is_run_by_both_and_exported(recognizer, tmp_path):
     for sound in (TONE, TONE[::-1], np.tile(TONE, 3)):
         expected = slow.predict(sound).probabilities
         assert fast.predict(sound).probabilities == pytest.approx(expected, abs=1e-4)
-    with pytest.raises(ValueError, match=r"a.keras cannot be written: onnxruntime runs this"):
-        fast.save(path)
+    fast.save(tmp_path / "again.keras")
+    again = EmotionRecognizer.load(tmp_path / "again.keras")
+    assert again.predict(TONE).probabilities == pytest.approx(slow.predict(TONE).probabilities)
     with pytest.raises(ValueError, match=r"runtime='torch' is unknown"):
         EmotionRecognizer.load(path, runtime="torch")
-    for name in ("a.onnx", "b.tflite"):
-        slow.export(tmp_path / name)
+    for number, recognizer in enumerate((fast, slow)):
+        recognizer.export(tmp_path / "b.tflite")
+        recognizer.export(tmp_path / f"{number}.onnx")
     features = slow.compute_features([TONE])
     expected = run_network(slow.network, features)
     found = run_litert((tmp_path / "b.tflite").read_bytes(), features)
     np.testing.assert_allclose(found, expected, atol=1e-4)
-    graph = OnnxNetwork((tmp_path / "a.onnx").read_bytes())
-    np.testing.assert_allclose(graph(fast.compute_features([TONE])), expected, atol=1e-4)
+    for name in ("0.onnx", "1.onnx"):
+        graph = OnnxNetwork((tmp_path / name).read_bytes())
+        np.testing.assert_allclose(graph(fast.compute_features([TONE])), expected, atol=1e-4)
     with pytest.raises(ValueError, match=r"a.h5: let its name end in .onnx or .tflite"):
         slow.export(tmp_path / "a.h5")
     recognizer.save(path)
     with pytest.raises(ValueError, match="onnxruntime has no graph in this file"):
         EmotionRecognizer.load(path, runtime="onnxruntime")
+
+
+def test_a_head_that_is_exported_says_what_feeds_it(encoder, tmp_path):
+    recipe = extract_embeddings(load_corpus("sample").iloc[:2], encoder).recipe
+    head = build_model(recipe(TONE).shape, 2)
+    recognizer = EmotionRecognizer(head, ("calm", "sad"), recipe)
+    with pytest.warns(UserWarning, match="a.onnx holds the head alone: .* states of byol_s"):
+        recognizer.export(tmp_path / "a.onnx")
 
 
 def test_a_file_of_a_newer_keras_or_with_broken_weights_is_told(recognizer, tmp_path):
