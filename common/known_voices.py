@@ -11,7 +11,8 @@ from common.activity import judge_activity
 from common.audio import load_waveform
 from common.voices import Voice, VoiceModel, VoiceNormalisation
 
-PRIOR = 2.0  # utterances that the average voice counts as; chosen in most folds of notebook 42
+PRIOR = 2.0  # utterances that the average voice counts as; notebook 42 chooses it in 3 of 5 folds
+# where 4 utterances are heard, and in one of 5 where 16 are
 
 
 @dataclass(frozen=True)
