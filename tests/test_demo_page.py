@@ -10,20 +10,14 @@ from playwright.sync_api import expect
 
 from common import paths
 from common.audio import load_waveform
+from common.downloads import download_archive
 from common.paths import SAMPLE_DIR
 from common.recognition import EmotionRecognizer
 from tests.browsers import needs_chromium, open_browser, serve
 from tests.conftest import SPEECH_DIR
-from tools.demo_page import build_page, find_runtime, main
+from tools.demo_page import RUNTIME_HASH, RUNTIME_URL, build_page, find_runtime, main
 
 RUNTIME = SPEECH_DIR.parent / "pretrained" / find_runtime().name
-pytestmark = [
-    needs_chromium,
-    pytest.mark.skipif(
-        not RUNTIME.is_file(),
-        reason=f"no {RUNTIME.name} in data/pretrained: python -m tools.demo_page fetches it",
-    ),
-]
 CLIPS = sorted(SAMPLE_DIR.rglob("*.flac"))[::52]
 
 
@@ -34,6 +28,10 @@ def recognizer():
 
 @pytest.fixture(scope="module")
 def site(recognizer, tmp_path_factory):
+    try:
+        download_archive(RUNTIME_URL, RUNTIME, checksum=RUNTIME_HASH)
+    except OSError as error:
+        pytest.skip(f"ONNX Runtime Web cannot be fetched: {error}")
     find_runtime().parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(RUNTIME, find_runtime())
     folder = tmp_path_factory.mktemp("site")
@@ -56,6 +54,7 @@ def read_probabilities(page) -> list[float]:
     return [float(row.get_attribute("data-probability")) for row in rows]
 
 
+@needs_chromium
 def test_the_browser_hears_what_python_hears(site, spoken, recognizer, tmp_path):
     soundfile.write(tmp_path / "silence.wav", np.zeros(16_000), 16_000)
     (tmp_path / "text.wav").write_text("no sound")
