@@ -28,7 +28,6 @@ from common.plots import set_style
 from common.recognition import (
     ABSTAINED,
     LONGEST_TIMELINE_SECONDS,
-    LONGEST_WHOLE_SECONDS,
     EmotionRecognizer,
     Prediction,
 )
@@ -106,7 +105,7 @@ def draw_attention(recognizer: EmotionRecognizer, waveform: np.ndarray) -> Figur
     if not names:
         return None
     size = round(recognizer.window_seconds * SAMPLE_RATE_HERTZ)
-    if len(waveform) > LONGEST_WHOLE_SECONDS * SAMPLE_RATE_HERTZ:
+    if not recognizer.hears_whole(waveform):
         hop = 160
         frames = np.square(waveform[: len(waveform) // hop * hop]).reshape(-1, hop)
         energy = np.cumsum(frames.sum(axis=1), dtype=np.float64)

@@ -13,7 +13,7 @@ import numpy as np
 
 import common.features
 import common.loudness
-from common.activity import judge_activity
+from common.activity import cut_speech, judge_activity
 from common.audio import SAMPLE_RATE_HERTZ, load_waveform
 from common.decoding import RecordingError
 from common.networks import OnnxNetwork, load_network, read_contents, run_network, write_contents
@@ -26,10 +26,11 @@ if TYPE_CHECKING:
     from common.runs import Run
 
 SHIPPED = ("small", "whisper")
-LONGEST_WHOLE_SECONDS = 8.0  # what is longer is heard window by window
+LONGEST_WHOLE_SECONDS = 8.0  # of speech; what is longer is heard window by window
 LONGEST_TIMELINE_SECONDS = 3_600.0
 USUAL_WINDOW_SECONDS = 3.0
 FEWEST_ENROLLED = 4
+LONGER = ", or hear it window by window: predict_timeline, --timeline"
 ABSTAINED = ("silent", "cancelling", "too short")  # kinds of RecordingError that are an answer
 
 
@@ -135,28 +136,23 @@ class EmotionRecognizer:
         """Say which emotion is in a recording of up to a minute, or why none is told.
 
         It is what `audio.load_waveform` takes: a path, bytes, a file object, an array at 16 kHz or
-        (rate, array). Of more than 8 s the windows with speech in them are averaged. What training
-        would refuse raises its ValueError, except silence and what is too short, of which it
-        abstains. A rate below 16 kHz raises a warning.
+        (rate, array). Up to `longest_whole_seconds` of speech are heard as in training, the middle
+        `window_seconds` of them; of more, the windows with speech in them are averaged. What
+        training would refuse raises its ValueError, except silence and what is too short, of
+        which it abstains. A rate below 16 kHz raises a warning.
         """
         try:
             waveform = _hear(recording)
         except RecordingError as error:
             if error.kind in ABSTAINED:
                 return Prediction(None, {}, error.problem)
-            if error.kind == "too long":
-                remedy = "or hear it window by window: predict_timeline, --timeline"
-                raise ValueError(f"{error}, {remedy}") from error
-            raise
+            raise ValueError(f"{error}{LONGER * (error.kind == 'too long')}") from error
         activity = judge_activity(waveform)
         if activity.reason:
             return Prediction(None, {}, activity.reason, activity.seconds)
-        windows = [waveform]
-        if len(waveform) > LONGEST_WHOLE_SECONDS * SAMPLE_RATE_HERTZ:
-            size = round(self.window_seconds * SAMPLE_RATE_HERTZ)
-            starts = range(0, len(waveform) - size // 2, size // 2)
-            cut = [waveform[start : start + size] for start in starts]
-            windows = [window for window in cut if not judge_activity(window).reason] or windows
+        size, windows = round(self.window_seconds * SAMPLE_RATE_HERTZ), [waveform]
+        if not self.hears_whole(waveform):
+            windows = cut_speech(waveform, size) or windows
         logs = np.log(np.maximum(self._compute(windows), 1e-12)).mean(axis=0)
         probabilities = np.exp(logs) / np.exp(logs).sum()
         named = dict(zip(self.emotions, probabilities.tolist(), strict=True))
@@ -223,6 +219,18 @@ class EmotionRecognizer:
                 return step.encoder.num_samples / SAMPLE_RATE_HERTZ
         return USUAL_WINDOW_SECONDS
 
+    @property
+    def longest_whole_seconds(self) -> float:
+        """How much speech is answered for at once: two windows, and no more than 8 s."""
+        return min(LONGEST_WHOLE_SECONDS, 2 * self.window_seconds)
+
+    def hears_whole(self, waveform: np.ndarray) -> bool:
+        """Whether a waveform (samples,) is, where the recipe cuts silence off without it."""
+        for step in self.recipe.steps:
+            if isinstance(step, common.features.Trim | common.loudness.Level):
+                waveform = step(waveform)
+        return len(waveform) <= self.longest_whole_seconds * SAMPLE_RATE_HERTZ
+
     def compute_features(self, waveforms: list[np.ndarray]) -> np.ndarray:
         """Give what the network, or the head for the voice that is known, reads of waveforms."""
         recipe, shortened = self.recipe, getattr(self.network, "reads", "") == "waveform"
@@ -247,7 +255,7 @@ class Stream:
 
     def __init__(self, recognizer: EmotionRecognizer, window_seconds: float) -> None:
         self.recognizer, self.window_seconds = recognizer, window_seconds
-        self.rate, self.heard = 0, None
+        self.kind, self.heard = None, None
 
     def feed(self, chunk: tuple[int, np.ndarray]) -> Prediction:
         """Take (rate, samples) as a microphone gives them and answer for the last window.
@@ -257,11 +265,10 @@ class Stream:
         where `audio.load_waveform` does.
         """
         rate, samples = int(chunk[0]), np.asarray(chunk[1])
-        same = self.heard is not None and rate == self.rate
-        same = same and self.heard.shape[1:] == samples.shape[1:]
-        if same and self.heard.dtype == samples.dtype:
+        kind = rate, samples.shape[1:], samples.dtype
+        if kind == self.kind:
             samples = np.concatenate([self.heard, samples])
-        self.rate, self.heard = rate, samples[-round(self.window_seconds * rate) :]
+        self.kind, self.heard = kind, samples[-round(self.window_seconds * rate) :]
         return self.recognizer.predict((rate, self.heard))
 
 

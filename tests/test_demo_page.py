@@ -58,13 +58,16 @@ def read_probabilities(page) -> list[float]:
 def test_the_browser_hears_what_python_hears(site, spoken, recognizer, tmp_path):
     soundfile.write(tmp_path / "silence.wav", np.zeros(16_000), 16_000)
     (tmp_path / "text.wav").write_text("no sound")
+    quiet, speech = np.zeros(48_000), np.concatenate([load_waveform(path) for path in CLIPS[:3]])
+    soundfile.write(tmp_path / "long.wav", speech, 16_000)
+    soundfile.write(tmp_path / "padded.wav", np.r_[quiet, speech[:40_000], quiet], 16_000)
     with serve(site) as address, open_browser(spoken) as (page, hosts, errors):
         page.goto(f"{address}/demo/")
         expect(page.locator("#microphone")).to_be_enabled(timeout=60_000)
         page.context.set_offline(True)
         num_requests = len(hosts)
         assert len(CLIPS) == 5
-        for clip in CLIPS:
+        for clip in (*CLIPS, tmp_path / "long.wav", tmp_path / "padded.wav"):
             page.set_input_files("#file", clip)
             expect(page.locator("#axis")).to_contain_text(clip.name)
             expected = recognizer.predict(clip)

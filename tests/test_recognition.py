@@ -44,7 +44,7 @@ def build_model(input_shape, num_classes):
 
 @pytest.fixture(scope="module")
 def encoder():
-    return load_encoder("byol_s", weights="random", duration_seconds=1)
+    return load_encoder("byol_s", weights="random", duration_seconds=1.5)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,8 @@ def train(table, features, folder):
 @pytest.mark.parametrize("kind", ["log_mel", "embeddings", "pooled", "inputs"])
 def test_a_saved_recognizer_repeats_what_was_tested(kind, table, encoder, tmp_path):
     if kind == "log_mel":
-        features, needed = extract_features(table, RECIPE), None
+        recipe = Recipe((Trim(), FitLength(seconds=1.5), LogMel(num_bands=24)))
+        features, needed = extract_features(table, recipe), None
     else:
         extract = extract_inputs if kind == "inputs" else extract_embeddings
         features, needed = extract(table, encoder), encoder
@@ -121,7 +122,7 @@ def test_another_encoder_is_refused(table, encoder, tmp_path):
     run = train(table, extract_embeddings(table, encoder), tmp_path / "runs")
     EmotionRecognizer.from_run(run, seed=0, fold=1, encoder=encoder).save(tmp_path / "saved.keras")
     longer = load_encoder("byol_s", weights="random", duration_seconds=2)
-    with pytest.raises(ValueError, match=r"16000 samples, but .* 32000 samples"):
+    with pytest.raises(ValueError, match=r"24000 samples, but .* 32000 samples"):
         EmotionRecognizer.load(tmp_path / "saved.keras", encoder=longer)
 
 
@@ -232,6 +233,20 @@ def test_a_long_recording_is_heard_window_by_window(recognizer):
     assert smooth.diff().abs().sum(axis=None) < timeline.diff().abs().sum(axis=None)
     with pytest.raises(ValueError, match="hop_seconds=0.*above 0"):
         recognizer.predict_timeline(sound, hop_seconds=0)
+
+
+@pytest.mark.parametrize("seconds", [0.9, 1.9, 2.1, 5])
+def test_no_more_than_half_of_the_speech_is_left_unheard(recognizer, seconds):
+    silence, speech = np.zeros(32_000, np.float32), np.tile(TONE, 5)[: round(16_000 * seconds)]
+    sound = np.concatenate([silence, speech, silence])
+    whole = recognizer.predict_features(recognizer.recipe(sound)[None])[0]
+    assert recognizer.hears_whole(sound) == (seconds < 2)
+    if seconds < 2:
+        assert [*recognizer.predict(sound).probabilities.values()] == pytest.approx(whole)
+    ends = np.concatenate([speech[:16_000] ** 3, speech[16_000:]])
+    changed = np.concatenate([silence, ends, silence])
+    heard = recognizer.predict(changed) != recognizer.predict(sound)
+    assert heard or seconds < 2
 
 
 def test_of_a_minute_all_speech_counts(recognizer):

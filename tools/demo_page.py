@@ -24,7 +24,7 @@ from common.downloads import download_archive
 from common.exporting import split_recipe
 from common.files import write_atomically
 from common.front_end import build_front_end, join_network
-from common.recognition import LONGEST_WHOLE_SECONDS, EmotionRecognizer
+from common.recognition import EmotionRecognizer
 from common.trust import describe_trust
 
 SOURCES = paths.ROOT / "docs" / "demo"
@@ -81,7 +81,7 @@ def describe_page(recognizer: EmotionRecognizer) -> dict:
         "trust": describe_trust(recognizer),
         "rate": SAMPLE_RATE_HERTZ,
         "window_seconds": recognizer.window_seconds,
-        "longest_whole_seconds": LONGEST_WHOLE_SECONDS,
+        "longest_whole_seconds": recognizer.longest_whole_seconds,
         "shortest_seconds": SHORTEST_SECONDS,
         "silence_peak": SILENCE_PEAK,
         "range_db": RANGE_DB,
