@@ -1,6 +1,7 @@
 """The page without a server, in a browser: the same probabilities as in Python, and no network."""
 
 import shutil
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -91,6 +92,12 @@ def test_the_browser_hears_what_python_hears(site, spoken, recognizer, tmp_path)
         expect(page.locator("#microphone")).to_have_text("Use the microphone")
         assert set(hosts[:num_requests]) == {"127.0.0.1"} and not hosts[num_requests:]
         assert not errors
+
+
+def test_a_recipe_that_the_page_cannot_run_is_told(recognizer, tmp_path):
+    shortened = replace(recognizer.recipe, steps=recognizer.recipe.steps[:-1])
+    with pytest.raises(ValueError, match="ends in FitLength, and the page .*; give small, or"):
+        build_page(tmp_path / "demo", replace(recognizer, recipe=shortened))
 
 
 def test_a_damaged_runtime_is_told(tmp_path, monkeypatch, recognizer):
