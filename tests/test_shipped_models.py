@@ -59,7 +59,7 @@ def test_cards_and_facts_follow_from_the_evidence(name):
     facts = read_contents(MODELS_DIR / f"{name}.keras").facts
     expected = json.loads(json.dumps(make_shipped_facts(name)))
     assert {key: facts[key] for key in expected} == expected
-    assert facts["corpus"] == "ravdess" and facts["speakers"] == 24
+    assert facts["corpus"] == "ravdess" and facts["speakers"] == 24 and facts["versions"]["numpy"]
 
 
 def test_a_fold_is_calibrated_by_what_the_others_want():
