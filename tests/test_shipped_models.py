@@ -148,6 +148,15 @@ def test_the_command_has_exit_codes_for_scripts(table, capsys, tmp_path):
     assert (tmp_path / "out.csv").read_text().count("\n") == 3
 
 
+def test_the_command_tells_how_to_install_what_a_model_lacks(monkeypatch, table, capsys):
+    def fail(*_):
+        raise ModuleNotFoundError("No module named 'keras'")
+
+    monkeypatch.setattr(EmotionRecognizer, "load", fail)
+    code, _, problem = run(capsys, table["path"][0])
+    assert code == 2 and "'keras'; pip install -r requirements.lock" in problem
+
+
 def test_the_command_shows_its_own_messages_and_no_log_of_tensorflow(table, tmp_path):
     soundfile.write(tmp_path / "silent.wav", np.zeros(16_000), 16_000)
     soundfile.write(tmp_path / "spoken.wav", load_waveform(table["path"][0]), 16_000)
