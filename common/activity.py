@@ -55,3 +55,10 @@ def judge_activity(waveform: np.ndarray) -> Activity:
             "say a sentence"
         )
     return Activity(float(seconds), level, float(contrast), reason)
+
+
+def cut_speech(waveform: np.ndarray, size: int) -> list[np.ndarray]:
+    """Cut a waveform (samples,) into windows of `size` that overlap by half: those with speech."""
+    starts = range(0, len(waveform) - size // 2, size // 2)
+    cut = [waveform[start : start + size] for start in starts]
+    return [window for window in cut if not judge_activity(window).reason]

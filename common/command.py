@@ -24,7 +24,9 @@ def main(arguments: Sequence[str]) -> int:
         return _answer(recognizer, options)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return MISUSED
+    except ImportError as error:
+        print(f"error: {error}; pip install -r requirements.lock", file=sys.stderr)
+    return MISUSED
 
 
 def hide_native_logs() -> None:

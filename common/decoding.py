@@ -29,17 +29,17 @@ REMEDIES = {
     "git lfs": "a Git LFS pointer in place of the sound; run git lfs pull where it was cloned",
     "not audio": "not audio that libsndfile or FFmpeg read ({detail}); export it as WAV or FLAC",
     "truncated": "the header promises {detail}; copy or download the file again",
-    "too short": f"{{detail}} s of sound, at least {SHORTEST_SECONDS} s are needed; remove it",
+    "too short": f"{{detail}} s of sound, at least {SHORTEST_SECONDS} s are needed; record more",
     "too long": "more than {detail} s of sound; cut it into utterances",
     "rate": f"{{detail}} Hz; {LOWEST_RATE_HERTZ} to {HIGHEST_RATE_HERTZ} Hz are read: convert it",
     "channels": f"{{detail}} channels, at most {MAX_CHANNELS} are read; export it as mono",
-    "shape": "an array of {detail}; give mono samples (samples,), at 16 kHz or as (rate, samples)",
+    "shape": "an array of {detail}; give (samples,) or (samples, channels), or (rate, array)",
     "integers": "whole numbers up to {detail}; give an array of their type, such as int16 or int32",
     "not finite": "{detail} samples are NaN or infinite; export it again",
     "too loud": "a sample of {detail:.3g} where 1 is full scale; divide by what full scale is, "
     "32768 for 16 bits, or give the integers themselves",
     "cancelling": "the channels cancel each other; export one of them",
-    "silent": "the loudest sample is {detail:.2g}; record it again or remove it",
+    "silent": "the loudest sample is {detail:.2g}; record it again, or leave it out",
 }
 
 

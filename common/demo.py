@@ -6,8 +6,11 @@ It listens on 127.0.0.1 alone, asks nothing of the internet, and forgets recordi
 """
 
 import os
+import signal
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import asynccontextmanager
 from functools import cache
 from html import escape
 
@@ -20,13 +23,20 @@ from matplotlib.figure import Figure
 
 from common import paths, style
 from common.audio import SAMPLE_RATE_HERTZ, load_waveform
+from common.decoding import LONGEST_SECONDS
 from common.plots import set_style
-from common.recognition import LONGEST_WHOLE_SECONDS, EmotionRecognizer, Prediction
+from common.recognition import (
+    ABSTAINED,
+    LONGEST_TIMELINE_SECONDS,
+    EmotionRecognizer,
+    Prediction,
+)
 from common.sound_plots import plot_attention, plot_timeline
 from common.trust import describe_trust
 
-LARGEST_UPLOAD = "20mb"
+LARGEST_UPLOAD = "200mb"
 LONGEST_LIVE_SECONDS = 300
+LONG = f"longer than {LONGEST_SECONDS:.0f} s; it is heard window by window"
 STRIP_COLUMNS = 120
 EXAMPLES = {
     "meant to be angry": "Actor_04/03-01-05-01-01-01-04.flac",
@@ -95,9 +105,11 @@ def draw_attention(recognizer: EmotionRecognizer, waveform: np.ndarray) -> Figur
     if not names:
         return None
     size = round(recognizer.window_seconds * SAMPLE_RATE_HERTZ)
-    if len(waveform) > LONGEST_WHOLE_SECONDS * SAMPLE_RATE_HERTZ:
-        energy = np.cumsum(np.square(waveform, dtype=np.float64))
-        start = int(np.argmax(energy[size:] - energy[:-size]))
+    if not recognizer.hears_whole(waveform):
+        hop = 160
+        frames = np.square(waveform[: len(waveform) // hop * hop]).reshape(-1, hop)
+        energy = np.cumsum(frames.sum(axis=1), dtype=np.float64)
+        start = hop * int(np.argmax(energy[size // hop :] - energy[: -size // hop]))
         waveform = waveform[start : start + size]
     values = recognizer.compute_features([waveform])
     weights = compute_attention(recognizer.network, values, layer=names[0])
@@ -110,15 +122,22 @@ def load_models() -> tuple[dict[str, EmotionRecognizer], str]:
     if not (paths.PRETRAINED_DIR / "whisper_base" / "model.safetensors").is_file():
         return models, (
             "`whisper`, which is right more often, is not at hand: "
-            "`python -m common.recognition --model whisper clip.wav` fetches its 290 MB once."
+            "`.venv/bin/python -m common.recognition --model whisper clip.wav` fetches its 290 MB "
+            "once."
         )
     return models | {"whisper": EmotionRecognizer.load("whisper")}, ""
 
 
 def build_demo(models: Mapping[str, EmotionRecognizer], *, remark: str = "") -> gr.Blocks:
-    """Lay out the page for some recognisers by name; `remark` stands where one is missing."""
+    """Lay out the page for some recognisers by name; `remark` stands where one is missing.
+
+    What is recorded or uploaded lies in a folder that is removed when the page is closed, or Python
+    ends.
+    """
     set_style()
     names = list(models)
+    folder = tempfile.TemporaryDirectory(prefix="demo-")
+    os.environ["GRADIO_TEMP_DIR"] = folder.name  # gradio reads it as the page is made
 
     @cache
     def load_inside() -> EmotionRecognizer:
@@ -136,17 +155,25 @@ def build_demo(models: Mapping[str, EmotionRecognizer], *, remark: str = "") -> 
         return draw_bars(said), draw_strip(state["history"]), state
 
     def hear(recording, enrolled):
-        """Answers of all models and the timeline at once, then what the network looks at."""
+        """Answers of all models, then the timeline, then what the network looks at."""
         if recording is None:
             yield [""] * len(names) + [None, None]
             return
         known = {**models, **(enrolled or {})}
         try:
-            answers = [draw_bars(known[name].predict(recording)) for name in names]
-            waveform = load_waveform(recording)
+            waveform = load_waveform(recording, longest_seconds=LONGEST_TIMELINE_SECONDS)
+            if len(waveform) > LONGEST_SECONDS * SAMPLE_RATE_HERTZ:
+                said = [Prediction(None, {}, f"{LONG}, see below")] * len(names)
+            else:
+                said = [known[name].predict(recording) for name in names]
+            answers = [draw_bars(answer) for answer in said]
+            yield [*answers, None, None]
             timeline = known[names[-1]].predict_timeline(recording)
         except (ValueError, OSError) as error:
-            raise gr.Error(str(error).replace(str(recording), "The recording")) from error
+            if getattr(error, "kind", "") not in ABSTAINED:
+                raise gr.Error(str(error).replace(str(recording), "The recording")) from error
+            yield [draw_bars(Prediction(None, {}, error.problem))] * len(names) + [None, None]
+            return
         over_time = plot_timeline(waveform, timeline)[0].figure
         yield [*answers, over_time, None]
         yield [*answers, over_time, draw_attention(load_inside(), waveform)]
@@ -226,11 +253,18 @@ def build_demo(models: Mapping[str, EmotionRecognizer], *, remark: str = "") -> 
             button.click(enrol, spoken, [enrolled, known])
         for name, model in models.items():
             gr.Markdown(f"**How far to trust `{name}`.** {describe_trust(model)}")
+    demo.recordings = folder
     return demo
 
 
 def launch_demo(demo: gr.Blocks, **options) -> None:
     """Open a page of `build_demo` to this computer alone; `options` are those of its launch."""
+
+    @asynccontextmanager
+    async def forget(_):
+        yield
+        demo.recordings.cleanup()
+
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
     demo.launch(
         server_name="127.0.0.1",
@@ -241,16 +275,18 @@ def launch_demo(demo: gr.Blocks, **options) -> None:
         ssr_mode=False,
         theme=theme,
         css=CSS,
+        app_kwargs={"lifespan": forget},
         **options,
     )
 
 
 def main() -> None:
-    """Serve the demo until it is interrupted, with what is uploaded in a temporary folder."""
-    with tempfile.TemporaryDirectory(prefix="demo-") as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder
-        models, remark = load_models()
-        launch_demo(build_demo(models, remark=remark))
+    """Serve the demo until it is interrupted, ended or its terminal is closed."""
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), lambda *_: sys.exit())
+    models, remark = load_models()
+    launch_demo(build_demo(models, remark=remark))
 
 
 if __name__ == "__main__":

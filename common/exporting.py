@@ -4,16 +4,40 @@ Where the recipe ends in a log-mel spectrogram, that is part of an ONNX graph: i
 """
 
 import warnings
+from pathlib import Path
 
 import keras
 import numpy as np
 
 from common.features import FitLength, LogMel, build_mel_filters
+from common.files import write_atomically
+from common.networks import OnnxNetwork
 from common.recipes import Recipe
 
 OPSET = 17
 LARGEST_DIFFERENCE = 1e-4  # from Keras, of a probability
 DROPPED_BITS = 8  # of the 23 of a weight's mantissa, where a graph is to be compressed
+
+
+def export_recognizer(recognizer, path: Path) -> None:
+    """Write the network of a recogniser, as `EmotionRecognizer.export` says."""
+    if path.suffix not in (".onnx", ".tflite"):
+        raise ValueError(f"{path}: let its name end in .onnx or .tflite")
+    if path.suffix == ".tflite":
+        content = export_litert(recognizer.load_keras_model())
+    elif isinstance(recognizer.network, OnnxNetwork):
+        content = recognizer.network.graph
+    else:
+        content = export_onnx(recognizer.network, recognizer.recipe)
+    with write_atomically(path) as temporary:
+        temporary.write_bytes(content)
+    for step in recognizer.recipe.describe()["steps"]:
+        if step["step"] == "Embed":
+            warnings.warn(
+                f"{path} holds the head alone: feed it with the states of {step['encoder']} that "
+                "compute_features gives of waveforms",
+                stacklevel=3,
+            )
 
 
 def split_recipe(recipe: Recipe) -> tuple[Recipe, LogMel | None]:

@@ -10,16 +10,21 @@ import numpy as np
 import pandas as pd
 
 from common import paths
-from common.backend import describe_backend
+from common.backend import describe_backend, describe_scikit_learn
+from common.baselines import fit_classifier, make_regression
 from common.cross_validation import collect_run, describe_data, train_fold
 from common.emotions import order_emotions
+from common.enrolment import EnrolledSystem
+from common.evaluation import fit_temperature
 from common.files import describe_settings, digest, hash_file
+from common.known_voices import fold_scaler, write_voices
 from common.models import BuildModel, build_seeded, check_model, describe_model
 from common.predictions import tabulate_predictions
 from common.recipes import Features
 from common.runs import FACTS, FoldResult, Run, name_folds
 from common.splits import Fold
 from common.training import TrainingConfig
+from common.voices import VoiceModel
 
 
 def fit_all(
@@ -74,10 +79,65 @@ def fit_all(
         settings = {"config": config, "seed": seed, "folder": folder}
         train_fold(build_model, table, features, fold=fold, **settings)
     facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-    facts |= {"key": key, "corpus": description["corpus"], "emotions": emotions}
-    facts |= {"utterances": len(table), "speakers": int(table["speaker"].nunique())}
-    facts |= {"features": features.describe(), "training": asdict(config)}
-    return keras.models.load_model(file), facts
+    facts |= {**_describe_rows(table, key), "training": asdict(config)}
+    return keras.models.load_model(file), facts | {"features": features.describe()}
+
+
+def fit_linear(
+    table: pd.DataFrame,
+    features: Features,
+    *,
+    system: EnrolledSystem | None = None,
+    count: int = 16,
+    num_draws: int = 2,
+) -> tuple[keras.Model, dict[str, np.ndarray] | None, dict]:
+    """Train linear layers on all rows: one for strangers, and with a `system` one for known voices.
+
+    The first is `make_regression` with its scaling, the second the first candidate of the system,
+    calibrated by what the folds say of test speakers of whom `count` utterances are heard.
+
+    Returns
+    -------
+    tuple
+        The first as a network, features (rows, …) -> probabilities (rows, classes), in the order
+        of `order_emotions`; the second as a recogniser's `voices`, or None; and the facts of the
+        training: key, corpus, emotions, utterances, speakers, backend, device, versions.
+
+    Raises
+    ------
+    ValueError
+        As `EnrolledSystem.test`.
+    """
+    labels, speakers = (table[name].to_numpy() for name in ("emotion", "speaker"))
+    emotions, regression = tuple(order_emotions(labels)), make_regression()
+    rows = features.values.reshape(len(table), -1)
+    fitted, _ = fit_classifier(regression, rows, labels, speakers)
+    inputs = keras.Input(features.values.shape[1:], name="states")
+    outputs = keras.layers.Dense(len(emotions), activation="softmax", name="emotions")
+    flat = keras.layers.Flatten(name="side_by_side")(inputs)
+    head = keras.Model(inputs, outputs(flat), name="head")
+    head.set_weights(fold_scaler(fitted, emotions))
+    description = describe_data(table, features, protocol="all rows") | {"model": repr(regression)}
+    voices = None
+    if system is not None:
+        candidate, values = system.candidates[0], system.features.values
+        knowing = VoiceModel.fit(candidate, system.normalise, values, labels, speakers)
+        known = system.test(count, num_draws=num_draws)
+        voices = write_voices(knowing, emotions, fit_temperature(known.predictions))
+        description |= {"voices": repr(candidate)}
+    facts = _describe_rows(table, digest(description)) | describe_scikit_learn()
+    return head, voices, facts
+
+
+def _describe_rows(table: pd.DataFrame, key: str) -> dict:
+    """Name what a training on all rows has learnt from."""
+    return {
+        "key": key,
+        "corpus": "+".join(sorted(table["corpus"].unique())),
+        "emotions": order_emotions(table["emotion"]),
+        "utterances": len(table),
+        "speakers": int(table["speaker"].nunique()),
+    }
 
 
 def _is_whole(folder: Path) -> bool:
@@ -97,7 +157,7 @@ def score_elsewhere(
     `features` are what its recipe gives of the table; `merged` names the emotions of the recogniser
     that count as another one, such as {"calm": "neutral"}. Emotions that the table does not have
     are left out of its answers. The protocol is "trained_on_ravdess" and the like, after
-    `facts["strangers"]`. Raises ValueError if the table has an emotion that it does not know.
+    `facts["corpus"]`. Raises ValueError if the table has an emotion that it does not know.
     """
     started, emotions = perf_counter(), order_emotions(table["emotion"])
     unknown = sorted(set(emotions) - set(recognizer.emotions))
@@ -112,7 +172,7 @@ def score_elsewhere(
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     rows = np.arange(len(table))
     predictions = tabulate_predictions(table, rows, probabilities, fold=1, seed=0)
-    protocol = f"trained_on_{recognizer.facts['strangers']['corpus']}"
+    protocol = f"trained_on_{recognizer.facts['corpus']}"
     folds = name_folds({(0, 1): Fold(1, rows[:0], rows[:0], rows)})
     training = {"model": recognizer.facts["key"], "merged": merged}
     description = {

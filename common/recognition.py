@@ -13,7 +13,7 @@ import numpy as np
 
 import common.features
 import common.loudness
-from common.activity import judge_activity
+from common.activity import cut_speech, judge_activity
 from common.audio import SAMPLE_RATE_HERTZ, load_waveform
 from common.decoding import RecordingError
 from common.networks import OnnxNetwork, load_network, read_contents, run_network, write_contents
@@ -26,9 +26,11 @@ if TYPE_CHECKING:
     from common.runs import Run
 
 SHIPPED = ("small", "whisper")
-LONGEST_WHOLE_SECONDS = 8.0  # what is longer is heard window by window
+LONGEST_WHOLE_SECONDS = 8.0  # of speech; what is longer is heard window by window
+LONGEST_TIMELINE_SECONDS = 3_600.0
 USUAL_WINDOW_SECONDS = 3.0
 FEWEST_ENROLLED = 4
+LONGER = ", or hear it window by window: predict_timeline, --timeline"
 ABSTAINED = ("silent", "cancelling", "too short")  # kinds of RecordingError that are an answer
 
 
@@ -54,7 +56,7 @@ class EmotionRecognizer:
     `recipe` makes of it the features that `network` takes, a Keras model or an `OnnxNetwork`,
     which gives one probability for each of `emotions`. `facts` may hold `temperature`, which
     divides the logarithms of the probabilities (Guo et al., ICML 2017), and what is told of the
-    model; `voices` what `enrol` needs, and `voice` whom it has heard.
+    model; `voices` what `enrol` needs, `voice` whom it has heard, and `path` where it lies.
     """
 
     network: Callable
@@ -63,6 +65,7 @@ class EmotionRecognizer:
     facts: dict = field(default_factory=dict)
     voices: dict[str, np.ndarray] | None = None
     voice: object = None
+    path: Path | None = None
 
     @classmethod
     def from_run(cls, run: "Run", *, seed: int, fold: int, encoder=None) -> "EmotionRecognizer":
@@ -94,7 +97,7 @@ class EmotionRecognizer:
         emotions = tuple(map(str, contents.facts["emotions"]))
         network = load_network(path, contents, runtime)
         recipe = _make_recipe(contents.facts["recipe"], encoder)
-        return cls(network, emotions, recipe, contents.facts, contents.voices)
+        return cls(network, emotions, recipe, contents.facts, contents.voices, path=path.resolve())
 
     def save(self, path: str | Path, *, portable: bool = False) -> None:
         """Write network, emotions, recipe and facts into one `.keras` file; encoders stay outside.
@@ -106,54 +109,50 @@ class EmotionRecognizer:
         if path.suffix != ".keras":
             raise ValueError(f"{path}: a recogniser is one file; let its name end in .keras")
         facts = self.facts | {"emotions": self.emotions, "recipe": self.recipe.describe()}
-        model = self._get_keras_model(f"{path} cannot be written")
+        model = self.load_keras_model()
         write_contents(path, model, facts, self.recipe, self.voices, portable=portable)
 
     def export(self, path: str | Path) -> None:
         """Write the network for other programs: path.onnx (ONNX) or path.tflite (LiteRT).
 
-        An ONNX graph takes waveforms where the recipe ends in a log-mel spectrogram, else features.
+        An ONNX graph takes waveforms where the recipe ends in a log-mel spectrogram, else, as
+        LiteRT always, the features that `recipe` makes of one. The temperature and what is for
+        known voices stay outside, and so does an encoder: of "whisper" it is the head alone, for
+        states of Whisper, and a warning says so.
 
         Raises ValueError for another suffix, or where the format cannot hold a layer.
         """
-        from common.exporting import export_litert, export_onnx
-        from common.files import write_atomically
+        from common.exporting import export_recognizer
 
-        path = Path(path)
-        if path.suffix not in (".onnx", ".tflite"):
-            raise ValueError(f"{path}: let its name end in .onnx or .tflite")
-        if isinstance(self.network, OnnxNetwork) and path.suffix == ".onnx":
-            content = self.network.graph
-        else:
-            model = self._get_keras_model(f"{path} cannot be written")
-            onnx = path.suffix == ".onnx"
-            content = export_onnx(model, self.recipe) if onnx else export_litert(model)
-        with write_atomically(path) as temporary:
-            temporary.write_bytes(content)
+        export_recognizer(self, Path(path))
+
+    def load_keras_model(self):
+        """Give the network as a Keras model, from its file where onnxruntime runs it."""
+        if isinstance(self.network, OnnxNetwork):
+            return load_network(self.path, read_contents(self.path), "keras")
+        return self.network
 
     def predict(self, recording) -> Prediction:
         """Say which emotion is in a recording of up to a minute, or why none is told.
 
         It is what `audio.load_waveform` takes: a path, bytes, a file object, an array at 16 kHz or
-        (rate, array). Of more than 8 s the windows with speech in them are averaged. What training
-        would refuse raises its ValueError, except silence and what is too short, of which it
-        abstains. A rate below 16 kHz raises a warning.
+        (rate, array). Up to `longest_whole_seconds` of speech are heard as in training, the middle
+        `window_seconds` of them; of more, the windows with speech in them are averaged. What
+        training would refuse raises its ValueError, except silence and what is too short, of
+        which it abstains. A rate below 16 kHz raises a warning.
         """
         try:
             waveform = _hear(recording)
         except RecordingError as error:
             if error.kind in ABSTAINED:
                 return Prediction(None, {}, error.problem)
-            raise
+            raise ValueError(f"{error}{LONGER * (error.kind == 'too long')}") from error
         activity = judge_activity(waveform)
         if activity.reason:
             return Prediction(None, {}, activity.reason, activity.seconds)
-        windows = [waveform]
-        if len(waveform) > LONGEST_WHOLE_SECONDS * SAMPLE_RATE_HERTZ:
-            size = round(self.window_seconds * SAMPLE_RATE_HERTZ)
-            starts = range(0, len(waveform) - size // 2, size // 2)
-            cut = [waveform[start : start + size] for start in starts]
-            windows = [window for window in cut if not judge_activity(window).reason] or windows
+        size, windows = round(self.window_seconds * SAMPLE_RATE_HERTZ), [waveform]
+        if not self.hears_whole(waveform):
+            windows = cut_speech(waveform, size) or windows
         logs = np.log(np.maximum(self._compute(windows), 1e-12)).mean(axis=0)
         probabilities = np.exp(logs) / np.exp(logs).sum()
         named = dict(zip(self.emotions, probabilities.tolist(), strict=True))
@@ -175,7 +174,7 @@ class EmotionRecognizer:
         """
         from common.timeline import tabulate_timeline
 
-        waveform = _hear(recording, longest_seconds=3_600)
+        waveform = _hear(recording, longest_seconds=LONGEST_TIMELINE_SECONDS)
         settings = (window_seconds, hop_seconds, smoothing)
         return tabulate_timeline(self._compute, self.emotions, waveform, *settings)
 
@@ -220,10 +219,22 @@ class EmotionRecognizer:
                 return step.encoder.num_samples / SAMPLE_RATE_HERTZ
         return USUAL_WINDOW_SECONDS
 
+    @property
+    def longest_whole_seconds(self) -> float:
+        """How much speech is answered for at once: two windows, and no more than 8 s."""
+        return min(LONGEST_WHOLE_SECONDS, 2 * self.window_seconds)
+
+    def hears_whole(self, waveform: np.ndarray) -> bool:
+        """Whether a waveform (samples,) is, where the recipe cuts silence off without it."""
+        for step in self.recipe.steps:
+            if isinstance(step, common.features.Trim | common.loudness.Level):
+                waveform = step(waveform)
+        return len(waveform) <= self.longest_whole_seconds * SAMPLE_RATE_HERTZ
+
     def compute_features(self, waveforms: list[np.ndarray]) -> np.ndarray:
-        """Give what the network reads of waveforms, row for row."""
-        recipe = self.recipe
-        if isinstance(self.network, OnnxNetwork) and self.network.reads == "waveform":
+        """Give what the network, or the head for the voice that is known, reads of waveforms."""
+        recipe, shortened = self.recipe, getattr(self.network, "reads", "") == "waveform"
+        if shortened and self.voice is None:
             recipe = replace(recipe, steps=recipe.steps[:-1])  # the last is in the graph
         return np.stack([recipe(waveform) for waveform in waveforms])
 
@@ -238,20 +249,13 @@ class EmotionRecognizer:
     def _compute(self, waveforms: list[np.ndarray]) -> np.ndarray:
         return self.predict_features(self.compute_features(waveforms))
 
-    def _get_keras_model(self, problem: str):
-        if isinstance(self.network, OnnxNetwork):
-            raise ValueError(
-                f"{problem}: onnxruntime runs this recogniser; load it with runtime='keras'"
-            )
-        return self.network
-
 
 class Stream:
     """The last seconds of what is said, and what a recogniser hears in them."""
 
     def __init__(self, recognizer: EmotionRecognizer, window_seconds: float) -> None:
         self.recognizer, self.window_seconds = recognizer, window_seconds
-        self.rate, self.heard = 0, None
+        self.kind, self.heard = None, None
 
     def feed(self, chunk: tuple[int, np.ndarray]) -> Prediction:
         """Take (rate, samples) as a microphone gives them and answer for the last window.
@@ -261,11 +265,10 @@ class Stream:
         where `audio.load_waveform` does.
         """
         rate, samples = int(chunk[0]), np.asarray(chunk[1])
-        same = self.heard is not None and rate == self.rate
-        same = same and self.heard.shape[1:] == samples.shape[1:]
-        if same and self.heard.dtype == samples.dtype:
+        kind = rate, samples.shape[1:], samples.dtype
+        if kind == self.kind:
             samples = np.concatenate([self.heard, samples])
-        self.rate, self.heard = rate, samples[-round(self.window_seconds * rate) :]
+        self.kind, self.heard = kind, samples[-round(self.window_seconds * rate) :]
         return self.recognizer.predict((rate, self.heard))
 
 

@@ -338,7 +338,7 @@ def test_an_array_of_another_rate_is_converted():
         (TONE[:0], "too short"),
         (np.outer(TONE, [1, -1]), "cancelling: the channels cancel each other"),
         (np.where(TONE > 0.4, np.nan, TONE), "not finite"),
-        (np.zeros((2, 3, 4)), "shape: an array of shape (2, 3, 4); give mono samples"),
+        (np.zeros((2, 3, 4)), "shape: an array of shape (2, 3, 4); give (samples,) or"),
         (np.zeros((40, 16_000)), "shape: an array of shape (40, 16000)"),
         (None, "shape"),
         ({}, "shape: an array of dict"),

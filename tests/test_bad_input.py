@@ -102,7 +102,7 @@ UNUSABLE = [
     (write_headless, "not audio", "export it as WAV or FLAC"),
     (write_truncated, "truncated", "copy or download the file again"),
     (write_nan, "not finite", "3 samples are NaN or infinite; export it again"),
-    (write_silence, "silent", "record it again or remove it"),
+    (write_silence, "silent", "record it again, or leave it out"),
     (write_short, "too short", "0.100 s of sound, at least 0.2 s"),
     (write_no_samples, "too short", "0.000 s of sound"),
     (write_three_hours, "too long", "more than 60 s of sound; cut it into utterances"),

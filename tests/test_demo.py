@@ -1,16 +1,22 @@
-"""The demo in a browser whose microphone plays a WAV file; nothing but loopback is asked."""
+"""The demo in a browser whose microphone plays a WAV file; nothing but loopback is asked.
 
-import os
+`python -m tests.test_demo` takes the picture of the README, with the models that are at hand.
+"""
+
 import socket
+import tempfile
+from dataclasses import replace
+from pathlib import Path
 
 import keras  # noqa: F401 - else a thread of the demo imports it while the next test seeds it
 import numpy as np
 import pytest
+import requests
 import soundfile
 from playwright.sync_api import expect
 
 from common.audio import load_waveform
-from common.paths import SAMPLE_DIR
+from common.paths import ROOT, SAMPLE_DIR
 from common.recognition import EmotionRecognizer, Prediction
 from tests.browsers import needs_chromium, open_browser
 from tests.spoken_corpora import write_m4a
@@ -34,14 +40,25 @@ def asked():
 
 
 @pytest.fixture(scope="module")
-def address(asked, tmp_path_factory):
-    os.environ["GRADIO_TEMP_DIR"] = str(tmp_path_factory.mktemp("uploads"))
+def demo(asked):
     from common.demo import build_demo, launch_demo
 
     demo = build_demo({"small": EmotionRecognizer.load("small")}, remark="No `whisper` here.")
     launch_demo(demo, prevent_thread_lock=True, quiet=True)
-    yield demo.local_url
+    yield demo
     demo.close()
+
+
+@pytest.fixture(scope="module")
+def address(demo):
+    return demo.local_url
+
+
+def write_spoken(path: Path, clips) -> Path:
+    """Write clips with a pause after each, as a microphone would give them."""
+    sound = [part for clip in clips for part in (load_waveform(clip), np.zeros(8_000, np.float32))]
+    soundfile.write(path, np.concatenate(sound), 16_000)
+    return path
 
 
 def start_microphone(page, address: str, errors: list[str], *, attempts: int = 3) -> None:
@@ -60,11 +77,9 @@ def start_microphone(page, address: str, errors: list[str], *, attempts: int = 3
 
 @needs_chromium
 def test_a_voice_is_heard_live_and_from_a_phone(address, asked, tmp_path):
-    pause = np.zeros(8_000, np.float32)
-    sound = [part for clip in (CLIPS[0], CLIPS[3]) for part in (load_waveform(clip), pause)]
-    soundfile.write(tmp_path / "spoken.wav", np.concatenate(sound), 16_000)
+    spoken = write_spoken(tmp_path / "spoken.wav", (CLIPS[0], CLIPS[3]))
     write_m4a(tmp_path / "phone.m4a", load_waveform(CLIPS[1]))
-    with open_browser(tmp_path / "spoken.wav") as (page, hosts, errors):
+    with open_browser(spoken) as (page, hosts, errors):
         start_microphone(page, address, errors)
         seen = set()
         for _ in range(16):
@@ -86,6 +101,60 @@ def test_a_voice_is_heard_live_and_from_a_phone(address, asked, tmp_path):
     assert asked <= {"127.0.0.1", "local"} and address.startswith("http://127.0.0.1:")
 
 
+def hear(demo, path):
+    """What the page shows of a recording, step by step: an answer and two figures."""
+    [function] = (found.fn for found in demo.fns.values() if found.name == "hear")
+    return function(str(path), {})
+
+
+def test_a_silent_recording_gets_no_answer(demo, tmp_path):
+    for seconds in (1, 70):
+        soundfile.write(tmp_path / "silent.wav", np.zeros(seconds * 16_000), 16_000)
+        [[answer, *figures]] = hear(demo, tmp_path / "silent.wav")
+        assert "No answer: silent" in answer and figures == [None, None]
+
+
+def test_more_than_a_minute_is_heard_over_time(demo, tmp_path):
+    soundfile.write(
+        tmp_path / "long.wav", np.tile(load_waveform(CLIPS[0]), 40)[: 16_000 * 61], 16_000
+    )
+    told, drawn, attended = hear(demo, tmp_path / "long.wav")
+    assert "longer than 60 s" in told[0] and told[1:] == [None, None]
+    bars = drawn[1].axes[1].patches
+    assert len(bars) == 8 * 59 and sum(bar.get_height() for bar in bars) == pytest.approx(59)
+    assert attended[2] is not None
+
+
+def test_an_answer_does_not_wait_for_the_timeline(monkeypatch):
+    from common.demo import build_demo
+
+    def fail(*_):
+        raise ValueError("the timeline is asked for")
+
+    monkeypatch.setattr(EmotionRecognizer, "predict_timeline", fail)
+    model = EmotionRecognizer.load("small")
+    shown = hear(build_demo({"one": model, "two": replace(model, facts={})}), CLIPS[0])
+    assert all(model.predict(CLIPS[0]).label in answer for answer in next(shown)[:2])
+    with pytest.raises(Exception, match="the timeline is asked for"):
+        next(shown)
+
+
+def test_recordings_are_deleted_when_the_demo_stops():
+    from common.demo import build_demo, launch_demo
+
+    demo = build_demo({"small": EmotionRecognizer.load("small")})
+    launch_demo(demo, prevent_thread_lock=True, quiet=True)
+    with CLIPS[0].open("rb") as file:
+        sent = requests.post(
+            f"{demo.local_url}gradio_api/upload", files={"files": file}, timeout=60
+        )
+    [path] = sent.json()
+    folder = Path(demo.recordings.name)
+    assert Path(path).is_file() and Path(path).is_relative_to(folder)
+    demo.close()
+    assert not folder.exists()
+
+
 def test_markup_in_a_label_is_text():
     from common.demo import draw_bars, draw_strip
 
@@ -93,3 +162,21 @@ def test_markup_in_a_label_is_text():
     assert "&lt;b&gt;loud" in draw_bars(said) and "<b>loud" not in draw_bars(said)
     assert draw_strip([said, Prediction(None, {}, "silent")]).count("<rect") == 2
     assert "No answer: &lt;silent&gt;." in draw_bars(Prediction(None, {}, "<silent>"))
+
+
+def take_picture(path: Path, folder: Path) -> None:
+    from common.demo import build_demo, launch_demo, load_models
+
+    models, remark = load_models()
+    demo = build_demo(models, remark=remark)
+    launch_demo(demo, prevent_thread_lock=True, quiet=True)
+    with open_browser(write_spoken(folder / "spoken.wav", CLIPS)) as (page, _, errors):
+        start_microphone(page, demo.local_url, errors)
+        page.wait_for_timeout(20_000)
+        page.screenshot(path=path, full_page=True)
+    demo.close()
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        take_picture(ROOT / "figures" / "demo.png", Path(folder))

@@ -52,6 +52,12 @@ def test_conda_installs_what_the_lock_has():
         assert pin.operator == "==" and requirement.specifier.contains(pin.version), name
 
 
+def test_use_alone_needs_a_part_of_what_training_needs():
+    wanted = read_requirements(ROOT / "requirements.txt")
+    few = read_requirements(ROOT / "requirements-use.txt")
+    assert few == {name: wanted[name] for name in few} and len(few) < len(wanted) / 3
+
+
 @pytest.mark.parametrize("path", LISTS, ids=lambda path: path.stem)
 def test_a_list_of_packages_is_one_that_pip_reads(path):
     assert read_requirements(path)

@@ -16,17 +16,20 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from common.audio import load_waveform
-from common.cards import SOURCES, calibrate, make_card, make_facts
+from common.baselines import fit_classifier, make_regression
+from common.cards import SOURCES, calibrate, make_card, make_facts, make_shipped_facts
 from common.command import describe_prediction, main
 from common.corpora import load_corpus
+from common.enrolment import EnrolledSystem
 from common.features import FitLength, LogMel
-from common.final import fit_all, score_elsewhere
+from common.final import fit_all, fit_linear, score_elsewhere
 from common.known_voices import fold_scaler, write_voices
 from common.networks import OnnxNetwork, read_contents, run_network
 from common.paths import MODELS_DIR, ROOT
 from common.recipes import Recipe, extract_features
 from common.recognition import EmotionRecognizer
 from common.training import TrainingConfig
+from common.trust import describe_trust
 from common.voices import Candidate, VoiceModel, VoiceNormalisation
 from tests.prediction_tables import make_predictions
 
@@ -54,9 +57,9 @@ def small():
 def test_cards_and_facts_follow_from_the_evidence(name):
     assert (MODELS_DIR / f"{name}.md").read_text(encoding="utf-8") == make_card(name)
     facts = read_contents(MODELS_DIR / f"{name}.keras").facts
-    expected = json.loads(json.dumps(make_facts(name)))
+    expected = json.loads(json.dumps(make_shipped_facts(name)))
     assert {key: facts[key] for key in expected} == expected
-    assert facts["corpus"] == "ravdess" and facts["speakers"] == 24
+    assert facts["corpus"] == "ravdess" and facts["speakers"] == 24 and facts["versions"]["numpy"]
 
 
 def test_a_fold_is_calibrated_by_what_the_others_want():
@@ -145,6 +148,15 @@ def test_the_command_has_exit_codes_for_scripts(table, capsys, tmp_path):
     assert (tmp_path / "out.csv").read_text().count("\n") == 3
 
 
+def test_the_command_tells_how_to_install_what_a_model_lacks(monkeypatch, table, capsys):
+    def fail(*_):
+        raise ModuleNotFoundError("No module named 'keras'")
+
+    monkeypatch.setattr(EmotionRecognizer, "load", fail)
+    code, _, problem = run(capsys, table["path"][0])
+    assert code == 2 and "'keras'; pip install -r requirements.lock" in problem
+
+
 def test_the_command_shows_its_own_messages_and_no_log_of_tensorflow(table, tmp_path):
     soundfile.write(tmp_path / "silent.wav", np.zeros(16_000), 16_000)
     soundfile.write(tmp_path / "spoken.wav", load_waveform(table["path"][0]), 16_000)
@@ -174,7 +186,7 @@ def test_training_on_all_rows_is_kept_and_scored_elsewhere(table, tmp_path):
     np.testing.assert_array_equal(model.get_weights()[0], again.get_weights()[0])
     with pytest.raises(ValueError, match="monitor='uar'.*give monitor=None"):
         fit_all(build_model, table, features, config=TrainingConfig(epochs=1))
-    known = {"key": facts["key"], "title": "a model", "strangers": {"corpus": "sample"}}
+    known = {"key": facts["key"], "title": "a model", "corpus": "sample"}
     recognizer = EmotionRecognizer(model, tuple(facts["emotions"]), RECIPE, known)
     seven = table[table["emotion"] != "calm"].reset_index(drop=True)
     tested = score_elsewhere(
@@ -185,6 +197,51 @@ def test_training_on_all_rows_is_kept_and_scored_elsewhere(table, tmp_path):
     assert tested.description["protocol"] == "trained_on_sample"
     with pytest.raises(ValueError, match="does not know"):
         score_elsewhere(replace(recognizer, emotions=tuple("abcdefgh")), seven, features, merged={})
+
+
+@pytest.fixture(scope="module")
+def linear(table):
+    """Linear layers for strangers and known voices, with facts of made-up predictions."""
+    features = extract_features(table, RECIPE)
+    regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=50))
+    system = EnrolledSystem([Candidate(regression)], table, features, "leave_one_speaker_out")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it need not converge
+        head, voices, facts = fit_linear(table, features, system=system, count=2, num_draws=1)
+    return EmotionRecognizer(head, tuple(facts["emotions"]), RECIPE, facts, voices)
+
+
+def test_a_file_of_own_recordings_tells_what_one_that_ships_tells(linear, table, tmp_path, capsys):
+    told = make_predictions(num_speakers=12, seeds=(0,), skill=0.5)
+    facts = linear.facts | make_facts(told, corpus="sample", protocol="leave_one_speaker_out")
+    replace(linear, facts=facts).save(tmp_path / "own.keras", portable=True)
+    own = EmotionRecognizer.load(tmp_path / "own.keras")
+    shipped = EmotionRecognizer.load("small").facts
+    assert shipped.keys() - own.facts.keys() == {"name", "title", "licence"}
+    assert own.facts["temperature"] != 1 and isinstance(own.network, OnnxNetwork)
+    assert "that it has not heard" in describe_trust(own) and "acted" not in describe_trust(own)
+    voice = table["path"][table["speaker"] == table["speaker"][0]].tolist()
+    assert own.enrol(voice).predict(voice[0]).label in own.emotions
+    code, out, _ = run(capsys, voice[0], "--model", tmp_path / "own.keras")
+    assert code == 0 and "in 10 were right" in out
+
+
+@pytest.mark.parametrize(("protocol", "known"), [("random_5fold", True), ("speaker_5fold", False)])
+def test_scores_of_voices_that_may_have_been_heard_are_told_as_such(linear, protocol, known):
+    told = make_predictions(num_speakers=12, seeds=(0,), skill=0.5)
+    told = told if known else told.assign(speaker=told["utterance"])
+    facts = linear.facts | make_facts(told, corpus="mine", protocol=protocol)
+    assert "voices that it may have heard" in describe_trust(replace(linear, facts=facts))
+
+
+def test_linear_layers_say_what_scikit_learn_says(linear, table):
+    features = extract_features(table, RECIPE)
+    rows = features.values.reshape(len(table), -1)
+    labels, speakers = table["emotion"].to_numpy(), table["speaker"].to_numpy()
+    fitted, _ = fit_classifier(make_regression(), rows, labels, speakers)
+    found = linear.predict_features(features.values)
+    order = [[*fitted.classes_].index(emotion) for emotion in linear.emotions]
+    np.testing.assert_allclose(found, fitted.predict_proba(rows)[:, order], atol=1e-4)
 
 
 @pytest.fixture(scope="module")

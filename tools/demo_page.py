@@ -24,7 +24,7 @@ from common.downloads import download_archive
 from common.exporting import split_recipe
 from common.files import write_atomically
 from common.front_end import build_front_end, join_network
-from common.recognition import LONGEST_WHOLE_SECONDS, EmotionRecognizer
+from common.recognition import EmotionRecognizer
 from common.trust import describe_trust
 
 SOURCES = paths.ROOT / "docs" / "demo"
@@ -63,7 +63,11 @@ def export_waveform_model(recognizer: EmotionRecognizer) -> onnx.ModelProto:
     """
     outer, log_mel = split_recipe(recognizer.recipe)
     if log_mel is None:
-        raise ValueError("a recipe that does not end in LogMel; the page shows such recognisers")
+        last = type(recognizer.recipe.steps[-1]).__name__
+        raise ValueError(
+            f"its recipe ends in {last}, and the page runs what ends in FitLength and LogMel; give "
+            "small, or a file of such a recogniser"
+        )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "network.onnx")
         recognizer.export(path)
@@ -81,7 +85,7 @@ def describe_page(recognizer: EmotionRecognizer) -> dict:
         "trust": describe_trust(recognizer),
         "rate": SAMPLE_RATE_HERTZ,
         "window_seconds": recognizer.window_seconds,
-        "longest_whole_seconds": LONGEST_WHOLE_SECONDS,
+        "longest_whole_seconds": recognizer.longest_whole_seconds,
         "shortest_seconds": SHORTEST_SECONDS,
         "silence_peak": SILENCE_PEAK,
         "range_db": RANGE_DB,
@@ -127,9 +131,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         page = build_page(options.folder, EmotionRecognizer.load(options.model))
     except (OSError, ValueError) as error:
-        print(f"The page is not built: {error}", file=sys.stderr)
+        print(f"The page of {options.model} is not built: {error}", file=sys.stderr)
         return 1
-    print(f"wrote {page}; python -m http.server -d {page.parent} serves it")
+    print(f"wrote {page}; .venv/bin/python -m http.server -d {page.parent} serves it")
     return 0
 
 

@@ -8,12 +8,8 @@ const LONGEST_SECONDS = 600, LARGEST_BYTES = 50e6;
 const FRAME = 1024, HOP = 256;
 let session, live;
 
-// Why there is nothing to recognise, by the rules of common/activity.py; "" where there is.
-function explainAbstention(samples) {
-  const { rate, range_db, silence_peak, shortest_seconds, activity } = facts;
-  if (samples.length < shortest_seconds * rate) return "too short: say a sentence";
-  const peak = samples.reduce((most, sample) => Math.max(most, Math.abs(sample)), 0);
-  if (peak < silence_peak) return "silent: check the microphone";
+// Powers of frames of 64 ms, every 16 ms, as in common/loudness.py.
+function measureFrames(samples) {
   const powers = [];
   for (let middle = 0; middle <= samples.length; middle += HOP) {
     let power = 0;
@@ -21,6 +17,24 @@ function explainAbstention(samples) {
       power += samples[at] ** 2;
     powers.push(Math.max(power / FRAME, 1e-30));
   }
+  return powers;
+}
+
+// Whether a recording is answered for at once, once the silence around it is cut.
+function hearsWhole(samples) {
+  const powers = measureFrames(samples), most = powers.reduce((a, b) => Math.max(a, b));
+  const isSpeech = (power) => power > most * 10 ** (-facts.range_db / 10);
+  const frames = powers.findLastIndex(isSpeech) + 1 - powers.findIndex(isSpeech);
+  return frames * HOP <= facts.longest_whole_seconds * facts.rate;
+}
+
+// Why there is nothing to recognise, by the rules of common/activity.py; "" where there is.
+function explainAbstention(samples) {
+  const { rate, range_db, silence_peak, shortest_seconds, activity } = facts;
+  if (samples.length < shortest_seconds * rate) return "too short: say a sentence";
+  const peak = samples.reduce((most, sample) => Math.max(most, Math.abs(sample)), 0);
+  if (peak < silence_peak) return "silent: check the microphone";
+  const powers = measureFrames(samples);
   const decibels = (power) => 10 * Math.log10(power);
   const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
   const select = (values) => values.filter((value) => value > Math.max(...values) * 10 ** (-range_db / 10));
@@ -64,7 +78,7 @@ async function listenAlong(samples, windowSeconds, hopSeconds) {
 // One answer for a recording: of a long one the geometric mean over its windows.
 async function listenToAll(samples) {
   const whole = explainAbstention(samples) ? { reason: explainAbstention(samples) } : null;
-  if (whole || samples.length <= facts.longest_whole_seconds * facts.rate) return whole ?? listen(samples);
+  if (whole || hearsWhole(samples)) return whole ?? listen(samples);
   const results = await listenAlong(samples, facts.window_seconds, facts.window_seconds / 2);
   const heard = results.flatMap(({ probabilities }) => (probabilities ? [probabilities] : []));
   if (!heard.length) return results[0];
