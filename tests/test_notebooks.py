@@ -317,7 +317,7 @@ def test_sync_and_check_agree_on_a_folder(tmp_path, collection):
     assert collection() == ([], [])
     assert sync_all(tmp_path) == []
     index = (tmp_path / "notebooks/README.md").read_text()
-    assert f"| [`{NAME}`]({NAME}.ipynb) | Example | Does it hold? |  |  | intermediate |" in index
+    assert f"| [`{NAME}`]({NAME}.ipynb) | Example | Does it hold? | — | — | intermediate |" in index
     assert f"blob/main/notebooks/{NAME}.ipynb) |" in index
     assert f"git clone {read_repository()}" in (tmp_path / "README.md").read_text()
 

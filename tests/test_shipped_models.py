@@ -158,14 +158,14 @@ def test_the_command_tells_how_to_install_what_a_model_lacks(monkeypatch, table,
 
 
 def test_the_command_shows_its_own_messages_and_no_log_of_tensorflow(table, tmp_path):
-    soundfile.write(tmp_path / "silent.wav", np.zeros(16_000), 16_000)
-    soundfile.write(tmp_path / "spoken.wav", load_waveform(table["path"][0]), 16_000)
+    speech, own = tmp_path / "speech", tmp_path / "own.keras"
+    speech.mkdir()
+    soundfile.write(speech / "silent.wav", np.zeros(16_000), 16_000)
+    soundfile.write(speech / "spoken.wav", load_waveform(table["path"][0]), 16_000)
     model = build_model((63, 16), 2)  # no graph in its file: it needs Keras
-    EmotionRecognizer(model, ("angry", "calm"), RECIPE).save(tmp_path / "own.keras")
-    command = [sys.executable, "-m", "common.recognition", tmp_path, "--model"]
-    done = subprocess.run(
-        [*command, tmp_path / "own.keras"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    EmotionRecognizer(model, ("angry", "calm"), RECIPE).save(own)
+    command = [sys.executable, "-m", "common.recognition", speech, "--model", own]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.count("\n") == 3 and "spoken.wav" in done.stdout
     assert [line.partition(":")[0] for line in done.stderr.splitlines()] == ["left out"]
 
