@@ -224,7 +224,7 @@ def _describe_calibration(raw: pd.DataFrame, calibrated: pd.DataFrame, facts: di
 
 def _describe_conditions(name: str) -> str:
     found = read_conditions(name)
-    uar = {name: 100 * summarise_predictions(rows)["uar"]["mean"] for name, rows in found.items()}
+    uar = {how: 100 * summarise_predictions(rows)["uar"]["mean"] for how, rows in found.items()}
     noise, soft = uar["white noise 10 dB"], uar[CLEAN] - uar["level -30 dB"]
     return (
         "## In noise and from afar\n\nVoices never heard, their recordings spoilt one way at a "

@@ -47,6 +47,16 @@ def read_predictions(csv: str | Path, *, part: str = "test") -> pd.DataFrame:
     return predictions[np.broadcast_to(kept, len(predictions))].reset_index(drop=True)
 
 
+def pair_copies(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Let `utterance+noise2` and the like, copies that a split took for utterances, count as such.
+
+    Each becomes one more prediction, under a seed of its own, of the utterance that it copies.
+    """
+    names = predictions["utterance"].str.partition("+noise")
+    copy = names[2].replace("", "0").astype(int)
+    return predictions.assign(utterance=names[0], seed=predictions["seed"] * 10 + copy)
+
+
 def check_predictions(predictions: pd.DataFrame, *, labels_only: bool = False) -> None:
     """Raise ValueError where columns are missing or contradict each other.
 

@@ -14,6 +14,7 @@ from common import paths
 from common.bootstrap import summarise_predictions
 from common.evaluation import METRICS, report_classes
 from common.files import hash_file
+from common.predictions import pair_copies
 from common.results import (
     DESCRIBED,
     find_published,
@@ -137,6 +138,16 @@ def test_saved_numbers_follow_from_the_saved_predictions(folders):
     path = save_results(make_run(), notebook="11_cnn", title="CNN")
     assert path == folders / "runs/results/11_cnn/ravdess__speaker_5fold.json"
     check_evidence(path)
+
+
+def test_a_copy_is_one_more_prediction_of_its_utterance():
+    predictions = make_predictions(seeds=(0, 1))
+    copies = predictions.assign(utterance=predictions["utterance"] + "+noise2")
+    paired = pair_copies(pd.concat([predictions, copies], ignore_index=True))
+    assert set(paired["utterance"]) == set(predictions["utterance"])
+    assert set(paired["seed"]) == {0, 2, 10, 12}
+    assert not paired.duplicated(["seed", "utterance"]).any()
+    np.testing.assert_array_equal(paired["correct"], [*predictions["correct"]] * 2)
 
 
 def test_predictions_come_back_as_they_were():

@@ -17,7 +17,15 @@ from sklearn.preprocessing import StandardScaler
 
 from common.audio import load_waveform
 from common.baselines import fit_classifier, make_regression
-from common.cards import SOURCES, calibrate, make_card, make_facts, make_shipped_facts
+from common.bootstrap import summarise_predictions
+from common.cards import (
+    SOURCES,
+    calibrate,
+    make_card,
+    make_facts,
+    make_shipped_facts,
+    read_elsewhere,
+)
 from common.command import describe_prediction, main
 from common.corpora import load_corpus
 from common.enrolment import EnrolledSystem
@@ -60,6 +68,19 @@ def test_cards_and_facts_follow_from_the_evidence(name):
     expected = json.loads(json.dumps(make_shipped_facts(name)))
     assert {key: facts[key] for key in expected} == expected
     assert facts["corpus"] == "ravdess" and facts["speakers"] == 24 and facts["versions"]["numpy"]
+
+
+def test_the_readme_tells_the_scores_on_other_corpora():
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    uars = {
+        name: [
+            f"{100 * summarise_predictions(rows)['uar']['mean']:.0f}"
+            for _, rows in sorted(read_elsewhere(name).items())
+        ]
+        for name in SOURCES
+    }
+    assert "`small` finds {} % on SAVEE and {} % on TESS".format(*uars["small"]) in text
+    assert "`whisper` {} and {} %".format(*uars["whisper"]) in text
 
 
 def test_a_fold_is_calibrated_by_what_the_others_want():
