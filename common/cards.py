@@ -29,12 +29,13 @@ SOURCES = {  # of each model: the notebook and the variant of its evidence on st
     "whisper": ("24_whisper_transfer", "logistic"),
 }
 SPOILT = {  # the variant of `52_robustness`, and how its models were trained
-    "small": ("network_conditions", "models of another seed"),
+    "small": ("network_degraded_copies_conditions", "models of one of the two seeds"),
     "whisper": ("whisper_conditions", "C = 0.01 in every fold"),
 }
 HARDEST = ("white noise 10 dB", "babble 10 dB", "level -30 dB", "channel telephone")
 TITLES = {
-    "small": "CNN and BiLSTM with attention, side by side, of recordings at one level",
+    "small": "CNN and BiLSTM with attention, side by side, of recordings at one level, heard in "
+    "training also in noise and over a telephone",
     "whisper": "Whisper base frozen, logistic regression on its layers 1 to 4",
 }
 SEXES = {"female": "its women", "male": "its men"}
@@ -43,8 +44,7 @@ USE = """## Use and misuse
 For trying out, teaching, and research on acted speech. Not for hiring, policing, schooling,
 insurance, health or any other decision about a person: it hears how a sentence is spoken, in the
 way actors speak it, and not what someone feels. Trained on 24 North American actors who said two
-English sentences; other languages, accents, ages, spontaneous speech and background noise were not
-in training. It abstains on silence, clicks, steady noise and what is too short, and says why; that
+English sentences; other languages, accents, ages and spontaneous speech were not in training. It abstains on silence, clicks, steady noise and what is too short, and says why; that
 a feeling is none of those it knows it cannot tell.
 """
 
