@@ -127,7 +127,14 @@ def test_the_recipe_is_described_as_it_was(own):
     expected = load_recipe(description, None, "keras")(SPEECH)
     np.testing.assert_allclose(made(SPEECH), expected, atol=1e-4)
     embed = description["steps"][1]
-    for other in ([embed], [{"step": "Trim"}, embed | {"encoder": "yamnet"}]):
+    trim = description["steps"][0]
+    assert is_portable({"steps": [trim, embed]})
+    for other in (
+        [embed],
+        [trim],
+        [{"step": "Trim"}, embed],
+        [trim, embed | {"encoder": "yamnet"}],
+    ):
         assert not is_portable({"steps": other})
     all_layers = Recipe((Trim(), Embed(load_encoder("whisper_base")), SelectLayers((-1,))))
     np.testing.assert_allclose(

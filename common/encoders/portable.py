@@ -18,7 +18,11 @@ from common.loudness import HOP_LENGTH, find_speech, measure_frames
 from common.recipes import Recipe, Step
 
 PORTABLE = {record.name: record for record in RECORDS}
-PATTERNS = (["Trim", "Embed"], ["Trim", "Embed", "SelectLayers"])
+SETTINGS = {  # of the steps of a portable recipe, in their order; the last may be missing
+    "Trim": {"top_db"},
+    "Embed": {"encoder", "weights", "num_samples"},
+    "SelectLayers": {"numbers"},
+}
 
 
 @dataclass(frozen=True)
@@ -52,9 +56,10 @@ class Counterpart(Step):
 
 def is_portable(description: dict) -> bool:
     """Whether `make_recipe` makes the recipe of that description."""
-    steps = description["steps"]
-    named = [step.get("step") for step in steps]
-    return named in PATTERNS and steps[1].get("encoder") in PORTABLE
+    steps, known = description["steps"], [*SETTINGS.items()]
+    found = [(step.get("step"), step.keys() - {"step"}) for step in steps]
+    whole = found in (known[:2], known) and "normalise" in description
+    return whole and steps[1]["encoder"] in PORTABLE
 
 
 def make_recipe(description: dict) -> Recipe:
@@ -66,7 +71,8 @@ def make_recipe(description: dict) -> Recipe:
     trim, embed, *select = description["steps"]
     record, num_samples = PORTABLE[embed["encoder"]], embed["num_samples"]
     numbers = [number for step in select for number in step["numbers"]]
-    last = max(numbers) if numbers and min(numbers) >= 0 else None
+    whole = not numbers or min(numbers) < 0
+    last = None if whole else min(max(numbers), record.num_layers - 1)
     needed = f"the model reads {record.title} with the weights {embed['weights']}"
     try:
         encoder = load_portable(record, "published", num_samples, last=last)
