@@ -25,7 +25,8 @@ def main(arguments: Sequence[str]) -> int:
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
     except ImportError as error:
-        print(f"error: {error}; pip install -r requirements.lock", file=sys.stderr)
+        remedy = "; pip install -r requirements.lock" * isinstance(error, ModuleNotFoundError)
+        print(f"error: {error}{remedy}", file=sys.stderr)
     return MISUSED
 
 

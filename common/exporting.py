@@ -11,10 +11,10 @@ import numpy as np
 
 from common.features import FitLength, LogMel, build_mel_filters
 from common.files import write_atomically
+from common.graphs import OPSET, Graph, add_decibels, make_window
 from common.networks import OnnxNetwork
 from common.recipes import Recipe
 
-OPSET = 17
 LARGEST_DIFFERENCE = 1e-4  # from Keras, of a probability
 DROPPED_BITS = 8  # of the 23 of a weight's mantissa, where a graph is to be compressed
 
@@ -78,8 +78,9 @@ def export_onnx(model: keras.Model, recipe: Recipe, *, rounded: bool = False) ->
     log_mel = split_recipe(recipe)[1]
     if log_mel is not None:
         num_samples = round(recipe.find(FitLength).seconds * 16_000)
-        front = _build_log_mel(onnx, log_mel, num_samples, graph.ir_version)
-        graph = onnx.compose.merge_models(front, graph, io_map=[("log_mel", "features")])
+        front = _build_log_mel(log_mel, num_samples, graph.ir_version)
+        link = (front.graph.output[0].name, "features")
+        graph = onnx.compose.merge_models(front, graph, io_map=[link])
     if rounded:
         _round(onnx, graph)
     return graph.SerializeToString()
@@ -193,48 +194,20 @@ def _rename_output(onnx, graph) -> None:
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
 
 
-def _build_log_mel(onnx, step: LogMel, num_samples: int, ir_version: int):
-    """Write the step as a graph: waveform (batch, samples) -> log_mel (batch, frames, bands)."""
-    make, float32 = onnx.helper.make_node, onnx.TensorProto.FLOAT
-    size, hop = step.fft_length, step.hop_length
-    window = np.zeros(size, np.float32)
-    start = (size - step.window_length) // 2
-    angles = 2 * np.pi * np.arange(step.window_length) / step.window_length
-    window[start : start + step.window_length] = 0.5 - 0.5 * np.cos(angles)
+def _build_log_mel(step: LogMel, num_samples: int, ir_version: int):
+    """Write the step as a graph: waveform (batch, samples) -> (batch, frames, bands)."""
+    graph, size, hop = Graph("log_mel"), step.fft_length, step.hop_length
+    margin = (size - step.window_length) // 2
+    window = np.pad(make_window(step.window_length), (margin, size - step.window_length - margin))
     filters = build_mel_filters(size, step.num_bands, step.fmin_hertz, step.fmax_hertz)
-    constants = {
-        "padding": np.array([0, size // 2, 0, size // 2], np.int64),
-        "hop": np.array(hop, np.int64),
-        "size": np.array(size, np.int64),
-        "window": window,
-        "filters": np.ascontiguousarray(filters.T, np.float32),
-        "last": np.array([-1], np.int64),
-        "smallest": np.array(1e-10, np.float32),
-        "decibels": np.array(10 / np.log(10), np.float32),
-        "range": np.array(step.range_db, np.float32),
-    }
-    nodes = [
-        make("Pad", ["waveform", "padding"], ["padded"]),
-        make("Unsqueeze", ["padded", "last"], ["signal"]),
-        make("STFT", ["signal", "hop", "window", "size"], ["spectrum"], onesided=1),
-        make("ReduceSumSquare", ["spectrum"], ["power"], axes=[3], keepdims=0),
-        make("MatMul", ["power", "filters"], ["bands"]),
-        make("Max", ["bands", "smallest"], ["floored"]),
-        make("Log", ["floored"], ["logarithm"]),
-        make("Mul", ["logarithm", "decibels"], ["levels"]),
-        make("ReduceMax", ["levels"], ["loudest"], axes=[1, 2], keepdims=1),
-        make("Sub", ["loudest", "range"], ["floor"]),
-        make("Max", ["levels", "floor"], ["log_mel"]),
-    ]
-    shapes = {"waveform": (num_samples,), "log_mel": (1 + num_samples // hop, step.num_bands)}
-    waveform, log_mel = (
-        onnx.helper.make_tensor_value_info(name, float32, ("batch", *shape))
-        for name, shape in shapes.items()
-    )
-    tensors = [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()]
-    graph = onnx.helper.make_graph(nodes, "log_mel", [waveform], [log_mel], tensors)
-    opsets = [onnx.helper.make_opsetid("", OPSET)]
-    return onnx.helper.make_model(graph, opset_imports=opsets, ir_version=ir_version)
+    padded = graph.add("Pad", "waveform", [0, size // 2, 0, size // 2])
+    signal = graph.add("Unsqueeze", padded, [-1])
+    spectrum = graph.add("STFT", signal, hop, window, size, onesided=1)
+    power = graph.add("ReduceSumSquare", spectrum, axes=[3], keepdims=0)
+    bands = graph.add("MatMul", power, np.ascontiguousarray(filters.T))
+    output = add_decibels(graph, bands, step.range_db)
+    shape = ("batch", 1 + num_samples // hop, step.num_bands)
+    return graph.finish("waveform", ("batch", num_samples), output, shape, ir_version=ir_version)
 
 
 def _round(onnx, graph) -> None:

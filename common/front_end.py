@@ -5,41 +5,16 @@ With them in front a graph takes a waveform of any length, in a browser or a pro
 
 from collections.abc import Callable
 
-import numpy as np
 import onnx
-from onnx import TensorProto, compose, helper, numpy_helper
+from onnx import TensorProto, compose, helper
 
 from common import loudness
 from common.audio import SAMPLE_RATE_HERTZ
-from common.exporting import OPSET
 from common.features import FitLength, Trim
+from common.graphs import SMALLEST_POWER, Graph
 from common.recipes import Recipe
 
-QUIETEST_POWER = 1e-10  # librosa's, for decibels
 SMALLEST_PROBABILITY = 1e-12
-
-
-class Graph:
-    """Nodes in the order in which they compute; what is no name of a node becomes a constant."""
-
-    def __init__(self, prefix: str) -> None:
-        self.prefix = prefix
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[TensorProto] = []
-
-    def add(self, operator: str, *inputs, **attributes) -> str:
-        """Append a node; give the name of its output."""
-        names = [value if isinstance(value, str) else self._keep(value) for value in inputs]
-        output = f"{self.prefix}/{operator}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(operator, names, [output], **attributes))
-        return output
-
-    def _keep(self, value) -> str:
-        array = np.asarray(value)
-        array = array.astype(np.int64 if array.dtype.kind == "i" else np.float32)
-        name = f"{self.prefix}/constant_{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(array, name))
-        return name
 
 
 def build_front_end(recipe: Recipe) -> onnx.ModelProto:
@@ -54,10 +29,7 @@ def build_front_end(recipe: Recipe) -> onnx.ModelProto:
             raise ValueError(f"{type(step).__name__} has no ONNX counterpart; {known} have")
         name = COUNTERPARTS[type(step)](graph, step, name)
     output = graph.add("Unsqueeze", name, [0])
-    inputs = [helper.make_tensor_value_info("waveform", TensorProto.FLOAT, ["samples"])]
-    outputs = [helper.make_tensor_value_info(output, TensorProto.FLOAT, [1, "kept"])]
-    made = helper.make_graph(graph.nodes, "front_end", inputs, outputs, graph.constants)
-    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
+    model = graph.finish("waveform", ("samples",), output, (1, "kept"))
     onnx.checker.check_model(model)
     return model
 
@@ -111,7 +83,7 @@ def _cut_ends(graph: Graph, waveform: str, active: str) -> str:
 
 
 def _add_trim(graph: Graph, step: Trim, waveform: str) -> str:
-    power = _measure_power(graph, waveform, QUIETEST_POWER)
+    power = _measure_power(graph, waveform, SMALLEST_POWER)
     return _cut_ends(graph, waveform, _find_active(graph, power, step.top_db))
 
 

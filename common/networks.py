@@ -1,4 +1,4 @@
-"""A recogniser's file, and what runs the network in it: onnxruntime where it is there, or Keras."""
+"""A recogniser's file, and what runs what is in it: onnxruntime where it is there, or Keras."""
 
 import io
 import json
@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from common.files import write_atomically
+from common.recipes import Recipe, Step
 
 FACTS, GRAPH, VOICES = "recognizer.json", "model.onnx", "voices.npz"
 RUNTIMES = ("onnxruntime", "keras")
 BATCH = 64  # rows that a Keras model is given at once
+PARTS = ("onnxruntime", "onnx", "safetensors")  # which run Whisper's encoder without Keras
 REMEDY = "name a file that EmotionRecognizer.save wrote"
 
 
@@ -86,7 +88,7 @@ def load_network(path: Path, contents: Contents, runtime: str | None) -> Callabl
     """Load the network of a recogniser for one of `RUNTIMES`; None: the first that can run it.
 
     Raises ValueError if that runtime is unknown, is not installed or has no graph in the file, or
-    the model is broken or cannot be read by this Keras.
+    the model is broken or cannot be read by this Keras; ImportError if nothing can run it.
     """
     if runtime not in (None, *RUNTIMES):
         raise ValueError(f"runtime={runtime!r} is unknown; choose from {RUNTIMES}, or None")
@@ -96,6 +98,9 @@ def load_network(path: Path, contents: Contents, runtime: str | None) -> Callabl
         raise ValueError(f"{path}: onnxruntime {lacking}; use runtime='keras'")
     if able and runtime != "keras":
         return OnnxNetwork(contents.graph)
+    if find_spec("keras") is None:
+        use = " or, for onnxruntime, requirements-use.txt" * (contents.graph is not None)
+        raise ImportError(f"{path}: Keras is not installed; pip install -r requirements.lock{use}")
     import keras
 
     import common.layers  # noqa: F401 - saved models may hold any of them
@@ -114,6 +119,35 @@ def load_network(path: Path, contents: Contents, runtime: str | None) -> Callabl
     if found != needed:
         raise ValueError(f"{path}: {found} outputs and {needed} emotions; save it anew")
     return model
+
+
+def load_recipe(description: dict, encoder, runtime: str | None) -> Recipe:
+    """Make the recipe of a recogniser; with Whisper in it onnxruntime runs that too.
+
+    `encoder` is one of one's own, None: what is published; `runtime` as in `load_network`. Steps
+    that hold encoders take seconds to import, and most recipes need none.
+
+    Raises ValueError if the encoder is not the one that is described, could not be loaded or cannot
+    be run so; ImportError if nothing can run it.
+    """
+    kinds = {step.get("step") for step in description["steps"]}
+    if "Embed" in kinds and encoder is None and runtime != "keras":
+        missing = [name for name in PARTS if find_spec(name) is None]
+        if not missing:
+            from common.encoders.portable import is_portable, make_recipe
+
+            if is_portable(description):
+                return make_recipe(description)
+        elif runtime == "onnxruntime":
+            raise ValueError(f"{missing[0]} is not installed; use runtime='keras'")
+    if not kinds <= Step.KINDS.keys():
+        if find_spec("keras") is None:
+            raise ImportError(
+                "the encoder that it reads needs Keras: pip install -r requirements.lock; Whisper "
+                f"does without where {', '.join(PARTS)} are: pip install -r requirements-use.txt"
+            )
+        import common.encoders.extraction  # noqa: F401
+    return Recipe.from_description(description, encoder=encoder)
 
 
 def write_contents(

@@ -16,9 +16,16 @@ import common.loudness
 from common.activity import cut_speech, judge_activity
 from common.audio import SAMPLE_RATE_HERTZ, load_waveform
 from common.decoding import RecordingError
-from common.networks import OnnxNetwork, load_network, read_contents, run_network, write_contents
+from common.networks import (
+    OnnxNetwork,
+    load_network,
+    load_recipe,
+    read_contents,
+    run_network,
+    write_contents,
+)
 from common.paths import MODELS_DIR
-from common.recipes import Recipe, Step
+from common.recipes import Recipe
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,7 +84,7 @@ class EmotionRecognizer:
         """
         names = run.predictions.filter(like="p_").columns
         emotions = tuple(name.removeprefix("p_") for name in names)
-        recipe = _make_recipe(run.description["features"]["recipe"], encoder)
+        recipe = load_recipe(run.description["features"]["recipe"], encoder, "keras")
         return cls(run.load_model(seed=seed, fold=fold), emotions, recipe)
 
     @classmethod
@@ -87,16 +94,17 @@ class EmotionRecognizer:
         """Load a model that ships, "small" or "whisper", or the path of what `save` wrote.
 
         `encoder` as in `from_run`; `runtime` is "onnxruntime" or "keras", None: the first of them
-        that can run the file.
+        that can run the file. An encoder that is given, and others than Whisper, run as they do.
 
         Raises FileNotFoundError if there is no such file, ValueError if it is not a recogniser,
-        needs another encoder than the one that is given, or cannot be run so.
+        needs another encoder than the one that is given, or cannot be run so, ImportError if
+        what could run it is not installed.
         """
         path = MODELS_DIR / f"{name}.keras" if name in SHIPPED else Path(name)
         contents = read_contents(path)
         emotions = tuple(map(str, contents.facts["emotions"]))
         network = load_network(path, contents, runtime)
-        recipe = _make_recipe(contents.facts["recipe"], encoder)
+        recipe = load_recipe(contents.facts["recipe"], encoder, runtime)
         return cls(network, emotions, recipe, contents.facts, contents.voices, path=path.resolve())
 
     def save(self, path: str | Path, *, portable: bool = False) -> None:
@@ -213,10 +221,8 @@ class EmotionRecognizer:
     def window_seconds(self) -> float:
         """How much the network hears at once; `USUAL_WINDOW_SECONDS` where it is any length."""
         for step in self.recipe.steps:
-            if isinstance(step, common.features.FitLength):
-                return step.seconds
-            if hasattr(step, "encoder"):
-                return step.encoder.num_samples / SAMPLE_RATE_HERTZ
+            if seconds := getattr(step, "seconds_kept", None):
+                return seconds
         return USUAL_WINDOW_SECONDS
 
     @property
@@ -282,13 +288,6 @@ def _hear(recording, **options) -> np.ndarray:
             stacklevel=3,
         )
     return waveform
-
-
-def _make_recipe(description: dict, encoder) -> Recipe:
-    """Make a recipe; the steps that hold encoders take seconds to import, and most need none."""
-    if not {step.get("step") for step in description["steps"]} <= Step.KINDS.keys():
-        import common.encoders.extraction  # noqa: F401
-    return Recipe.from_description(description, encoder=encoder)
 
 
 if __name__ == "__main__":

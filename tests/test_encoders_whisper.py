@@ -1,6 +1,5 @@
 """Whisper: front end, network, cutting it in two, weights from files."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -11,7 +10,6 @@ import pytest
 import scipy.special
 import soundfile
 from keras import layers, ops
-from safetensors.numpy import save_file
 
 from common import paths
 from common.encoders import ENCODERS, load_encoder, weights
@@ -19,12 +17,14 @@ from common.encoders.extraction import Embed, PrepareInputs, extract_embeddings,
 from common.encoders.stages import make_stage
 from common.encoders.weights import digest_arrays
 from common.encoders.whisper import (
-    FILE,
-    RECORDS,
     WhisperFrontEnd,
     assign_arrays,
     build_whisper,
     cut_whisper,
+)
+from common.encoders.whisper_weights import (
+    FILE,
+    RECORDS,
     draw_whisper,
     give_shapes,
     read_whisper,
@@ -32,13 +32,9 @@ from common.encoders.whisper import (
 from common.files import hash_file
 from common.recipes import Recipe
 from tests.conftest import SPEECH_DIR
+from tests.whisper_arrays import BASE, RNG, SMALL, SPEECH, make_arrays, write_folder
 
-BASE = ENCODERS["whisper_base"]
-SMALL = replace(BASE, num_layers=3, num_dimensions=64)
 PUBLISHED = SPEECH_DIR.parent / "pretrained" / "whisper_base"
-RNG = np.random.default_rng(0)
-TONE = np.sin(np.arange(16_000) / 8).astype(np.float32)
-SPEECH = (TONE * np.linspace(0, 1, 16_000) + 0.01 * RNG.standard_normal(16_000)).astype(np.float32)
 
 
 @pytest.fixture(autouse=True)
@@ -46,23 +42,6 @@ def folder(tmp_path, monkeypatch) -> Path:
     monkeypatch.setattr(paths, "PRETRAINED_DIR", tmp_path / "pretrained")
     monkeypatch.setattr(paths, "CACHE_DIR", tmp_path / "cache")
     return tmp_path
-
-
-def make_arrays(seed: int = 1, record=SMALL) -> dict[str, np.ndarray]:
-    """Weights in which no array is constant, so that none can be mistaken for another."""
-    rng, arrays = np.random.default_rng(seed), {}
-    for name, shape in give_shapes(record).items():
-        level = 1 if name.endswith("norm.weight") else 0
-        spread = 0.3 if len(shape) == 1 else 1.5 / np.sqrt(np.prod(shape[1:]))
-        arrays[name] = (level + spread * rng.standard_normal(shape)).astype(np.float32)
-    return arrays
-
-
-def write_folder(folder: Path, arrays: dict[str, np.ndarray], prefix="model.encoder.") -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    other = {"model.decoder.layers.0.fc1.bias": np.ones(3, np.float32)}
-    save_file({f"{prefix}{name}": array for name, array in arrays.items()} | other, folder / FILE)
-    return folder
 
 
 def load_small(monkeypatch, folder: Path, *, trainable: bool, seed: int = 1, seconds: float = 1):

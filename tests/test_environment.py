@@ -56,6 +56,7 @@ def test_use_alone_needs_a_part_of_what_training_needs():
     wanted = read_requirements(ROOT / "requirements.txt")
     few = read_requirements(ROOT / "requirements-use.txt")
     assert few == {name: wanted[name] for name in few} and len(few) < len(wanted) / 3
+    assert f"{len(few)} packages do" in (ROOT / "docs/recordings.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("path", LISTS, ids=lambda path: path.stem)

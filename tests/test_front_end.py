@@ -10,9 +10,9 @@ from onnx import TensorProto, helper
 from scipy.special import softmax
 
 from common.audio import load_waveform
-from common.exporting import OPSET
 from common.features import FitLength, LogMel, Trim
 from common.front_end import build_front_end, join_network
+from common.graphs import OPSET
 from common.loudness import Level
 from common.paths import SAMPLE_DIR
 from common.recipes import Recipe

@@ -1,17 +1,16 @@
 """Pretrained encoders behind one contract: a waveform at 16 kHz -> embeddings over time.
 
-Each lies in a file of its own, with its record and what loads it; a new one is a new file.
+Each lies in a file of its own, with its record and what loads it; a new one is a new file. All are
+imported when the registry is first asked for, not before: they take seconds, and need Keras.
 """
 
-from importlib import import_module
-from pkgutil import iter_modules
-
-from common.encoders.contract import ENCODERS, Encoder, EncoderRecord, load_encoder, register
+from common.encoders import contract
 
 __all__ = ["ENCODERS", "Encoder", "EncoderRecord", "load_encoder", "register"]
 
-SHARED = {"contract", "extraction", "stages", "weights"}  # what is no encoder's file
 
-for _module in iter_modules(__path__):
-    if _module.name not in SHARED:
-        import_module(f"{__name__}.{_module.name}")
+def __getattr__(name: str):
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    contract.enter_all()
+    return getattr(contract, name)

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 
 import numpy as np
-from keras import ops
 
 from common import paths
 from common.audio import SAMPLE_RATE_HERTZ, fix_length
@@ -87,12 +88,12 @@ class Encoder:
         waveform = fix_length(waveform, self.num_samples).astype(np.float32)
         if self.front_end is None:
             return waveform
-        return ops.convert_to_numpy(self.front_end(waveform[None]))[0]
+        return np.asarray(self.front_end(waveform[None]))[0]
 
     def embed(self, waveform: np.ndarray) -> np.ndarray:
         """Give the embeddings, (embeddings, dimensions), float32, of a waveform (samples,)."""
         values = self.network(self.prepare(waveform)[None], training=False)
-        return ops.convert_to_numpy(values)[0].astype(np.float32, copy=False)
+        return np.asarray(values)[0].astype(np.float32, copy=False)
 
 
 Arrays = dict[str, np.ndarray]
@@ -100,6 +101,9 @@ Weights = str | Path
 Load = Callable[[EncoderRecord, Weights, int, bool], Encoder]
 ENCODERS: dict[str, EncoderRecord] = {}
 LOADERS: dict[str, Load] = {}
+FOLDER = Path(__file__).parent
+SHARED = {"contract", "extraction", "portable", "stages", "weights"}  # what is no encoder's file
+SHARED |= {"whisper_graph", "whisper_weights"}
 
 
 def register(*records: EncoderRecord) -> Callable[[Load], Load]:
@@ -111,6 +115,13 @@ def register(*records: EncoderRecord) -> Callable[[Load], Load]:
         return load
 
     return enter
+
+
+def enter_all() -> None:
+    """Import every encoder's file, which enters it."""
+    for module in iter_modules([str(FOLDER)]):
+        if module.name not in SHARED:
+            import_module(f"{__package__}.{module.name}")
 
 
 def load_encoder(
@@ -143,6 +154,7 @@ def load_encoder(
     OSError if nothing is at that path or the download fails, ImportError if what reads the weights
     is missing.
     """
+    enter_all()
     if name not in ENCODERS:
         raise ValueError(f"encoder {name!r} is unknown; choose from {sorted(ENCODERS)}")
     record = ENCODERS[name]

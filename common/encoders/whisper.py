@@ -1,66 +1,27 @@
-"""Whisper's encoder as a trainable Keras network: front end, layers, and their weights."""
+"""Whisper's encoder as a trainable Keras network: front end and layers."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import keras
 import librosa
 import numpy as np
 from keras import layers, ops
-from safetensors import SafetensorError, safe_open
 
 from common.audio import SAMPLE_RATE_HERTZ
 from common.encoders.contract import Arrays, Encoder, EncoderRecord, Weights, register
-from common.encoders.weights import (
-    Shapes,
-    check_arrays,
-    digest_arrays,
-    draw_arrays,
-    fetch_file,
-    find_folder,
-    get_arrays,
-    make_layer_network,
+from common.encoders.weights import digest_arrays, make_layer_network
+from common.encoders.whisper_weights import (
+    EPSILON,
+    FRAME_LENGTH,
+    HOP_LENGTH,
+    NUM_BANDS,
+    NUM_POSITIONS,
+    RECORDS,
+    count_heads,
+    get_whisper,
 )
 from common.layers import add_transformer_block
 
-PUBLISHED = {  # layers, width, revision, bytes and SHA-256 of model.safetensors
-    "tiny": (
-        *(4, 384, "169d4a4341b33bc18d8881c4b69c2e104e1cc0af", 151_061_672),
-        "7ebd0e69e78190ffe1438491fa05cc1f5c1aa3a4c4db3bc1723adbb551ea2395",
-    ),
-    "base": (
-        *(6, 512, "e37978b90ca9030d5170a5c07aadb050351a65bb", 290_403_936),
-        "07cadb9f25677c8d50df603e66a98fbd842cce45047139baeb16e6219a1e807b",
-    ),
-    "small": (
-        *(12, 768, "973afd24965f72e36ca33b3055d56a652f456b4d", 966_995_080),
-        "1d7734884874f1a1513ed9aa760a4f8e97aaa02fd6d93a3a85d27b2ae9ca596b",
-    ),
-}
-FILE = "model.safetensors"
-RECORDS = tuple(
-    EncoderRecord(
-        name=f"whisper_{size}",
-        title=f"Whisper {size}",
-        num_layers=num_layers + 1,
-        num_dimensions=2 * width,
-        hop_seconds=0.02,
-        window_seconds=0.025,
-        trainable=True,
-        url=f"https://huggingface.co/openai/whisper-{size}/resolve/{revision}/{FILE}",
-        num_bytes=num_bytes,
-        checksum=f"sha256:{checksum}",
-        homepage="https://github.com/openai/whisper",
-        licence="MIT (OpenAI); Apache License 2.0 on Hugging Face",
-        citation="Radford, Kim, Xu, Brockman, McLeavey and Sutskever, Robust speech recognition "
-        "via large-scale weak supervision, ICML 2023, arXiv:2212.04356",
-    )
-    for size, (num_layers, width, revision, num_bytes, checksum) in PUBLISHED.items()
-)
-NUM_BANDS, FRAME_LENGTH, HOP_LENGTH = 80, 400, 160
-NUM_POSITIONS = 1500  # of 20 ms each: Whisper hears 30 s
-LONGEST_SAMPLES = NUM_POSITIONS * 2 * HOP_LENGTH
-EPSILON = 1e-5  # of PyTorch's layer normalisation
 KINDS = {
     **{"conv_1": "conv1", "conv_2": "conv2", "positions": "embed_positions", "norm": "layer_norm"},
     **{"norm_1": "self_attn_layer_norm", "norm_2": "final_layer_norm", "attention": "self_attn"},
@@ -143,36 +104,13 @@ def build_whisper(
     else:
         inputs = keras.Input((None, width), name=f"state_{first}")
         states = [inputs]
-    block = {"num_heads": max(2, width // 64), "hidden_units": 4 * width, "epsilon": EPSILON}
+    block = {"num_heads": count_heads(width), "hidden_units": 4 * width, "epsilon": EPSILON}
     for number in range((first or 0) + 1, last + 1):
         name = f"whisper_{number}"
         states.append(add_transformer_block(states[-1], **block, dropout=0, name=name))
     if last == num_layers:
         states[-1] = layers.LayerNormalization(epsilon=EPSILON, name="whisper_norm")(states[-1])
     return keras.Model(inputs, ops.stack(states, 2) if stacked else states[-1], name=record.name)
-
-
-def give_shapes(record: EncoderRecord) -> Shapes:
-    """Give names and shapes of the encoder's arrays, as PyTorch lays them out."""
-    width = record.num_dimensions // 2
-    shapes = {
-        "conv1.weight": (width, NUM_BANDS, 3),
-        "conv2.weight": (width, width, 3),
-        **{f"{name}.bias": (width,) for name in ("conv1", "conv2", "layer_norm")},
-        "layer_norm.weight": (width,),
-        "embed_positions.weight": (NUM_POSITIONS, width),
-    }
-    layer = {
-        **{f"self_attn.{part}_proj.weight": (width, width) for part in ("q", "k", "v", "out")},
-        **{f"self_attn.{part}_proj.bias": (width,) for part in ("q", "v", "out")},
-        **{f"{name}.weight": (width,) for name in ("self_attn_layer_norm", "final_layer_norm")},
-        **{f"{name}.bias": (width,) for name in ("self_attn_layer_norm", "final_layer_norm")},
-        **{"fc1.weight": (4 * width, width), "fc1.bias": (4 * width,)},
-        **{"fc2.weight": (width, 4 * width), "fc2.bias": (width,)},
-    }
-    for number in range(record.num_layers - 1):
-        shapes |= {f"layers.{number}.{name}": shape for name, shape in layer.items()}
-    return shapes
 
 
 def assign_arrays(network: keras.Model, arrays: Arrays) -> keras.Model:
@@ -199,35 +137,6 @@ def assign_arrays(network: keras.Model, arrays: Arrays) -> keras.Model:
     return network
 
 
-def read_whisper(file: Path, record: EncoderRecord) -> Arrays:
-    """Read the encoder's arrays, float32, from a file of safetensors; leave out the decoder's."""
-    remedy = f"give the folder of {record.title} (see {record.homepage}), or delete it to fetch it"
-    arrays = {}
-    try:
-        with safe_open(file, "np") as content:
-            for name in content.keys():  # noqa: SIM118 (no mapping)
-                short = name.removeprefix("model.").removeprefix("encoder.")
-                if name in (f"encoder.{short}", f"model.encoder.{short}"):
-                    arrays[short] = content.get_tensor(name).astype(np.float32)
-    except (SafetensorError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"{file} is not a file of safetensors ({error}): {remedy}") from error
-    check_arrays(file, arrays, give_shapes(record), remedy=remedy)
-    return arrays
-
-
-def draw_whisper(record: EncoderRecord) -> Arrays:
-    """Draw weights that know nothing."""
-    arrays = draw_arrays(give_shapes(record))
-    ones = {name: array + 1 for name, array in arrays.items() if name.endswith("norm.weight")}
-    return arrays | ones
-
-
-def fetch_whisper(record: EncoderRecord) -> Path:
-    """Find the published file in `data/pretrained`, or download it."""
-    file = record.path / FILE
-    return file if file.exists() else fetch_file(record, file)
-
-
 @register(*RECORDS)
 def load(record: EncoderRecord, weights: Weights, num_samples: int, trainable: bool) -> Encoder:
     """Load Whisper's encoder; "random" is a small one, as its record then says.
@@ -236,20 +145,7 @@ def load(record: EncoderRecord, weights: Weights, num_samples: int, trainable: b
     Frozen it gives mean and deviation over an utterance of every state, (batch, layers,
     dimensions); zeros around the utterance are left out before, and nothing else is heard.
     """
-    if num_samples > LONGEST_SAMPLES + FRAME_LENGTH:
-        seconds = num_samples / SAMPLE_RATE_HERTZ
-        raise ValueError(f"{record.title} hears 30 s, not {seconds:g}; give a shorter duration")
-    if weights == "random":
-        record = replace(record, num_layers=3, num_dimensions=64)
-    elif weights != "published":
-        weights = find_folder(record, weights, "model", FILE) / FILE
-    arrays = get_arrays(
-        record,
-        weights,
-        draw=lambda: draw_whisper(record),
-        fetch=fetch_whisper,
-        read=lambda file: read_whisper(file, record),
-    )
+    record, arrays = get_whisper(record, weights, num_samples)
     digest, front_end = digest_arrays(arrays), WhisperFrontEnd(name="front_end")
     network = assign_arrays(build_whisper(record, stacked=not trainable), arrays)
     if trainable:
