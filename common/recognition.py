@@ -3,7 +3,6 @@
 `python -m common.recognition clip.m4a` says it on the command line.
 """
 
-import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,10 +13,10 @@ import numpy as np
 import common.features
 import common.loudness
 from common.activity import cut_speech, judge_activity
-from common.audio import SAMPLE_RATE_HERTZ, load_waveform
-from common.decoding import RecordingError
+from common.audio import SAMPLE_RATE_HERTZ, hear_recording
 from common.networks import OnnxNetwork, load_network, read_contents, run_network, write_contents
 from common.paths import MODELS_DIR
+from common.problems import RecordingError
 from common.recipes import Recipe, Step
 
 if TYPE_CHECKING:
@@ -139,10 +138,10 @@ class EmotionRecognizer:
         (rate, array). Up to `longest_whole_seconds` of speech are heard as in training, the middle
         `window_seconds` of them; of more, the windows with speech in them are averaged. What
         training would refuse raises its ValueError, except silence and what is too short, of
-        which it abstains. A rate below 16 kHz raises a warning.
+        which it abstains. What may be missing, above half of a low rate, raises a warning.
         """
         try:
-            waveform = _hear(recording)
+            waveform = hear_recording(recording)
         except RecordingError as error:
             if error.kind in ABSTAINED:
                 return Prediction(None, {}, error.problem)
@@ -174,7 +173,7 @@ class EmotionRecognizer:
         """
         from common.timeline import tabulate_timeline
 
-        waveform = _hear(recording, longest_seconds=LONGEST_TIMELINE_SECONDS)
+        waveform = hear_recording(recording, longest_seconds=LONGEST_TIMELINE_SECONDS)
         settings = (window_seconds, hop_seconds, smoothing)
         return tabulate_timeline(self._compute, self.emotions, waveform, *settings)
 
@@ -270,18 +269,6 @@ class Stream:
             samples = np.concatenate([self.heard, samples])
         self.kind, self.heard = kind, samples[-round(self.window_seconds * rate) :]
         return self.recognizer.predict((rate, self.heard))
-
-
-def _hear(recording, **options) -> np.ndarray:
-    """Load a recording, and warn where it lacks what lies above half of a low rate."""
-    waveform = load_waveform(recording, facts=(facts := {}), **options)
-    if facts["sample_rate_hertz"] < SAMPLE_RATE_HERTZ:
-        warnings.warn(
-            f"a recording of {facts['sample_rate_hertz']} Hz, less than {SAMPLE_RATE_HERTZ} Hz: "
-            "what lies above half its rate is missing, and models hear that; record at more",
-            stacklevel=3,
-        )
-    return waveform
 
 
 def _make_recipe(description: dict, encoder) -> Recipe:

@@ -849,6 +849,9 @@ def test_a_bad_first_copy_hides_no_good_one(content):
     assert [entry["path"] for entry in table.attrs["left_out"]] == [str(first)]
 
 
+SPOILT = {"seconds": None}, {"sample_rate_hertz": "16000"}, {"problem": 0}, {"sha256": ["a"]}
+
+
 def test_a_poisoned_cache_of_scans_is_made_again():
     write_ravdess(paths.RAW_DIR / "ravdess")
     expected = load_corpus("ravdess")
@@ -862,6 +865,7 @@ def test_a_poisoned_cache_of_scans_is_made_again():
         {first: None},
         {first: {"state": good[first]["state"]}},
         {first: {"state": good[first]["state"], "scan": {"problem": ""}}},
+        *({first: good[first] | {"scan": good[first]["scan"] | spoilt}} for spoilt in SPOILT),
     ):
         cache.write_text(json.dumps(poison))
         with pytest.warns(UserWarning, match="this cache is damaged and is made again"):

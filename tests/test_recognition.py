@@ -98,7 +98,7 @@ def test_a_low_rate_is_told(use, table, tmp_path):
     waveform, rate = soundfile.read(table["path"][0])
     use = recognizer.stream().feed if use == "feed" else getattr(recognizer, use)
     use((rate, waveform))
-    with pytest.warns(UserWarning, match="of 8000 Hz, less than 16000 Hz: what lies above") as told:
+    with pytest.warns(UserWarning, match="at 8000 Hz, less than 16000 Hz: what lies above") as told:
         use((8_000, waveform[::2]))
     assert len(told) == 1
 

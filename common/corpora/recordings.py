@@ -14,7 +14,7 @@ import joblib
 import pandas as pd
 from tqdm.auto import tqdm
 
-from common import audio, decoding, paths
+from common import audio, containers, decoding, paths, problems
 from common.corpora.records import CORPORA, INTENSITIES, Corpus
 from common.files import write_json
 
@@ -45,7 +45,6 @@ _OTHER_SUFFIXES = frozenset(
 )
 _CONTROLS = re.compile(rb"[\0-\x08\x0e-\x1a]")
 _HIDDEN = (".", "__MACOSX")
-SCAN_FACTS = {"sha256", "sample_rate_hertz", "channels", "frames", "seconds", "peak", "problem"}
 
 
 def find_corpus(name: str, folder: str | Path | None) -> tuple[Corpus, Path]:
@@ -253,7 +252,8 @@ def scan_recordings(recordings: list[Path], folder: Path, *, fresh: bool = False
     rules decide what is usable; `fresh` reads every byte again. What is damaged in the cache is
     made again. A cache that cannot be written raises a warning only.
     """
-    rules = b"".join(Path(module.__file__).read_bytes() for module in (audio, decoding))
+    modules = audio, containers, decoding, problems
+    rules = b"".join(Path(module.__file__).read_bytes() for module in modules)
     digest = hashlib.sha256(f"{folder}".encode() + rules).hexdigest()[:16]
     cache = paths.CACHE_DIR / f"recordings-{digest}.json"
     known = {} if fresh else _read_scans(cache)
@@ -287,12 +287,13 @@ def _read_scans(cache: Path) -> dict[str, dict]:
         return {}
     except (OSError, ValueError, RecursionError):
         content = None
+    kinds = {name: type(fact) for name, fact in audio.NO_FACTS.items()}
     whole = {
         key: entry
         for key, entry in (content.items() if isinstance(content, dict) else ())
         if isinstance(entry, dict)
         and isinstance(entry.get("scan"), dict)
-        and set(entry["scan"]) == SCAN_FACTS
+        and {name: type(fact) for name, fact in entry["scan"].items()} == kinds
     }
     if whole != content:
         warnings.warn(f"{cache}: this cache is damaged and is made again", stacklevel=1)
