@@ -10,6 +10,7 @@ import soundfile
 
 from common.containers import UNKNOWN_BYTES, count_missing_bytes
 from common.problems import (
+    CANCELLING_SHARE,
     HIGHEST_RATE_HERTZ,
     LOUDEST_PEAK,
     LOWEST_RATE_HERTZ,
@@ -141,7 +142,8 @@ def mix_channels(
         raise RecordingError("too short", f"{frames / rate:.3f}")
     mono = np.concatenate(parts)
     facts["peak"] = round(float(np.abs(mono).max()), 6)
-    if facts["peak"] < SILENCE_PEAK:
-        kind = "cancelling" if loudest >= SILENCE_PEAK else "silent"
-        raise RecordingError(kind, facts["peak"])
+    if loudest < SILENCE_PEAK:
+        raise RecordingError("silent", facts["peak"])
+    if facts["peak"] < max(SILENCE_PEAK, CANCELLING_SHARE * loudest):
+        raise RecordingError("cancelling")
     return mono

@@ -5,6 +5,7 @@ LONGEST_SECONDS = 60.0
 LOWEST_RATE_HERTZ, HIGHEST_RATE_HERTZ = 4_000, 192_000
 MAX_CHANNELS = 16
 SILENCE_PEAK = 1e-4
+CANCELLING_SHARE = 1 / 32  # of the loudest channel; one of 16 that has sound alone leaves 1 / 16
 LOUDEST_PEAK = 16.0
 
 REMEDIES = {

@@ -238,12 +238,20 @@ class EmotionRecognizer:
         return np.stack([recipe(waveform) for waveform in waveforms])
 
     def predict_features(self, rows: np.ndarray) -> np.ndarray:
-        """Give calibrated probabilities (rows, emotions) of what the network reads."""
+        """Give calibrated probabilities (rows, emotions) of what the network reads.
+
+        Raises ValueError where they are not finite, as of broken weights.
+        """
         if self.voice is not None:
-            return self.voice.predict(rows)
-        logs = np.log(np.maximum(run_network(self.network, rows), 1e-12))
-        powers = np.exp(logs / self.facts.get("temperature", 1.0))
-        return powers / powers.sum(axis=1, keepdims=True)
+            probabilities = self.voice.predict(rows)
+        else:
+            logs = np.log(np.maximum(run_network(self.network, rows), 1e-12))
+            powers = np.exp(logs / self.facts.get("temperature", 1.0))
+            probabilities = powers / powers.sum(axis=1, keepdims=True)
+        if not np.isfinite(probabilities).all():
+            name = self.path or "the recogniser"
+            raise ValueError(f"{name}: probabilities that are not finite; train and save it anew")
+        return probabilities
 
     def _compute(self, waveforms: list[np.ndarray]) -> np.ndarray:
         return self.predict_features(self.compute_features(waveforms))

@@ -88,6 +88,10 @@ def write_opposite_channels(path: Path) -> None:
     soundfile.write(path, np.outer(make_noise(), [1, -1]), RATE)
 
 
+def write_nearly_opposite_channels(path: Path) -> None:
+    soundfile.write(path, np.outer(make_noise(), [1, -0.98]), RATE)
+
+
 def write_integers_as_floats(path: Path) -> None:
     soundfile.write(path, 32_768 * make_noise(), RATE, subtype="FLOAT")
 
@@ -108,6 +112,7 @@ UNUSABLE = [
     (write_three_hours, "too long", "more than 60 s of sound; cut it into utterances"),
     (write_pointer, "git lfs", "run git lfs pull where it was cloned"),
     (write_opposite_channels, "cancelling", "export one of them"),
+    (write_nearly_opposite_channels, "cancelling", "export one of them"),
     (write_integers_as_floats, "too loud", "divide by what full scale is"),
     (write_one_hertz, "rate", "4000 to 192000 Hz are read: convert it"),
 ]

@@ -464,12 +464,22 @@ def test_speakers_that_differ_in_case_alone_are_told(tmp_path):
         assert len(load_folder(folder)) == 3
 
 
-@pytest.mark.parametrize("name", ["=HYPERLINK(1)/a_1.wav", "sad/@SUM(A1)_1.wav", "+1/a_1.wav"])
+@pytest.mark.parametrize(
+    "name", ["=HYPERLINK(1)/a_1.wav", "sad/@SUM(A1)_1.wav", "+1/a_1.wav", "-A1+1/a_1.wav"]
+)
 def test_names_that_spreadsheets_would_run_are_told(name, tmp_path):
     folder = write_own(tmp_path / "own", (name, "sad/a_2.wav", "angry/a_3.wav"))
     with pytest.warns(UserWarning, match="left out 1 of 3 .*\n.* is a formula, .*; rename it"):
         table = load_folder(folder)
     assert table["emotion"].tolist() == ["angry", "sad"]
+
+
+def test_a_number_or_a_dash_is_no_formula(tmp_path):
+    folder = write_own(tmp_path / "own", ("sad/a_2.wav", "angry/a_3.wav"))
+    rows = "path,emotion,speaker,gender\nsad/a_2.wav,sad,-1,-\nangry/a_3.wav,angry,-1.5,-\n"
+    (tmp_path / "labels.csv").write_text(rows)
+    table = load_folder(folder, csv=tmp_path / "labels.csv")
+    assert table["speaker"].tolist() == ["-1.5", "-1"]
 
 
 def test_one_emotion_alone_is_a_table_and_nothing_to_learn(tmp_path):

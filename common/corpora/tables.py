@@ -1,5 +1,6 @@
 """From a corpus folder, or a folder of one's own, to its utterance table."""
 
+import re
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -23,7 +24,8 @@ from common.corpora.records import CORPORA
 from common.emotions import name_emotion
 from common.files import NAME_PART
 
-FORMULA_STARTS = ("=", "@", "+")  # as spreadsheets run them when they open a table of results
+# What spreadsheets run when they open a table of results; -1 is a number, - is nothing.
+FORMULA = re.compile(r"[=@+]|-(?![\d.,]*$)")
 
 
 def load_corpus(
@@ -101,7 +103,7 @@ def load_folder(
         elif missing:
             labels.setdefault("problem", f"no {' and no '.join(missing)}; fill it in")
         for column, text in [*labels.items()]:
-            if text.startswith(FORMULA_STARTS) and column != "path":
+            if FORMULA.match(text) and column != "path":
                 remedy = "rename it" if csv is None else "write a word"
                 labels.setdefault("problem", f"{column} is a formula, {text!r}; {remedy}")
         emotion = labels["emotion"].casefold()
