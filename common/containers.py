@@ -24,9 +24,10 @@ CONTAINERS = {
 }
 # The Xing or Info header in an MP3's first frame: flags, frames and bytes.
 MP3_HEADER = re.compile(rb"(?s)\xff[\xe2-\xfb]..(.{9}|.{17}|.{32})(Xing|Info)(.{12})")
-MP3_KILOBITS = (  # of a frame: of MPEG 2 and 2.5, and of MPEG 1
+KILOBITS = (  # of a frame: of MPEG 2 and 2.5, and of MPEG 1, MP3 and MP2
     (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
     (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    (0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
 )
 
 
@@ -87,7 +88,8 @@ def _count_missing_ogg(file: BinaryIO, num_bytes: int, facts: dict) -> int:
         if ~zlib.crc32(mirrored, 0xFFFFFFFF) & 0xFFFFFFFF != int.from_bytes(
             page[22:26].translate(MIRRORED_BITS), "big"
         ):
-            raise RecordingError("damaged", f"its Ogg page at byte {position}")
+            told = f"the Ogg page at byte {position} does not fit its checksum"
+            raise RecordingError("damaged", told)
         facts["end_marked"] = bool(page[5] & 4)
         position += len(page)
     return 0
@@ -119,7 +121,7 @@ def _count_missing_mp4(file: BinaryIO, num_bytes: int) -> int:
 
 
 def _count_missing_frames(file: BinaryIO, num_bytes: int) -> int:
-    """Count the bytes that an MP3 lacks by its Xing or Info header, or MP3 or AAC in a frame."""
+    """Count the bytes that an MP3 lacks by its Xing or Info header, or its last frame lacks."""
     position = 0
     while (tag := _read(file, position, 10))[:3] == b"ID3":
         size = sum((byte & 127) << 7 * (9 - place) for place, byte in enumerate(tag) if place > 5)
@@ -134,14 +136,16 @@ def _count_missing_frames(file: BinaryIO, num_bytes: int) -> int:
 
 
 def _measure_frame(file: BinaryIO, position: int) -> int:
-    """Give the bytes of the MP3 or AAC frame at a position; 0 where there is none."""
+    """Give the bytes of the MP3, MP2 or AAC frame at a position; 0 where there is none."""
     start = _read(file, position, 8)
     header = int.from_bytes(start[:4], "big")
     if header >> 16 & 0xFFF6 == 0xFFF0:  # AAC
         return int.from_bytes(start, "big") >> 21 & 0x1FFF
-    version, kind, rate = header >> 19 & 3, header >> 12 & 15, header >> 10 & 3
-    if header >> 21 != 0x7FF or header >> 17 & 3 != 1 or version == 1 or kind == 15 or rate == 3:
+    version, layer = header >> 19 & 3, header >> 17 & 3  # 3 is MPEG 1, 2 is MP2, 1 is MP3
+    kind, rate = header >> 12 & 15, header >> 10 & 3
+    if header >> 21 != 0x7FF or layer not in (1, 2) or version == 1 or kind == 15 or rate == 3:
         return 0
     hertz = (44_100, 48_000, 32_000)[rate] >> {3: 0, 2: 1, 0: 2}[version]
-    bits = 1_000 * MP3_KILOBITS[version == 3][kind]
-    return (144 if version == 3 else 72) * bits // hertz + (header >> 9 & 1) if bits else 0
+    bits = 1_000 * KILOBITS[layer if version == 3 else 0][kind]
+    samples = 576 if version != 3 and layer == 1 else 1_152
+    return samples // 8 * bits // hertz + (header >> 9 & 1) if bits else 0

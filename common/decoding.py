@@ -45,12 +45,15 @@ def decode(file: BinaryIO, facts: dict, longest_seconds: float) -> np.ndarray:
     try:
         try:
             return _decode_with_libsndfile(file, facts, longest_seconds)
-        except soundfile.LibsndfileError:
+        except soundfile.LibsndfileError as error:
+            if start.startswith(b"fLaC") and facts.get("sample_rate_hertz"):  # its header is whole
+                raise RecordingError("damaged", error) from error
             return _decode_with_ffmpeg(file, facts, longest_seconds)
     except RecordingError:
         raise
     except Exception as error:  # whatever a decoder raises
-        raise RecordingError("not audio", str(error).split("\n")[0]) from error
+        kind = "damaged" if facts.get("frames") else "not audio"
+        raise RecordingError(kind, str(error).split("\n")[0]) from error
 
 
 class _BoundedFile:

@@ -15,7 +15,7 @@ REMEDIES = {
     "git lfs": "a Git LFS pointer in place of the sound; run git lfs pull where it was cloned",
     "not audio": "not audio that libsndfile or FFmpeg read ({detail}); export it as WAV or FLAC",
     "truncated": "the header promises {detail}; copy or download the file again",
-    "damaged": "{detail} does not fit its checksum; copy or download the file again",
+    "damaged": "the sound breaks off ({detail}); copy or download the file again",
     "too short": f"{{detail}} s of sound, at least {SHORTEST_SECONDS} s are needed; record more",
     "too long": "more than {detail} s of sound; cut it into utterances",
     "rate": f"{{detail}} Hz; {LOWEST_RATE_HERTZ} to {HIGHEST_RATE_HERTZ} Hz are read: convert it",

@@ -161,7 +161,7 @@ def test_every_format_is_read_and_its_truncation_is_told(suffix, form, subtype, 
     for share in (0.3, 0.6, 0.9):
         path.write_bytes(content[: round(share * len(content))])
         problem = scan_recording(path)["problem"]
-        assert problem.startswith(("truncated", "not audio")), (share, problem)
+        assert problem.startswith(("truncated", "damaged")), (share, problem)
         with pytest.raises(RecordingError) as caught:
             load_waveform(path)
         assert caught.value.problem == problem
@@ -170,6 +170,8 @@ def test_every_format_is_read_and_its_truncation_is_told(suffix, form, subtype, 
 STREAMS = {  # without a length in the header
     "tone.webm": ("libopus", 48_000, {"live": "1"}),
     "tone.aac": ("aac", 48_000, {}),
+    "low.mp2": ("mp2", 16_000, {}),
+    "high.mp2": ("mp2", 44_100, {}),
     "fragments.mp4": ("aac", 48_000, {"movflags": "empty_moov", "frag_duration": "200000"}),
     **{
         f"{rate}.mp3": ("libmp3lame", rate, {"write_xing": "0", "id3v2_version": version})
@@ -248,7 +250,7 @@ def test_no_page_of_an_ogg_stream_is_left_out_in_silence(subtype, tmp_path):
     assert len(load_waveform(content + bytes(100_000) + b"TAG")) == 4 * SAMPLE_RATE_HERTZ
     for end in ends:
         damaged = content[: end - 9] + bytes([content[end - 9] ^ 1]) + content[end - 8 :]
-        with pytest.raises(RecordingError, match="damaged: its Ogg page at byte"):
+        with pytest.raises(RecordingError, match="damaged: .*the Ogg page at byte .* copy or"):
             load_waveform(damaged)
 
 
