@@ -19,9 +19,6 @@ from common.files import hash_open_file
 from common.problems import LONGEST_SECONDS, MAX_CHANNELS, RecordingError
 
 SAMPLE_RATE_HERTZ = 16_000
-# What a scan tells of a recording that cannot be opened.
-NO_FACTS = {"sha256": "", "sample_rate_hertz": 0, "channels": 0, "frames": 0, "seconds": 0.0}
-NO_FACTS |= {"peak": 0.0, "end_marked": True, "problem": ""}
 
 
 def scan_recording(path: str | Path) -> dict:
@@ -35,7 +32,8 @@ def scan_recording(path: str | Path) -> dict:
         an Ogg stream that may be cut), and `problem`: empty if the recording is usable, else what
         is wrong and the remedy.
     """
-    facts = NO_FACTS.copy()
+    facts = {"sha256": "", "sample_rate_hertz": 0, "channels": 0, "frames": 0, "seconds": 0.0}
+    facts |= {"peak": 0.0, "end_marked": True, "problem": ""}
     try:
         with open_regular(path) as file:
             facts["sha256"] = hash_open_file(file)

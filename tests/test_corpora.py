@@ -861,23 +861,23 @@ def test_a_bad_first_copy_hides_no_good_one(content):
     assert [entry["path"] for entry in table.attrs["left_out"]] == [str(first)]
 
 
-SPOILT = {"seconds": None}, {"sample_rate_hertz": "16000"}, {"problem": 0}, {"sha256": ["a"]}
-
-
 def test_a_poisoned_cache_of_scans_is_made_again():
     write_ravdess(paths.RAW_DIR / "ravdess")
     expected = load_corpus("ravdess")
     [cache] = paths.CACHE_DIR.iterdir()
     good = json.loads(cache.read_text())
-    first = next(iter(good))
+    first = next(iter(good["scans"]))
+    entry = good["scans"][first]
     for poison in (
-        None,
-        5,
-        [],
-        {first: None},
-        {first: {"state": good[first]["state"]}},
-        {first: {"state": good[first]["state"], "scan": {"problem": ""}}},
-        *({first: good[first] | {"scan": good[first]["scan"] | spoilt}} for spoilt in SPOILT),
+        *(None, 5, [], {}, good["scans"], good | {"scans": None}),
+        *(
+            good | {"scans": good["scans"] | {first: changed}}
+            for changed in (None, {"state": entry["state"]}, entry | {"scan": {"problem": ""}})
+        ),
+        *(
+            good | {"scans": good["scans"] | {first: entry | {"scan": entry["scan"] | changed}}}
+            for changed in ({"seconds": None}, {"seconds": -1.0}, {"sha256": "0"})
+        ),
     ):
         cache.write_text(json.dumps(poison))
         with pytest.warns(UserWarning, match="this cache is damaged and is made again"):
