@@ -6,6 +6,7 @@ Training and use, files and arrays: every recording passes the same checks in `l
 import io
 import os
 import stat
+import warnings
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,14 +14,9 @@ import librosa
 import numpy as np
 import soxr
 
-from common.decoding import (
-    LONGEST_SECONDS,
-    MAX_CHANNELS,
-    RecordingError,
-    decode,
-    mix_channels,
-)
+from common.decoding import decode, mix_channels
 from common.files import hash_open_file
+from common.problems import LONGEST_SECONDS, MAX_CHANNELS, RecordingError
 
 SAMPLE_RATE_HERTZ = 16_000
 
@@ -32,11 +28,12 @@ def scan_recording(path: str | Path) -> dict:
     -------
     dict
         `sha256` of the bytes, `sample_rate_hertz`, `channels`, `frames`, `seconds`, `peak`
-        (largest absolute sample of the channels' mean, 1 = full scale), and `problem`: empty if
-        the recording is usable, else what is wrong and the remedy.
+        (largest absolute sample of the channels' mean, 1 = full scale), `end_marked` (False of
+        an Ogg stream that may be cut), and `problem`: empty if the recording is usable, else what
+        is wrong and the remedy.
     """
     facts = {"sha256": "", "sample_rate_hertz": 0, "channels": 0, "frames": 0, "seconds": 0.0}
-    facts |= {"peak": 0.0, "problem": ""}
+    facts |= {"peak": 0.0, "end_marked": True, "problem": ""}
     try:
         with open_regular(path) as file:
             facts["sha256"] = hash_open_file(file)
@@ -63,7 +60,8 @@ def load_waveform(
     longest_seconds
         What is longer is refused.
     facts
-        Gets `sample_rate_hertz`, the rate of the recording, and `channels`.
+        Gets `sample_rate_hertz`, the rate of the recording, `channels`, and what else
+        `list_notes` reads.
 
     Returns
     -------
@@ -93,6 +91,31 @@ def load_waveform(
             raise FileNotFoundError(f"{name}: {error.problem}") from error
         raise RecordingError(error.kind, error.detail, source=name) from error
     return resample_waveform(waveform, facts["sample_rate_hertz"], SAMPLE_RATE_HERTZ)
+
+
+def hear_recording(source, *, longest_seconds: float = LONGEST_SECONDS) -> np.ndarray:
+    """Load a recording as `load_waveform` does, and warn of what it lacks."""
+    waveform = load_waveform(source, longest_seconds=longest_seconds, facts=(facts := {}))
+    name = source if isinstance(source, str | os.PathLike) else "the recording"
+    for note in list_notes(facts):
+        warnings.warn(f"{name}: {note}", stacklevel=3)
+    return waveform
+
+
+def list_notes(facts: dict) -> list[str]:
+    """Say what a recording that is used may lack, by the facts of its scan or its loading."""
+    notes, rate = [], facts["sample_rate_hertz"]
+    if rate < SAMPLE_RATE_HERTZ:
+        notes.append(
+            f"recorded at {rate} Hz, less than {SAMPLE_RATE_HERTZ} Hz: what lies above half its "
+            "rate is missing, and models hear that; record at more"
+        )
+    if not facts.get("end_marked", True):
+        notes.append(
+            "an Ogg stream whose end is not marked is used as far as it goes. Android marks none; "
+            "one from elsewhere may be cut off: copy or download it again"
+        )
+    return notes
 
 
 def open_regular(path: str | Path) -> BinaryIO:

@@ -85,9 +85,17 @@ def _spell(thing: object, module: str, scope: dict, seen: list[int]) -> Iterator
 def load_cache(
     path: Path, shape: tuple[int, ...], *, rows: slice = slice(None)
 ) -> np.ndarray | None:
-    """Read rows of a cached array; None if there is none, or, with a warning, a damaged one."""
+    """Read rows of a cached array; None if there is none, or, with a warning, a damaged one.
+
+    All rows together are compared with the hash behind them.
+    """
     try:
-        stacked = np.load(path, allow_pickle=False, mmap_mode=None if rows == slice(None) else "r")
+        if rows == slice(None):
+            with path.open("rb") as file:
+                stacked = np.load(file, allow_pickle=False)
+                stacked = stacked if file.read().decode() == _hash_values(stacked) else None
+        else:
+            stacked = np.load(path, allow_pickle=False, mmap_mode="r")
     except (FileNotFoundError, NotADirectoryError):
         return None
     except Exception:  # whatever a damaged file makes numpy raise
@@ -100,11 +108,19 @@ def load_cache(
     return None
 
 
+def _hash_values(array: np.ndarray) -> str:
+    """Name shape, type and values of an array."""
+    from joblib import hash as hash_value
+
+    return hash_value(array)
+
+
 def save_cache(path: Path, array: np.ndarray) -> None:
-    """Write an array; warn where the disk does not take it."""
+    """Write an array and its hash; warn where the disk does not take it."""
     try:
-        with write_atomically(path) as temporary:
-            np.save(temporary, array)
+        with write_atomically(path) as temporary, temporary.open("wb") as file:
+            np.save(file, array)
+            file.write(_hash_values(array).encode())
     except OSError as error:
         warnings.warn(
             f"{path}: the features could not be cached ({error.strerror}); they are computed "

@@ -9,10 +9,9 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import asynccontextmanager
 from functools import cache
-from html import escape
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # gradio reads it when it is imported
 
@@ -21,10 +20,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from common import paths, style
-from common.audio import SAMPLE_RATE_HERTZ, load_waveform
-from common.decoding import LONGEST_SECONDS
+from common import paths
+from common.audio import SAMPLE_RATE_HERTZ, list_notes, load_waveform
+from common.markup import CSS, STRIP_COLUMNS, draw_bars, draw_notes, draw_strip
 from common.plots import set_style
+from common.problems import LONGEST_SECONDS
 from common.recognition import (
     ABSTAINED,
     LONGEST_TIMELINE_SECONDS,
@@ -37,7 +37,6 @@ from common.trust import describe_trust
 LARGEST_UPLOAD = "200mb"
 LONGEST_LIVE_SECONDS = 300
 LONG = f"longer than {LONGEST_SECONDS:.0f} s; it is heard window by window"
-STRIP_COLUMNS = 120
 EXAMPLES = {
     "meant to be angry": "Actor_04/03-01-05-01-01-01-04.flac",
     "meant to be sad": "Actor_03/03-01-04-01-01-01-03.flac",
@@ -48,47 +47,6 @@ SENTENCES = {
     "annoyed": "Someone has left the window open again tonight.",
     "downcast": "We will not see the house by the river any more.",
 }
-CSS = """
-.bars { display: grid; grid-template-columns: 6.5rem 1fr 3.2rem; gap: .15rem .6rem }
-.bars i { height: 1rem; border-radius: .3rem; transition: width .2s; align-self: center }
-.bars b { text-align: right; font-weight: 400; font-variant-numeric: tabular-nums }
-.answer { font-size: 1.4rem; font-weight: 600; margin-bottom: .4rem }
-.answer.none { font-weight: 400; opacity: .7 }
-.strip { width: 100%; height: 7rem; border: 1px solid var(--border-color-primary);
-  border-radius: .4rem }
-"""
-
-
-def draw_bars(said: Prediction) -> str:
-    """Give HTML with a bar per emotion, or with the reason why there is no answer."""
-    if said.label is None:
-        return f'<div class="answer none">No answer: {escape(said.reason)}.</div>'
-    colours = style.pick_colours(list(said.probabilities))
-    bars = "".join(
-        f"<span>{escape(name)}</span>"
-        f'<i style="width:{100 * share:.1f}%;background:{colours[name]}"></i>'
-        f"<b>{100 * share:.0f} %</b>"
-        for name, share in said.probabilities.items()
-    )
-    answer = f"{escape(said.label)}, {100 * said.probabilities[said.label]:.0f} %"
-    return f'<div class="answer">{answer}</div><div class="bars">{bars}</div>'
-
-
-def draw_strip(history: Sequence[Prediction]) -> str:
-    """Give an SVG with a column per prediction, its probabilities stacked; no answer is blank."""
-    columns = []
-    for place, said in enumerate(history):
-        top, colours = 1.0, style.pick_colours(list(said.probabilities))
-        for name, share in said.probabilities.items():
-            top -= share
-            columns.append(
-                f'<rect x="{place}" y="{top:.3f}" width="1.05" height="{share + 0.005:.3f}" '
-                f'fill="{colours[name]}"/>'
-            )
-    return (
-        f'<svg class="strip" viewBox="0 0 {STRIP_COLUMNS} 1" preserveAspectRatio="none" role="img" '
-        f'aria-label="Probabilities of the emotions over time">{"".join(columns)}</svg>'
-    )
 
 
 def draw_attention(recognizer: EmotionRecognizer, waveform: np.ndarray) -> Figure | None:
@@ -150,29 +108,34 @@ def build_demo(models: Mapping[str, EmotionRecognizer], *, remark: str = "") -> 
         if state is None or state["model"] != chosen:
             model = (enrolled or models).get(chosen, models[chosen])
             state = {"model": chosen, "stream": model.stream(), "history": []}
-        said = state["stream"].feed(chunk)
+        try:
+            said = state["stream"].feed(chunk)
+        except ValueError as error:
+            said = Prediction(None, {}, str(error))
         state["history"] = [*state["history"], said][-STRIP_COLUMNS:]
-        return draw_bars(said), draw_strip(state["history"]), state
+        notes = draw_notes(list_notes({"sample_rate_hertz": chunk[0]}))
+        return draw_bars(said) + notes, draw_strip(state["history"]), state
 
     def hear(recording, enrolled):
-        """Answers of all models, then the timeline, then what the network looks at."""
+        """Answers of all models and notes, then the timeline, then what the network looks at."""
         if recording is None:
-            yield [""] * len(names) + [None, None]
+            yield [""] * len(names) + ["", None, None]
             return
         known = {**models, **(enrolled or {})}
         try:
-            waveform = load_waveform(recording, longest_seconds=LONGEST_TIMELINE_SECONDS)
+            longest, facts = LONGEST_TIMELINE_SECONDS, {}
+            waveform = load_waveform(recording, longest_seconds=longest, facts=facts)
             if len(waveform) > LONGEST_SECONDS * SAMPLE_RATE_HERTZ:
                 said = [Prediction(None, {}, f"{LONG}, see below")] * len(names)
             else:
                 said = [known[name].predict(recording) for name in names]
-            answers = [draw_bars(answer) for answer in said]
+            answers = [*map(draw_bars, said), draw_notes(list_notes(facts))]
             yield [*answers, None, None]
             timeline = known[names[-1]].predict_timeline(recording)
         except (ValueError, OSError) as error:
             if getattr(error, "kind", "") not in ABSTAINED:
                 raise gr.Error(str(error).replace(str(recording), "The recording")) from error
-            yield [draw_bars(Prediction(None, {}, error.problem))] * len(names) + [None, None]
+            yield [draw_bars(Prediction(None, {}, error.problem))] * len(names) + ["", None, None]
             return
         over_time = plot_timeline(waveform, timeline)[0].figure
         yield [*answers, over_time, None]
@@ -186,7 +149,7 @@ def build_demo(models: Mapping[str, EmotionRecognizer], *, remark: str = "") -> 
         for name, model in models.items():
             try:
                 enrolled[name] = model.enrol(given)
-                said.append(f"`{name}` knows your voice now.")
+                said += [f"`{name}` knows your voice now.", *enrolled[name].voice.notes]
             except (ValueError, OSError) as error:
                 said.append(f"`{name}` does not know your voice: {error}.")
         return enrolled, "\n\n".join(said)
@@ -224,6 +187,7 @@ def build_demo(models: Mapping[str, EmotionRecognizer], *, remark: str = "") -> 
                     with gr.Column():
                         gr.Markdown(f"### `{name}`")
                         answers.append(gr.HTML())
+            answers.append(gr.HTML())  # of notes
             gr.Markdown(remark)
             gr.Markdown(f"### `{names[-1]}` over time")
             figures = [gr.Plot(show_label=False, container=False)]

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.special import softmax
 
 from common.activity import judge_activity
-from common.audio import load_waveform
+from common.audio import list_notes, load_waveform
 from common.voices import Voice, VoiceModel, VoiceNormalisation
 
 PRIOR = 2.0  # utterances that the average voice counts as; notebook 42 chooses it in 3 of 5 folds
@@ -20,6 +20,7 @@ class KnownVoice:
     """A voice and the classifier of features from which it is taken out.
 
     `kernel` has shape (values, emotions), `bias` (emotions,); `temperature` is that of this head.
+    `notes` say what of its recordings was left out, or lacks something.
     """
 
     voice: Voice
@@ -27,6 +28,7 @@ class KnownVoice:
     kernel: np.ndarray
     bias: np.ndarray
     temperature: float
+    notes: tuple[str, ...] = ()
 
     def predict(self, features: np.ndarray) -> np.ndarray:
         """Give calibrated probabilities (utterances, emotions) of features (utterances, …)."""
@@ -52,14 +54,15 @@ def fold_scaler(pipeline, emotions: tuple[str, ...]) -> tuple[np.ndarray, np.nda
 
 
 def hear_voice(recognizer, recordings: Iterable, *, fewest: int) -> KnownVoice:
-    """Measure a voice on recordings without labels; those without speech are left out, and named.
+    """Measure a voice on recordings without labels; those without speech are left out.
 
-    Raises ValueError if fewer than `fewest` remain.
+    Warnings name these, and those that lack something. Raises ValueError if fewer than `fewest`
+    remain.
     """
-    heard, left_out = [], []
+    heard, left_out, notes = [], [], []
     for number, recording in enumerate(recordings, start=1):
         try:
-            waveform = load_waveform(recording)
+            waveform = load_waveform(recording, facts=(facts := {}))
         except ValueError as error:
             left_out.append(f"recording {number}: {error}")
             continue
@@ -67,16 +70,19 @@ def hear_voice(recognizer, recordings: Iterable, *, fewest: int) -> KnownVoice:
             left_out.append(f"recording {number}: {reason}")
         else:
             heard.append(waveform)
+            notes += [f"recording {number}: {note}" for note in list_notes(facts)]
     if len(heard) < fewest:
         raise ValueError(
             f"{len(heard)} recordings with speech, and a voice is known from {fewest} or more: "
             f"give more, of several emotions. {'; '.join(left_out)}".strip()
         )
     if left_out:
-        warnings.warn(f"left out of the voice: {'; '.join(left_out)}", stacklevel=3)
+        notes.insert(0, f"left out of the voice: {'; '.join(left_out)}")
+    for note in notes:
+        warnings.warn(note, stacklevel=3)
     arrays = recognizer.voices
     average = Voice(arrays["mean"], arrays["variance"])
     features = np.stack([recognizer.recipe(waveform).ravel() for waveform in heard])
     voice = average.hear(features, prior=PRIOR)
-    temperature = float(arrays["temperature"])
-    return KnownVoice(voice, average, arrays["kernel"], arrays["bias"], temperature)
+    head = arrays["kernel"], arrays["bias"], float(arrays["temperature"])
+    return KnownVoice(voice, average, *head, notes=tuple(notes))

@@ -14,6 +14,7 @@ from common.files import write_atomically
 from common.recipes import Recipe, Step
 
 FACTS, GRAPH, VOICES = "recognizer.json", "model.onnx", "voices.npz"
+VOICE_ARRAYS = ("mean", "variance", "kernel", "bias", "temperature")
 RUNTIMES = ("onnxruntime", "keras")
 BATCH = 64  # rows that a Keras model is given at once
 PARTS = ("onnxruntime", "onnx", "safetensors")  # which run Whisper's encoder without Keras
@@ -78,7 +79,7 @@ def read_contents(path: Path) -> Contents:
             if VOICES in names:
                 with np.load(io.BytesIO(file.read(VOICES)), allow_pickle=False) as arrays:
                     voices = {name: arrays[name].astype(np.float32) for name in arrays}
-        _ = tuple(map(str, facts["emotions"])), facts["recipe"]["steps"]
+        _check_facts(facts, voices)
     except Exception as error:  # whatever a file of another kind raises
         raise ValueError(f"{path} is not a recogniser ({error}); {REMEDY}") from error
     return Contents(facts, writer, graph, voices)
@@ -96,8 +97,15 @@ def load_network(path: Path, contents: Contents, runtime: str | None) -> Callabl
     if runtime == "onnxruntime" and not able:
         lacking = "is not installed" if contents.graph else "has no graph in this file"
         raise ValueError(f"{path}: onnxruntime {lacking}; use runtime='keras'")
+    needed = len(contents.facts["emotions"])
     if able and runtime != "keras":
-        return OnnxNetwork(contents.graph)
+        try:
+            network = OnnxNetwork(contents.graph)
+        except Exception as error:  # whatever onnxruntime raises
+            told = str(error).split("\n")[0][:200]
+            raise ValueError(f"{path}: a damaged graph ({told}); use runtime='keras'") from error
+        _check_outputs(path, network.session.get_outputs()[0].shape[-1], needed)
+        return network
     if find_spec("keras") is None:
         use = " or, for onnxruntime, requirements-use.txt" * (contents.graph is not None)
         raise ImportError(f"{path}: Keras is not installed; pip install -r requirements.lock{use}")
@@ -115,10 +123,27 @@ def load_network(path: Path, contents: Contents, runtime: str | None) -> Callabl
         ) from error
     if not all(np.isfinite(weights).all() for weights in model.get_weights()):
         raise ValueError(f"{path}: weights that are not finite; train and save it anew")
-    found, needed = model.output_shape[-1], len(contents.facts["emotions"])
+    _check_outputs(path, model.output_shape[-1], needed)
+    return model
+
+
+def _check_facts(facts: dict, voices: dict | None) -> None:
+    """Raise ValueError, or what a lookup does, unless a network can be used by these facts."""
+    for name in VOICE_ARRAYS if voices is not None else ():
+        if not np.isfinite(voices[name]).all():
+            raise ValueError(f"{name} of voices is not finite")
+    emotions, temperature = facts["emotions"], facts.get("temperature", 1.0)
+    if not isinstance(emotions, list) or not emotions or len(set(emotions)) < len(emotions):
+        raise ValueError(f"emotions {emotions!r}")
+    if not 0 < temperature < np.inf:
+        raise ValueError(f"temperature {temperature!r}")
+    if not all(isinstance(step, dict) for step in facts["recipe"]["steps"]):
+        raise ValueError("steps of the recipe without settings")
+
+
+def _check_outputs(path: Path, found: int, needed: int) -> None:
     if found != needed:
         raise ValueError(f"{path}: {found} outputs and {needed} emotions; save it anew")
-    return model
 
 
 def load_recipe(description: dict, encoder, runtime: str | None) -> Recipe:

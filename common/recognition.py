@@ -3,7 +3,6 @@
 `python -m common.recognition clip.m4a` says it on the command line.
 """
 
-import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,8 +13,7 @@ import numpy as np
 import common.features
 import common.loudness
 from common.activity import cut_speech, judge_activity
-from common.audio import SAMPLE_RATE_HERTZ, load_waveform
-from common.decoding import RecordingError
+from common.audio import SAMPLE_RATE_HERTZ, hear_recording
 from common.networks import (
     OnnxNetwork,
     load_network,
@@ -25,6 +23,7 @@ from common.networks import (
     write_contents,
 )
 from common.paths import MODELS_DIR
+from common.problems import RecordingError
 from common.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -147,10 +146,10 @@ class EmotionRecognizer:
         (rate, array). Up to `longest_whole_seconds` of speech are heard as in training, the middle
         `window_seconds` of them; of more, the windows with speech in them are averaged. What
         training would refuse raises its ValueError, except silence and what is too short, of
-        which it abstains. A rate below 16 kHz raises a warning.
+        which it abstains. What may be missing, above half of a low rate, raises a warning.
         """
         try:
-            waveform = _hear(recording)
+            waveform = hear_recording(recording)
         except RecordingError as error:
             if error.kind in ABSTAINED:
                 return Prediction(None, {}, error.problem)
@@ -182,7 +181,7 @@ class EmotionRecognizer:
         """
         from common.timeline import tabulate_timeline
 
-        waveform = _hear(recording, longest_seconds=LONGEST_TIMELINE_SECONDS)
+        waveform = hear_recording(recording, longest_seconds=LONGEST_TIMELINE_SECONDS)
         settings = (window_seconds, hop_seconds, smoothing)
         return tabulate_timeline(self._compute, self.emotions, waveform, *settings)
 
@@ -245,12 +244,20 @@ class EmotionRecognizer:
         return np.stack([recipe(waveform) for waveform in waveforms])
 
     def predict_features(self, rows: np.ndarray) -> np.ndarray:
-        """Give calibrated probabilities (rows, emotions) of what the network reads."""
+        """Give calibrated probabilities (rows, emotions) of what the network reads.
+
+        Raises ValueError where they are not finite, as of broken weights.
+        """
         if self.voice is not None:
-            return self.voice.predict(rows)
-        logs = np.log(np.maximum(run_network(self.network, rows), 1e-12))
-        powers = np.exp(logs / self.facts.get("temperature", 1.0))
-        return powers / powers.sum(axis=1, keepdims=True)
+            probabilities = self.voice.predict(rows)
+        else:
+            logs = np.log(np.maximum(run_network(self.network, rows), 1e-12))
+            powers = np.exp(logs / self.facts.get("temperature", 1.0))
+            probabilities = powers / powers.sum(axis=1, keepdims=True)
+        if not np.isfinite(probabilities).all():
+            name = self.path or "the recogniser"
+            raise ValueError(f"{name}: probabilities that are not finite; train and save it anew")
+        return probabilities
 
     def _compute(self, waveforms: list[np.ndarray]) -> np.ndarray:
         return self.predict_features(self.compute_features(waveforms))
@@ -276,18 +283,6 @@ class Stream:
             samples = np.concatenate([self.heard, samples])
         self.kind, self.heard = kind, samples[-round(self.window_seconds * rate) :]
         return self.recognizer.predict((rate, self.heard))
-
-
-def _hear(recording, **options) -> np.ndarray:
-    """Load a recording, and warn where it lacks what lies above half of a low rate."""
-    waveform = load_waveform(recording, facts=(facts := {}), **options)
-    if facts["sample_rate_hertz"] < SAMPLE_RATE_HERTZ:
-        warnings.warn(
-            f"a recording of {facts['sample_rate_hertz']} Hz, less than {SAMPLE_RATE_HERTZ} Hz: "
-            "what lies above half its rate is missing, and models hear that; record at more",
-            stacklevel=3,
-        )
-    return waveform
 
 
 if __name__ == "__main__":

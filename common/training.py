@@ -98,6 +98,9 @@ class TrainingConfig:
                 f"monitor=None leaves nothing for schedule={self.schedule!r}, "
                 f"patience={self.patience} to watch; use a fixed schedule and patience=None"
             )
+        for name, value in vars(self).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{name}={value} must be a finite number")
         for name in ("epochs", "batch_size", "learning_rate"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be above 0")

@@ -19,12 +19,14 @@ from hypothesis import strategies as st
 from common.audio import (
     SAMPLE_RATE_HERTZ,
     fix_length,
+    hear_recording,
+    list_notes,
     load_waveform,
     resample_waveform,
     scan_recording,
     trim_silence,
 )
-from common.decoding import RecordingError
+from common.problems import RecordingError
 
 
 def make_tone(*, hertz=440.0, seconds=1.0, rate=SAMPLE_RATE_HERTZ, amplitude=0.5) -> np.ndarray:
@@ -79,6 +81,7 @@ def test_a_scan_tells_the_facts(tmp_path):
         "channels": 2,
         "frames": 48_000,
         "seconds": 1.0,
+        "end_marked": True,
         "problem": "",
     }
 
@@ -158,7 +161,7 @@ def test_every_format_is_read_and_its_truncation_is_told(suffix, form, subtype, 
     for share in (0.3, 0.6, 0.9):
         path.write_bytes(content[: round(share * len(content))])
         problem = scan_recording(path)["problem"]
-        assert problem.startswith(("truncated", "not audio")), (share, problem)
+        assert problem.startswith(("truncated", "damaged")), (share, problem)
         with pytest.raises(RecordingError) as caught:
             load_waveform(path)
         assert caught.value.problem == problem
@@ -167,6 +170,8 @@ def test_every_format_is_read_and_its_truncation_is_told(suffix, form, subtype, 
 STREAMS = {  # without a length in the header
     "tone.webm": ("libopus", 48_000, {"live": "1"}),
     "tone.aac": ("aac", 48_000, {}),
+    "low.mp2": ("mp2", 16_000, {}),
+    "high.mp2": ("mp2", 44_100, {}),
     "fragments.mp4": ("aac", 48_000, {"movflags": "empty_moov", "frag_duration": "200000"}),
     **{
         f"{rate}.mp3": ("libmp3lame", rate, {"write_xing": "0", "id3v2_version": version})
@@ -203,24 +208,50 @@ def make_ogg() -> bytes:
     return file.getvalue()
 
 
+def unmark_end(content: bytes) -> bytes:
+    """Take the mark of the end from an Ogg stream, as Android writes it, and sum its page anew."""
+    place, total = content.rfind(b"OggS"), 0
+    page = bytearray(content[place:])
+    page[5] &= ~4
+    page[22:26] = bytes(4)
+    for byte in page:
+        total ^= byte << 24
+        for _ in range(8):
+            total = (total << 1 ^ (total >> 31) * 0x04C11DB7) & 0xFFFFFFFF
+    page[22:26] = total.to_bytes(4, "little")
+    return content[:place] + bytes(page)
+
+
 @pytest.mark.parametrize("kind", ["cut before a page", "never marked"])
 def test_an_ogg_stream_whose_end_is_not_marked_is_told(kind, tmp_path):
     content = make_ogg()
     pages = [found.start() for found in re.finditer(b"OggS", content)]
     path = tmp_path / "tone.ogg"
-    if kind == "never marked":  # as Android writes it; libsndfile checks no sum
-        content = content[: pages[-1] + 5] + b"\0" + content[pages[-1] + 6 :]
-    else:
-        content = content[: pages[len(pages) // 2]]
+    content = unmark_end(content) if kind == "never marked" else content[: pages[len(pages) // 2]]
     path.write_bytes(content)
     with pytest.warns(
         UserWarning, match=r"tone\.ogg: an Ogg stream whose end .* download it again"
     ):
-        assert len(load_waveform(path)) > 4 * SAMPLE_RATE_HERTZ
+        assert len(hear_recording(path)) > 4 * SAMPLE_RATE_HERTZ
     with pytest.warns(UserWarning, match="the recording: an Ogg stream whose end is not marked"):
-        load_waveform(content)
-    with pytest.warns(UserWarning, match=r"tone\.ogg: an Ogg stream"):
-        assert scan_recording(path)["problem"] == ""
+        hear_recording(content)
+    found = scan_recording(path)
+    assert found["problem"] == "" and "an Ogg stream whose end" in list_notes(found)[0]
+
+
+@pytest.mark.parametrize("subtype", ["OPUS", "VORBIS"])
+def test_no_page_of_an_ogg_stream_is_left_out_in_silence(subtype, tmp_path):
+    file = io.BytesIO()
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 4 * SAMPLE_RATE_HERTZ)
+    soundfile.write(file, noise, SAMPLE_RATE_HERTZ, format="OGG", subtype=subtype)
+    content = file.getvalue()
+    ends = [found.start() for found in re.finditer(b"OggS", content)][1:] + [len(content)]
+    assert len(ends) > 4 and len(load_waveform(content)) == 4 * SAMPLE_RATE_HERTZ
+    assert len(load_waveform(content + bytes(100_000) + b"TAG")) == 4 * SAMPLE_RATE_HERTZ
+    for end in ends:
+        damaged = content[: end - 9] + bytes([content[end - 9] ^ 1]) + content[end - 8 :]
+        with pytest.raises(RecordingError, match="damaged: .*the Ogg page at byte .* copy or"):
+            load_waveform(damaged)
 
 
 def tag(size: int) -> bytes:
@@ -359,6 +390,8 @@ def test_the_rate_of_a_recording_is_told(tmp_path):
         facts = {}
         load_waveform(source, facts=facts)
         assert (facts["sample_rate_hertz"], facts["channels"]) == (8_000, 1)
+        [note] = list_notes(facts)
+        assert "8000 Hz, less than 16000 Hz" in note
 
 
 def test_only_files_with_an_end_are_opened(tmp_path):

@@ -11,7 +11,7 @@ import soundfile
 
 from common import audio, paths
 from common.corpora import load_corpus, load_folder, validate_corpus
-from tests.test_audio import encode
+from tests.test_audio import encode, unmark_end
 
 RATE = 16_000
 
@@ -88,6 +88,10 @@ def write_opposite_channels(path: Path) -> None:
     soundfile.write(path, np.outer(make_noise(), [1, -1]), RATE)
 
 
+def write_nearly_opposite_channels(path: Path) -> None:
+    soundfile.write(path, np.outer(make_noise(), [1, -0.98]), RATE)
+
+
 def write_integers_as_floats(path: Path) -> None:
     soundfile.write(path, 32_768 * make_noise(), RATE, subtype="FLOAT")
 
@@ -108,6 +112,7 @@ UNUSABLE = [
     (write_three_hours, "too long", "more than 60 s of sound; cut it into utterances"),
     (write_pointer, "git lfs", "run git lfs pull where it was cloned"),
     (write_opposite_channels, "cancelling", "export one of them"),
+    (write_nearly_opposite_channels, "cancelling", "export one of them"),
     (write_integers_as_floats, "too loud", "divide by what full scale is"),
     (write_one_hertz, "rate", "4000 to 192000 Hz are read: convert it"),
 ]
@@ -210,12 +215,20 @@ def test_every_common_format_is_usable(suffix, options, rate, channels, corpus):
     assert 0.1 < np.abs(waveform).max() < 1.2
 
 
-def test_low_rates_are_told(corpus):
+def test_what_recordings_lack_is_told_each_time(corpus):
     path = corpus / "Actor_03" / "03-01-05-01-01-01-03.wav"
     path.parent.mkdir()
     soundfile.write(path, make_noise(rate=8_000), 8_000)
-    with pytest.warns(UserWarning, match="1 recordings have 8000 Hz or more but less than 16000"):
-        assert len(load_corpus("ravdess")) == 3
+    unmarked = corpus / "Actor_04" / "03-01-05-01-01-01-04.ogg"
+    unmarked.parent.mkdir()
+    soundfile.write(unmarked, make_noise(seconds=3), RATE, format="OGG", subtype="OPUS")
+    unmarked.write_bytes(unmark_end(unmarked.read_bytes()))
+    for _ in range(2):  # scanned, and from the cache
+        with pytest.warns(UserWarning) as told:
+            assert len(load_corpus("ravdess")) == 4
+        low, endless = sorted(str(warning.message) for warning in told)
+        assert "1 of 4 recordings" in low and "recorded at 8000 Hz, less than 16000 Hz" in low
+        assert str(unmarked) in endless and "an Ogg stream whose end is not marked" in endless
 
 
 def test_an_absent_corpus_says_how_to_get_it():

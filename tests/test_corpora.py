@@ -464,12 +464,22 @@ def test_speakers_that_differ_in_case_alone_are_told(tmp_path):
         assert len(load_folder(folder)) == 3
 
 
-@pytest.mark.parametrize("name", ["=HYPERLINK(1)/a_1.wav", "sad/@SUM(A1)_1.wav", "+1/a_1.wav"])
+@pytest.mark.parametrize(
+    "name", ["=HYPERLINK(1)/a_1.wav", "sad/@SUM(A1)_1.wav", "+1/a_1.wav", "-A1+1/a_1.wav"]
+)
 def test_names_that_spreadsheets_would_run_are_told(name, tmp_path):
     folder = write_own(tmp_path / "own", (name, "sad/a_2.wav", "angry/a_3.wav"))
     with pytest.warns(UserWarning, match="left out 1 of 3 .*\n.* is a formula, .*; rename it"):
         table = load_folder(folder)
     assert table["emotion"].tolist() == ["angry", "sad"]
+
+
+def test_a_number_or_a_dash_is_no_formula(tmp_path):
+    folder = write_own(tmp_path / "own", ("sad/a_2.wav", "angry/a_3.wav"))
+    rows = "path,emotion,speaker,gender\nsad/a_2.wav,sad,-1,-\nangry/a_3.wav,angry,-1.5,-\n"
+    (tmp_path / "labels.csv").write_text(rows)
+    table = load_folder(folder, csv=tmp_path / "labels.csv")
+    assert table["speaker"].tolist() == ["-1.5", "-1"]
 
 
 def test_one_emotion_alone_is_a_table_and_nothing_to_learn(tmp_path):
@@ -488,7 +498,9 @@ def load_csv(folder: Path, text: str, encoding="utf-8") -> pd.DataFrame:
 CSV = "path,emotion,speaker\nangry/anna_1.wav,angry,anna\nhappy/bob_1.wav,happy,bob\n"
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le-bom", "cp1252"])
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp1252"]
+)
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
 @pytest.mark.parametrize(
     "change",
@@ -509,7 +521,6 @@ CSV = "path,emotion,speaker\nangry/anna_1.wav,angry,anna\nhappy/bob_1.wav,happy,
 )
 def test_csv_as_spreadsheets_write_it(change, separator, encoding, tmp_path):
     text = change(CSV).replace(",", separator)
-    encoding = "utf-16" if encoding == "utf-16-le-bom" else encoding
     table = load_csv(tmp_path, text, encoding)
     assert table["speaker"].tolist() == ["anna", "bob"]
 
@@ -565,6 +576,7 @@ def test_csv_finds_names_whose_accents_are_composed_otherwise(tmp_path):
     ("text", "words"),
     [
         ("", "no column path, emotion, speaker among nothing"),
+        ("\0" * 50, "not text, it holds zeros; save it as CSV in UTF-8"),
         ("\n\n", "no column path"),
         (CSV + "happy/bob_1.wav,happy,bob,more\n", "row 4 has more cells than the header"),
         (CSV.replace("speaker", "who"), "no column speaker among path, emotion, who"),
@@ -854,14 +866,18 @@ def test_a_poisoned_cache_of_scans_is_made_again():
     expected = load_corpus("ravdess")
     [cache] = paths.CACHE_DIR.iterdir()
     good = json.loads(cache.read_text())
-    first = next(iter(good))
+    first = next(iter(good["scans"]))
+    entry = good["scans"][first]
     for poison in (
-        None,
-        5,
-        [],
-        {first: None},
-        {first: {"state": good[first]["state"]}},
-        {first: {"state": good[first]["state"], "scan": {"problem": ""}}},
+        *(None, 5, [], {}, good["scans"], good | {"scans": None}),
+        *(
+            good | {"scans": good["scans"] | {first: changed}}
+            for changed in (None, {"state": entry["state"]}, entry | {"scan": {"problem": ""}})
+        ),
+        *(
+            good | {"scans": good["scans"] | {first: entry | {"scan": entry["scan"] | changed}}}
+            for changed in ({"seconds": None}, {"seconds": -1.0}, {"sha256": "0"})
+        ),
     ):
         cache.write_text(json.dumps(poison))
         with pytest.warns(UserWarning, match="this cache is damaged and is made again"):

@@ -7,6 +7,7 @@ import socket
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras  # noqa: F401 - else a thread of the demo imports it while the next test seeds it
 import numpy as np
@@ -110,8 +111,8 @@ def hear(demo, path):
 def test_a_silent_recording_gets_no_answer(demo, tmp_path):
     for seconds in (1, 70):
         soundfile.write(tmp_path / "silent.wav", np.zeros(seconds * 16_000), 16_000)
-        [[answer, *figures]] = hear(demo, tmp_path / "silent.wav")
-        assert "No answer: silent" in answer and figures == [None, None]
+        [[answer, *rest]] = hear(demo, tmp_path / "silent.wav")
+        assert "No answer: silent" in answer and rest == ["", None, None]
 
 
 def test_more_than_a_minute_is_heard_over_time(demo, tmp_path):
@@ -119,10 +120,41 @@ def test_more_than_a_minute_is_heard_over_time(demo, tmp_path):
         tmp_path / "long.wav", np.tile(load_waveform(CLIPS[0]), 40)[: 16_000 * 61], 16_000
     )
     told, drawn, attended = hear(demo, tmp_path / "long.wav")
-    assert "longer than 60 s" in told[0] and told[1:] == [None, None]
-    bars = drawn[1].axes[1].patches
+    assert "longer than 60 s" in told[0] and told[1:] == ["", None, None]
+    bars = drawn[2].axes[1].patches
     assert len(bars) == 8 * 59 and sum(bar.get_height() for bar in bars) == pytest.approx(59)
-    assert attended[2] is not None
+    assert attended[3] is not None
+
+
+def test_what_a_recording_lacks_is_shown(demo, tmp_path):
+    waveform = load_waveform(CLIPS[0])[::2]
+    soundfile.write(tmp_path / "phone.wav", waveform, 8_000)
+    with pytest.warns(UserWarning, match="recorded at 8000 Hz"):
+        for _, notes, *_ in hear(demo, tmp_path / "phone.wav"):
+            assert "To know: recorded at 8000 Hz, less than 16000 Hz" in notes
+        bars, _, state = listen(demo, (8_000, waveform), None)
+    assert "To know: recorded at 8000 Hz" in bars
+    bars, _, _ = listen(demo, (8_000, 1e6 * waveform), state)
+    assert "No answer: the recording: too loud" in bars
+
+
+def listen(demo, chunk, state):
+    """What the page shows of a chunk of the microphone: an answer, a strip and its state."""
+    [function] = (found.fn for found in demo.fns.values() if found.name == "feed")
+    return function(chunk, "small", {}, state)
+
+
+def test_what_an_enrolled_voice_lacks_is_shown(monkeypatch):
+    from common.demo import build_demo
+
+    voice = SimpleNamespace(notes=("recording 2: recorded at 8000 Hz",))
+    known = SimpleNamespace(voice=voice)
+    model = EmotionRecognizer.load("small")
+    monkeypatch.setattr(EmotionRecognizer, "enrol", lambda *_: known)
+    demo = build_demo({"small": model})
+    [function] = (found.fn for found in demo.fns.values() if found.name == "enrol")
+    enrolled, said = function(*["a.wav"] * 4)
+    assert enrolled["small"] is known and "\n\nrecording 2: recorded at 8000 Hz" in said
 
 
 def test_an_answer_does_not_wait_for_the_timeline(monkeypatch):
@@ -156,12 +188,13 @@ def test_recordings_are_deleted_when_the_demo_stops():
 
 
 def test_markup_in_a_label_is_text():
-    from common.demo import draw_bars, draw_strip
+    from common.markup import draw_bars, draw_notes, draw_strip
 
     said = Prediction("<b>loud</b>", {"<b>loud</b>": 0.75, "soft": 0.25})
     assert "&lt;b&gt;loud" in draw_bars(said) and "<b>loud" not in draw_bars(said)
     assert draw_strip([said, Prediction(None, {}, "silent")]).count("<rect") == 2
     assert "No answer: &lt;silent&gt;." in draw_bars(Prediction(None, {}, "<silent>"))
+    assert "&lt;soft&gt;" in draw_notes(["<soft>"])
 
 
 def take_picture(path: Path, folder: Path) -> None:

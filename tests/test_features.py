@@ -575,7 +575,19 @@ def test_a_cache_folder_that_cannot_be_made_costs_time_only(table, tmp_path, mon
 
 
 @pytest.mark.parametrize(
-    "damage", [b"", b"not an array", b"PK\3\4", "cut", "archive", "objects", "shape", "infinite"]
+    "damage",
+    [
+        b"",
+        b"not an array",
+        b"PK\3\4",
+        "cut",
+        "archive",
+        "objects",
+        "shape",
+        "bands",
+        "infinite",
+        "values",
+    ],
 )
 def test_a_damaged_cache_is_made_again(damage, table):
     expected = extract(table, RECIPE)
@@ -588,6 +600,10 @@ def test_a_damaged_cache_is_made_again(damage, table):
         np.save(cached, np.array([None] * 5))
     elif damage == "shape":
         np.save(cached, expected.values[:4])
+    elif damage == "bands":
+        np.save(cached, expected.values[..., :7])
+    elif damage == "values":
+        cached.write_bytes(whole[:400] + bytes([whole[400] ^ 1]) + whole[401:])
     elif damage == "infinite":
         np.save(cached, np.full((5, *SHAPE), np.inf, np.float32))
     else:

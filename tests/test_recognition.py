@@ -98,7 +98,7 @@ def test_a_low_rate_is_told(use, table, tmp_path):
     waveform, rate = soundfile.read(table["path"][0])
     use = recognizer.stream().feed if use == "feed" else getattr(recognizer, use)
     use((rate, waveform))
-    with pytest.warns(UserWarning, match="of 8000 Hz, less than 16000 Hz: what lies above") as told:
+    with pytest.warns(UserWarning, match="at 8000 Hz, less than 16000 Hz: what lies above") as told:
         use((8_000, waveform[::2]))
     assert len(told) == 1
 
@@ -361,16 +361,57 @@ def test_a_head_that_is_exported_says_what_feeds_it(encoder, tmp_path):
         recognizer.export(tmp_path / "a.onnx")
 
 
-def test_a_file_of_a_newer_keras_or_with_broken_weights_is_told(recognizer, tmp_path):
-    path = tmp_path / "a.keras"
-    recognizer.save(path)
+def spoil(path, change) -> None:
+    """Rewrite a recogniser's file after `change` of its parts by name."""
     with zipfile.ZipFile(path) as file:
         parts = {name: file.read(name) for name in file.namelist()}
-    parts["metadata.json"] = b'{"keras_version": "99.1"}'
-    parts["config.json"] = parts["config.json"].replace(b"Functional", b"Functional2")
+    change(parts)
     with zipfile.ZipFile(path, "w") as file:
         for name, content in parts.items():
             file.writestr(name, content)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("model.onnx", b"no graph", "a damaged graph .*; use runtime='keras'"),
+        ("recognizer.json", {"emotions": ["a", "b"]}, "3 outputs and 2 emotions"),
+        ("recognizer.json", {"emotions": "abc"}, "not a recogniser .*emotions 'abc'"),
+        ("recognizer.json", {"emotions": ["a", "b", "a"]}, "not a recogniser .*emotions"),
+        ("recognizer.json", {"temperature": 0}, "not a recogniser .*temperature 0"),
+        ("recognizer.json", {"temperature": "hot"}, "not a recogniser"),
+        ("recognizer.json", {"recipe": {"steps": [5]}}, "not a recogniser .*steps"),
+    ],
+)
+def test_a_portable_file_with_a_damaged_part_is_told(name, content, problem, recognizer, tmp_path):
+    path = tmp_path / "a.keras"
+    recognizer.save(path, portable=True)
+
+    def change(parts):
+        facts = isinstance(content, dict)
+        parts[name] = json.dumps(json.loads(parts[name]) | content) if facts else content
+
+    spoil(path, change)
+    with pytest.raises(ValueError, match=rf"a\.keras.*{problem}"):
+        EmotionRecognizer.load(path)
+
+
+def test_probabilities_that_are_not_finite_are_no_answer(recognizer):
+    broken = [np.nan * weights for weights in recognizer.network.get_weights()]
+    recognizer.network.set_weights(broken)
+    with pytest.raises(ValueError, match="probabilities that are not finite; train and save"):
+        recognizer.predict(TONE)
+
+
+def test_a_file_of_a_newer_keras_or_with_broken_weights_is_told(recognizer, tmp_path):
+    path = tmp_path / "a.keras"
+    recognizer.save(path)
+
+    def change(parts):
+        parts["metadata.json"] = b'{"keras_version": "99.1"}'
+        parts["config.json"] = parts["config.json"].replace(b"Functional", b"Functional2")
+
+    spoil(path, change)
     with pytest.raises(ValueError, match=r"a\.keras: saved by Keras 99\.1, and .* cannot read"):
         EmotionRecognizer.load(path)
     recognizer.network.set_weights(

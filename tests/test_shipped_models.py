@@ -291,7 +291,10 @@ def test_a_voice_that_was_heard_is_taken_out(knowing, table, tmp_path):
     plain = recognizer.predict(paths[0]).probabilities
     assert [*plain.values()] == pytest.approx(run_network(recognizer.network, features[:1])[0])
     with pytest.warns(UserWarning, match="recording 1: .*silent"):
-        recognizer.enrol([np.zeros(16_000), *paths])
+        assert len(recognizer.enrol([np.zeros(16_000), *paths]).voice.notes) == 1
+    with pytest.warns(UserWarning, match="recording 5: recorded at 8000 Hz") as told:
+        low = recognizer.enrol([*paths[:4], (8_000, load_waveform(paths[4])[::2])])
+    assert len(told) == 1 and low.voice.notes == (str(told[0].message),)
     with pytest.raises(ValueError, match=r"3 recordings .* 4 or more.*recording 4: .*silent"):
         recognizer.enrol([*paths[:3], np.zeros(16_000)])
 

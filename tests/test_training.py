@@ -89,6 +89,8 @@ def test_steps_and_plateaus_halve_the_rate():
         ({"monitor": "wa"}, "monitor='wa' is unknown; choose 'uar', 'loss' or None"),
         ({"monitor": None, "patience": 5}, "nothing for schedule='cosine', patience=5 to watch"),
         ({"monitor": None, "schedule": "plateau"}, "nothing for schedule='plateau'"),
+        ({"learning_rate": np.nan}, "learning_rate=nan must be a finite number"),
+        ({"weight_decay": np.inf}, "weight_decay=inf must be a finite number"),
         ({"epochs": 0}, "epochs=0 must be above 0"),
     ],
 )

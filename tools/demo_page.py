@@ -19,11 +19,11 @@ import onnx
 
 from common import activity, paths, style
 from common.audio import SAMPLE_RATE_HERTZ
-from common.decoding import SHORTEST_SECONDS, SILENCE_PEAK
 from common.downloads import download_archive
 from common.exporting import split_recipe
 from common.files import write_atomically
 from common.front_end import build_front_end, join_network
+from common.problems import SHORTEST_SECONDS, SILENCE_PEAK
 from common.recognition import EmotionRecognizer
 from common.trust import describe_trust
 

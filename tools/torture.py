@@ -27,9 +27,9 @@ import numpy as np
 import soundfile
 
 from common.audio import load_waveform, scan_recording
-from common.decoding import RecordingError
 from common.downloads import unpack_archive
 from common.paths import ROOT
+from common.problems import RecordingError
 
 RATE = 16_000
 SLOW_SECONDS, HANG_SECONDS, TRAINING_SECONDS = 5, 60, 900

@@ -152,7 +152,7 @@ def read_csv_labels(path: Path, folder: Path) -> list[dict[str, str]]:
     """List what is known of the recordings that a CSV names, as spreadsheets write it.
 
     Separators are commas, semicolons, tabs or bars, which a first line `sep=;` may tell; the text
-    is UTF-8, UTF-16 with its mark, or Windows-1252, which a warning tells. A row whose file is not
+    is UTF-8, UTF-16 or Windows-1252, which a warning tells. A row whose file is not
     there has its `problem`.
 
     Raises
@@ -203,9 +203,13 @@ def _decode_csv(path: Path) -> str:
         content = file.read(MAX_CSV_BYTES + 1)
     if len(content) > MAX_CSV_BYTES:
         raise ValueError(f"{path}: over {MAX_CSV_BYTES:,} bytes; give a CSV with labels alone")
-    utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and "utf-16"
+    zeros = tuple(byte == 0 for byte in content[:2])  # of one letter, where there is no mark
+    wide = wide or {(True, False): "utf-16-be", (False, True): "utf-16-le"}.get(zeros)
+    if b"\0" in content and not wide:
+        raise ValueError(f"{path}: not text, it holds zeros; save it as CSV in UTF-8")
     try:
-        return content.decode("utf-16" if utf16 else "utf-8-sig")
+        return content.decode(wide or "utf-8-sig")
     except UnicodeDecodeError:
         try:
             text = content.decode("cp1252")

@@ -14,9 +14,9 @@ import joblib
 import pandas as pd
 from tqdm.auto import tqdm
 
-from common import audio, decoding, paths
+from common import audio, containers, decoding, paths, problems
 from common.corpora.records import CORPORA, INTENSITIES, Corpus
-from common.files import write_json
+from common.files import digest, write_json
 
 COLUMNS = (
     *("utterance", "path", "corpus", "speaker", "gender", "emotion", "intensity"),
@@ -45,7 +45,6 @@ _OTHER_SUFFIXES = frozenset(
 )
 _CONTROLS = re.compile(rb"[\0-\x08\x0e-\x1a]")
 _HIDDEN = (".", "__MACOSX")
-SCAN_FACTS = {"sha256", "sample_rate_hertz", "channels", "frames", "seconds", "peak", "problem"}
 
 
 def find_corpus(name: str, folder: str | Path | None) -> tuple[Corpus, Path]:
@@ -250,12 +249,13 @@ def scan_recordings(recordings: list[Path], folder: Path, *, fresh: bool = False
     """Run `audio.scan_recording` on files, in parallel and in their order.
 
     The result is cached per file, size and modification time, and per text of the modules whose
-    rules decide what is usable; `fresh` reads every byte again. What is damaged in the cache is
-    made again. A cache that cannot be written raises a warning only.
+    rules decide what is usable; `fresh` reads every byte again. A cache that is damaged is made
+    again. A cache that cannot be written raises a warning only.
     """
-    rules = b"".join(Path(module.__file__).read_bytes() for module in (audio, decoding))
-    digest = hashlib.sha256(f"{folder}".encode() + rules).hexdigest()[:16]
-    cache = paths.CACHE_DIR / f"recordings-{digest}.json"
+    modules = audio, containers, decoding, problems
+    rules = b"".join(Path(module.__file__).read_bytes() for module in modules)
+    name = hashlib.sha256(f"{folder}".encode() + rules).hexdigest()[:16]
+    cache = paths.CACHE_DIR / f"recordings-{name}.json"
     known = {} if fresh else _read_scans(cache)
     states = {}
     for path in recordings:
@@ -269,7 +269,7 @@ def scan_recordings(recordings: list[Path], folder: Path, *, fresh: bool = False
         for key, scan in zip(stale, bar, strict=True):
             known[key] = {"state": states[key], "scan": scan}
         try:
-            write_json(cache, known)
+            write_json(cache, {"digest": digest(known), "scans": known})
         except OSError as error:
             warnings.warn(
                 f"{cache}: could not be written ({error}), so every recording is read again next "
@@ -280,20 +280,14 @@ def scan_recordings(recordings: list[Path], folder: Path, *, fresh: bool = False
 
 
 def _read_scans(cache: Path) -> dict[str, dict]:
-    """Read what is whole in the cache; warn where something is not."""
+    """Read the cache, and warn where it is not what was written."""
     try:
         content = json.loads(cache.read_text(encoding="utf-8"))
+        if content["digest"] == digest(content["scans"]):
+            return content["scans"]
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (OSError, ValueError, RecursionError):
-        content = None
-    whole = {
-        key: entry
-        for key, entry in (content.items() if isinstance(content, dict) else ())
-        if isinstance(entry, dict)
-        and isinstance(entry.get("scan"), dict)
-        and set(entry["scan"]) == SCAN_FACTS
-    }
-    if whole != content:
-        warnings.warn(f"{cache}: this cache is damaged and is made again", stacklevel=1)
-    return whole
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        pass
+    warnings.warn(f"{cache}: this cache is damaged and is made again", stacklevel=1)
+    return {}

@@ -1,5 +1,6 @@
 """From a corpus folder, or a folder of one's own, to its utterance table."""
 
+import re
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -8,6 +9,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
+from common.audio import list_notes
 from common.corpora.fetching import fetch_corpus
 from common.corpora.labels import read_csv_labels, read_folder_labels
 from common.corpora.recordings import (
@@ -22,7 +24,8 @@ from common.corpora.records import CORPORA
 from common.emotions import name_emotion
 from common.files import NAME_PART
 
-FORMULA_STARTS = ("=", "@", "+")  # as spreadsheets run them when they open a table of results
+# What spreadsheets run when they open a table of results; -1 is a number, - is nothing.
+FORMULA = re.compile(r"[=@+]|-(?![\d.,]*$)")
 
 
 def load_corpus(
@@ -100,7 +103,7 @@ def load_folder(
         elif missing:
             labels.setdefault("problem", f"no {' and no '.join(missing)}; fill it in")
         for column, text in [*labels.items()]:
-            if text.startswith(FORMULA_STARTS) and column != "path":
+            if FORMULA.match(text) and column != "path":
                 remedy = "rename it" if csv is None else "write a word"
                 labels.setdefault("problem", f"{column} is a formula, {text!r}; {remedy}")
         emotion = labels["emotion"].casefold()
@@ -263,7 +266,7 @@ def _make_table(
 ) -> pd.DataFrame:
     """Scan recordings whose labels are known; keep the first usable one of each, tell the rest."""
     first: dict[str, str] = {}
-    usable, low_rates = [], []
+    usable, noted = [], defaultdict(list)
     scans = scan_recordings([Path(row["path"]) for row in rows], folder)
     for row, scan in zip(rows, scans, strict=True):
         problem = scan["problem"]
@@ -273,7 +276,8 @@ def _make_table(
             left_out.append({"path": row["path"], "problem": problem})
         else:
             usable.append({**row, "seconds": scan["seconds"], "audio_hash": scan["sha256"]})
-            low_rates += [scan["sample_rate_hertz"]] * (scan["sample_rate_hertz"] < 16_000)
+            for note in list_notes(scan):
+                noted[note].append(row["path"])
     usable = _drop_same_bytes(usable, left_out, own=own)
     left_out = sorted(left_out, key=lambda entry: entry["path"])
     listed = "".join(f"\n  {entry['path']}: {entry['problem']}" for entry in left_out[:3])
@@ -287,12 +291,9 @@ def _make_table(
             f"(all are listed in table.attrs['left_out']):{listed}",
             stacklevel=3,
         )
-    if low_rates:
-        warnings.warn(
-            f"{name}: {len(low_rates)} recordings have {min(low_rates)} Hz or more but less than "
-            "16000 Hz: what lies above half their rate is missing, and models hear that",
-            stacklevel=3,
-        )
+    for note, paths in noted.items():
+        told = f"{len(paths)} of {len(usable)} recordings, such as {paths[0]}"
+        warnings.warn(f"{name}: {told}: {note}", stacklevel=3)
     table = pd.DataFrame(usable, columns=list(COLUMNS))
     table = table.sort_values("utterance", ignore_index=True)
     table.attrs = {"left_out": left_out}
