@@ -8,20 +8,25 @@ import pandas as pd
 from common.emotions import order_emotions
 from common.evaluation import METRIC_NAMES, METRICS, list_labels, score_folds
 
-NUM_BOOTSTRAPS = 1000
+NUM_BOOTSTRAPS = 1000  # of an interval, and at a time
 
 
 def summarise_predictions(predictions: pd.DataFrame, *, seed: int = 0) -> dict[str, dict]:
     """Give each metric with its spread over folds and seeds and a 95 % interval.
 
-    `mean` and `std` are over folds and seeds (sample standard deviation; NaN for a single fold
-    and seed). `low` and `high` are the percentile bootstrap of Ferrer & Riera (arXiv 2412.03700)
-    on the score of all rows together: speakers are drawn with replacement, then utterances within
-    each drawn speaker, and an utterance brings its predictions of all seeds along. An emotion
-    that a resample lacks is left out of that resample's averages. With few speakers (four in
-    SAVEE, two in TESS) the interval says little: show the scores per speaker beside it. One
-    `seed` gives one interval, whatever the order of the rows. Raises ValueError if an utterance
-    is predicted twice under one seed, or belongs to two speakers.
+    `mean` and `std` (sample standard deviation; NaN for a single fold and seed) are of the scores
+    s(k, f) of the test rows of each fold f under each seed k: mean = Σ s(k, f) / (folds × seeds).
+    `low` and `high` are the percentile bootstrap of Ferrer & Riera (arXiv 2412.03700) on another
+    quantity, the score of all rows together, `score_predictions`: speakers are drawn with
+    replacement, then utterances within each drawn speaker, and an utterance brings its predictions
+    of all seeds along. Where folds differ in size or emotions (`leave_one_corpus_out`) the mean
+    may lie outside of the interval, and each fold is better read alone. Models count as they were
+    trained: what another seed would change is not in the interval; `std` has it with the folds'.
+
+    An emotion that a resample lacks is left out of that resample's averages. With few speakers
+    (four in SAVEE, two in TESS) the interval says little: show the scores per speaker beside it.
+    One `seed` gives one interval, whatever the order of the rows. Raises ValueError if an
+    utterance is predicted twice under one seed, or belongs to two speakers.
     """
     folds = score_folds(predictions)
     counts, speakers, _ = _count_per_utterance(predictions, list_labels(predictions))
@@ -37,26 +42,35 @@ def summarise_predictions(predictions: pd.DataFrame, *, seed: int = 0) -> dict[s
     }
 
 
-def compare_predictions(first: pd.DataFrame, second: pd.DataFrame, *, metric: str = "uar") -> dict:
+def compare_predictions(
+    first: pd.DataFrame, second: pd.DataFrame, *, metric: str = "uar", thousands: int = 1
+) -> dict:
     """Compare the `metric` of two systems on the same utterances by a paired bootstrap.
 
     Folds and seeds may differ; all rows of a table are scored together, both on the same
     resamples of speakers, then utterances (Ferrer & Riera, arXiv 2412.03700), so that what makes
-    a speaker hard for both cancels. `difference` is of the scores, first minus second; `low` and
-    `high` are its 95 % interval, evidence of a difference if 0 is outside; `probability` is the
-    share of resamples in which the first is better, ties counting half. Raises ValueError if the
-    metric is unknown, or the tables differ in utterances, true labels or speakers.
+    a speaker hard for both cancels. `difference` is of the scores of all rows, first minus second
+    (`score_predictions`, not the means over folds); `low` and `high` are its 95 % interval, from
+    the first thousand resamples, evidence of a difference if 0 is outside; `probability` is the
+    share of all `num_resamples` in which the first is better, ties counting half. More `thousands`
+    serve `correct_for_many`. Raises ValueError if the metric is unknown, or the tables differ in
+    utterances, true labels or speakers.
     """
     if metric not in METRICS:
         raise ValueError(f"Unknown metric {metric!r}: use one of {METRICS}.")
-    _, *counts = _count_pair(first, second)
-    observed, scores = (_score_confusions(confusions)[metric] for confusions in counts)
-    differences = scores[:, 0] - scores[:, 1]
+    _, counts, speakers = _count_pair(first, second)
+    observed = _score_confusions(counts.sum(axis=0))[metric]
+    resampled = (
+        _score_confusions(_resample_counts(counts, speakers, NUM_BOOTSTRAPS, seed))[metric]
+        for seed in range(thousands)
+    )
+    differences = np.concatenate([scores[:, 0] - scores[:, 1] for scores in resampled])
     return {
         "difference": float(observed[0] - observed[1]),
-        "low": float(np.percentile(differences, 2.5)),
-        "high": float(np.percentile(differences, 97.5)),
+        "low": float(np.percentile(differences[:NUM_BOOTSTRAPS], 2.5)),
+        "high": float(np.percentile(differences[:NUM_BOOTSTRAPS], 97.5)),
         "probability": float((differences > 0).mean() + (differences == 0).mean() / 2),
+        "num_resamples": len(differences),
     }
 
 
@@ -67,11 +81,11 @@ def correct_for_many(comparisons: pd.DataFrame) -> pd.Series:
     twice the share of resamples on the side of 0 where fewer lie (Efron and Tibshirani, "An
     introduction to the bootstrap", 1993), at least that of one resample; the smallest of n is
     multiplied by n, the next by n - 1, and so on, never falling (Holm, Scandinavian Journal of
-    Statistics 1979). Below 0.05 differences are beyond noise, with a chance of 5 % that any one of
-    them all is not.
+    Statistics 1979). So none is below 2 n / `num_resamples`. Below 0.05 differences are beyond
+    noise, with a chance of 5 % that any one of them all is not.
     """
     fewer = np.minimum(comparisons["probability"], 1 - comparisons["probability"])
-    single = np.maximum(2 * fewer, 2 / NUM_BOOTSTRAPS).sort_values()
+    single = np.maximum(2 * fewer, 2 / comparisons["num_resamples"]).sort_values()
     factors = np.arange(len(single), 0, -1)
     return (single * factors).clip(upper=1).cummax().reindex(comparisons.index)
 
@@ -85,7 +99,9 @@ def compare_recalls(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     that are shown together, one in twenty leaves out 0 where nothing differs. Raises ValueError
     if the tables differ in utterances, true labels or speakers.
     """
-    labels, observed, resampled = _count_pair(first, second)
+    labels, counts, speakers = _count_pair(first, second)
+    observed = counts.sum(axis=0)
+    resampled = _resample_counts(counts, speakers, NUM_BOOTSTRAPS, seed=0)
     present = observed[0].sum(axis=-1) > 0
 
     def compute_differences(confusions: np.ndarray) -> np.ndarray:
@@ -100,7 +116,7 @@ def compare_recalls(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
 
 
 def _count_pair(first: pd.DataFrame, second: pd.DataFrame):
-    """Labels, confusion counts (2, labels, labels), and those of resamples of both alike."""
+    """Labels, confusion counts (utterances, 2, labels, labels), and speaker numbers."""
     labels = order_emotions([*list_labels(first), *list_labels(second)])
     first_counts, speakers, first_names = _count_per_utterance(first, labels)
     second_counts, _, second_names = _count_per_utterance(second, labels)
@@ -111,8 +127,7 @@ def _count_pair(first: pd.DataFrame, second: pd.DataFrame):
             f" (speaker, utterance, label) differ, first {differing[0]}. Compare runs of one corpus"
             " and a protocol that tests every utterance, or keep the shared rows of both."
         )
-    paired = np.stack([first_counts, second_counts], axis=1)
-    return labels, paired.sum(axis=0), _resample_counts(paired, speakers, NUM_BOOTSTRAPS, seed=0)
+    return labels, np.stack([first_counts, second_counts], axis=1), speakers
 
 
 def _count_per_utterance(predictions: pd.DataFrame, labels: list[str]):

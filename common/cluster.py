@@ -15,8 +15,9 @@ from contextlib import contextmanager
 import dask
 from distributed import Client, Nanny, Scheduler, SpecCluster
 
+from common.threads import ONE_THREAD
+
 QUIET = logging.ERROR  # a worker that is started again warns of itself
-ONE_THREAD = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
 
 
 def describe_workers(num_workers: int, gpus: Sequence[int | str] = ()) -> dict[int, dict]:
@@ -34,7 +35,7 @@ def describe_workers(num_workers: int, gpus: Sequence[int | str] = ()) -> dict[i
         )
     workers = {}
     for number in range(num_workers):
-        environment = dict.fromkeys(ONE_THREAD, "1")
+        environment = dict(ONE_THREAD)
         if gpus:
             environment["CUDA_VISIBLE_DEVICES"] = str(gpus[number])
         options = {"nthreads": 1, "env": environment, "silence_logs": QUIET}

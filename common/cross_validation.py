@@ -33,6 +33,7 @@ from common.runs import (
     store_fold,
 )
 from common.splits import Fold
+from common.threads import use_one_thread
 from common.training import TrainingConfig, train_model
 
 
@@ -84,7 +85,8 @@ def cross_validate(
     only_folds
         Numbers of the folds to run for a first look; they are read back when all are run later.
     jobs
-        Folds trained at once by joblib; its `parallel_config` may hand them to a cluster.
+        Folds trained at once by processes of joblib with one thread each; its `parallel_config`
+        may hand them to a cluster.
     tensorboard
         Whether to write curves for it into the run's folder.
 
@@ -125,7 +127,7 @@ def cross_validate(
     settings = {"config": config, "start": start, "tensorboard": tensorboard}
     settings["trainee"] = trainee if jobs == 1 else None
     train = partial(train_fold, build_model, table, features, **settings)
-    trained = Parallel(n_jobs=jobs)(
+    trained = Parallel(n_jobs=jobs, initializer=use_one_thread)(
         delayed(train)(fold=tasks[task], seed=task[0], folder=folders[task]) for task in wanted
     )
     results |= dict(zip(wanted, trained, strict=True))

@@ -1,5 +1,6 @@
-"""Folds trained by processes of Dask: the same numbers, a killed worker survived, GPUs pinned."""
+"""Folds trained by processes of joblib and Dask: the same numbers, kills survived, GPUs pinned."""
 
+import json
 import multiprocessing
 import os
 import signal
@@ -14,12 +15,15 @@ import pandas as pd
 import pytest
 from joblib import parallel_config
 from keras import layers
+from threadpoolctl import threadpool_info
 
 from common.cluster import describe_workers, find_gpus, start_workers
 from common.corpora import load_corpus
 from common.cross_validation import cross_validate
 from common.features import Functionals, Trim
+from common.files import write_json
 from common.recipes import Recipe, extract_features
+from common.threads import ONE_THREAD
 from common.training import TrainingConfig
 
 MARK = {"of": "import"}
@@ -54,8 +58,32 @@ def alone(corpus, tmp_path_factory):
 
 def look_around():
     """What a worker's process was started with."""
-    names = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
+    names = ("CUDA_VISIBLE_DEVICES", *ONE_THREAD)
     return os.getpid(), [os.environ.get(name) for name in names]
+
+
+def build_telling(input_shape, num_classes, *, notes):
+    """The perceptron; each process that builds it leaves a note of what it is."""
+    found = {"mark": MARK["of"], "threads": [os.environ.get(name) for name in ONE_THREAD]}
+    found["pools"] = [pool["num_threads"] for pool in threadpool_info()]
+    write_json(notes / f"{os.getpid()}.json", found)
+    return build_model(input_shape, num_classes)
+
+
+def test_processes_of_joblib_have_one_thread_each_and_are_not_forked(
+    corpus, alone, monkeypatch, tmp_path
+):
+    monkeypatch.setitem(MARK, "of", "parent")  # a forked process would have it too
+    settings = {**FOLDS, "config": CONFIG, "jobs": 2, "runs_folder": tmp_path / "runs"}
+    run = cross_validate(partial(build_telling, notes=tmp_path), *corpus, **settings)
+    notes = {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
+    assert notes.pop(str(os.getpid()))["mark"] == "parent"
+    assert notes
+    for found in notes.values():
+        assert found["mark"] == "import"
+        assert found["threads"] == ["1"] * len(ONE_THREAD)
+        assert set(found["pools"]) == {1}
+    pd.testing.assert_frame_equal(run.predictions, alone.predictions)
 
 
 def kill_first(notes, killed):
@@ -76,8 +104,8 @@ def test_folds_of_two_workers_are_those_of_one_process_though_one_is_killed(
     with start_workers(2, gpus=["3", "GPU-5f"]) as client:
         seen = client.run(look_around)
         assert sorted(environment for _, environment in seen.values()) == [
-            ["3", "1", "1"],
-            ["GPU-5f", "1", "1"],
+            ["3", *["1"] * len(ONE_THREAD)],
+            ["GPU-5f", *["1"] * len(ONE_THREAD)],
         ]
         killer = threading.Thread(target=kill_first, args=(notes, killed))
         killer.start()

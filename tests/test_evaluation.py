@@ -307,6 +307,7 @@ def test_a_run_does_not_differ_from_itself(predictions):
         "low": 0,
         "high": 0,
         "probability": 0.5,
+        "num_resamples": 1000,
     }
 
 
@@ -515,9 +516,48 @@ def test_calibration_error_lies_between_zero_and_one_and_counts_every_row(num_bi
     assert (filled["confidence"] >= upper - 1 / num_bins - 1e-9).all()
 
 
+def tabulate_shares(shares, *, num_resamples=1000):
+    """Comparisons of which the first system was better in these shares of resamples."""
+    return pd.DataFrame({"probability": shares, "num_resamples": num_resamples})
+
+
+def test_more_resamples_leave_the_interval_and_lower_the_least_p_value():
+    poor = make_predictions(skill=0.5, random_seed=2)
+    pairs = [(make_predictions(skill=3, random_seed=1), poor), (poor, poor)]
+    few, many = (
+        pd.DataFrame([compare_predictions(*pair, thousands=number) for pair in pairs])
+        for number in (1, 5)
+    )
+    kept = ["difference", "low", "high"]
+    pd.testing.assert_frame_equal(few[kept], many[kept])
+    assert [*many["num_resamples"]] == [5000, 5000]
+    assert correct_for_many(few).tolist() == [2 * 2 / 1000, 1]
+    assert correct_for_many(many).tolist() == [2 * 2 / 5000, 1]
+
+
+def test_the_probability_of_more_resamples_is_of_others():
+    """Were a thousand repeated, shares would stay; on 5,000 the share is known to some 0.007."""
+    first, second = (make_predictions(num_speakers=12, random_seed=seed) for seed in (1, 2))
+    few, many = (compare_predictions(first, second, thousands=number) for number in (1, 5))
+    assert 0.01 < few["probability"] < 0.99
+    assert 0 < abs(few["probability"] - many["probability"]) < 0.08
+
+
+def test_the_mean_is_over_folds_and_the_interval_of_all_rows():
+    """Two folds of unlike size, all right in the small one and all wrong in the large one."""
+    table = make_predictions(num_speakers=8, repetitions=8, seeds=(0,), num_folds=8)
+    right = table["fold"] == table["fold"].min()
+    wrong = np.where(table["true_label"] == "happy", "sad", "happy")
+    table["predicted_label"] = np.where(right, table["true_label"], wrong)
+    table["fold"] = np.where(right, 0, 1)
+    summary = summarise_predictions(table)["uar"]
+    assert summary["mean"] == 0.5
+    assert summary["low"] <= score_predictions(table)["uar"] <= summary["high"] < 0.5
+
+
 def test_many_comparisons_are_corrected_by_holm():
     shares = {"far": 1.0, "near": 0.985, "noise": 0.4, "below": 0.005}
-    corrected = correct_for_many(pd.DataFrame({"probability": shares}))
+    corrected = correct_for_many(tabulate_shares(shares))
     # by hand: 0.002 x 4, 0.010 x 3, 0.030 x 2, 0.8 x 1
     assert corrected.round(6).to_dict() == {
         "far": 0.008,
@@ -525,14 +565,14 @@ def test_many_comparisons_are_corrected_by_holm():
         "noise": 0.8,
         "below": 0.03,
     }
-    assert correct_for_many(pd.DataFrame({"probability": [0.5, 0.5]})).tolist() == [1, 1]
-    close = correct_for_many(pd.DataFrame({"probability": [0.01, 0.0099, 0.0101]}))
+    assert correct_for_many(tabulate_shares([0.5, 0.5])).tolist() == [1, 1]
+    close = correct_for_many(tabulate_shares([0.01, 0.0099, 0.0101]))
     assert (close == close[0]).all()  # what is less sure is never called surer
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
 def test_a_corrected_p_value_is_never_below_its_own(shares):
-    corrected = correct_for_many(pd.DataFrame({"probability": shares}))
+    corrected = correct_for_many(tabulate_shares(shares))
     single = 2 * np.minimum(shares, 1 - np.array(shares))
     assert (corrected >= single - 1e-12).all() and (corrected <= 1).all()
 

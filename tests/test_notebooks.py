@@ -602,18 +602,17 @@ def test_results_of_a_corpus_become_text(monkeypatch):
     monkeypatch.setattr(pages, "tabulate_results", lambda corpus, own: table)
     results = pages.describe_results("ravdess")
     assert list(results) == [
-        *("system", "notebook", "protocol", "UAR ± std [95 % interval]"),
-        *("WA", "weights", "seeds", "minutes"),
+        *("system", "notebook", "UAR ± std [95 % interval]", "WA"),
+        *("protocol", "weights", "seeds", "minutes"),
     ]
     first, second, third, last = results.to_numpy().tolist()
-    assert first[:3] == ["CNN", "11_cnn", "speaker_5fold"]
-    assert first[3:] == ["0.612 ± 0.020 [0.571, 0.650]", "0.700", "123,456", "3", "12.3"]
-    assert second[3].startswith("0.500")
-    assert third[0] == "SVM"
-    assert third[3:6] == ["0.612 [0.571, 0.650]", "0.700", ""]
-    assert last[:3] == ["Mine", "11_cnn", "my_protocol"]
+    assert first[:4] == ["CNN", "11_cnn", "0.612 ± 0.020 [0.571, 0.650]", "0.700"]
+    assert first[4:] == ["speaker_5fold", "123,456", "3", "12.3"]
+    assert second[2].startswith("0.500")
+    assert [third[0], *third[2:4], third[5]] == ["SVM", "0.612 [0.571, 0.650]", "0.700", ""]
+    assert [*last[:2], last[4]] == ["Mine", "11_cnn", "my_protocol"]
     written = pages.format_results()
-    assert "| CNN | [`11_cnn`](../notebooks/11_cnn.ipynb) | speaker_5fold |" in written
+    assert "| CNN | [`11_cnn`](../notebooks/11_cnn.ipynb) | 0.612 ± 0.020 [0.571, 0" in written
     monkeypatch.setattr(pages, "tabulate_results", lambda corpus, own: table.iloc[:0])
     monkeypatch.setattr(pages, "describe_transfer", pd.DataFrame)
     assert pages.describe_results("ravdess").empty

@@ -206,6 +206,21 @@ def test_no_page_is_wider_than_its_window(built, tmp_path, width):
             assert wide[0] <= wide[1], f"{name}: {wide}"
 
 
+@needs_chromium
+def test_results_are_read_without_scrolling_and_on_a_phone_up_to_their_intervals(built, tmp_path):
+    spoken = tmp_path / "silence.wav"
+    soundfile.write(spoken, np.zeros(16_000), 16_000)
+    hidden = "boxes => boxes.map(box => box.scrollWidth - box.clientWidth)"
+    edges = "cells => cells.map(cell => cell.getBoundingClientRect().right)"
+    with serve(built) as address, open_browser(spoken) as (page, _, _):
+        page.set_viewport_size({"width": 1200, "height": 900})
+        page.goto(f"{address}/results.html")
+        assert {*page.eval_on_selector_all(".scroll", hidden)} == {0}
+        page.set_viewport_size({"width": 400, "height": 900})
+        ends = page.eval_on_selector_all("table.sortable >> nth=0 >> td:nth-child(2)", edges)
+        assert len(ends) > 5 and max(ends) <= 400
+
+
 def list_docstrings(path: Path) -> list[tuple[str, str]]:
     """Name and docstring of a module and of what is public in it."""
     found = []

@@ -313,11 +313,11 @@ def describe_results(corpus: str, *, own: bool = False) -> pd.DataFrame:
             "system": row.title,
             "notebook": row.notebook,
             **({"run": "yours" if row.own else "published"} if own else {}),
-            "protocol": row.protocol,
             "UAR ± std [95 % interval]": f"{row.uar:.3f} "
             + ("" if pd.isna(row.uar_std) else f"± {row.uar_std:.3f} ")
             + f"[{row.uar_low:.3f}, {row.uar_high:.3f}]",
             "WA": f"{row.wa:.3f}",
+            "protocol": row.protocol,
             "weights": "" if pd.isna(row.num_parameters) else f"{row.num_parameters:,}",
             "seeds": f"{row.num_seeds}",
             "minutes": f"{row.minutes:.1f}",
