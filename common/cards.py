@@ -44,8 +44,9 @@ USE = """## Use and misuse
 For trying out, teaching, and research on acted speech. Not for hiring, policing, schooling,
 insurance, health or any other decision about a person: it hears how a sentence is spoken, in the
 way actors speak it, and not what someone feels. Trained on 24 North American actors who said two
-English sentences; other languages, accents, ages and spontaneous speech were not in training. It abstains on silence, clicks, steady noise and what is too short, and says why; that
-a feeling is none of those it knows it cannot tell.
+English sentences; other languages, accents, ages and spontaneous speech were not in training. It
+abstains on silence, clicks, steady noise and what is too short, and says why; that a feeling is
+none of those it knows it cannot tell.
 """
 
 
