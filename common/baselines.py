@@ -73,23 +73,25 @@ def cross_validate_classifier(
     seeds: Sequence[int] = (0,),
     folds: Sequence[Fold] | None = None,
     use_copies: bool = False,
+    hear_copies: bool = True,
     hold_out: bool = False,
 ) -> Run:
     """Fit and test a scikit-learn classifier on every fold of a protocol, once per seed.
 
     A clone of it, which needs `predict_proba`, is fitted by `fit_classifier` to the training rows
     as extracted, flattened to (rows, values); scaling belongs into its pipeline. With `use_copies`
-    it is fitted to the augmented copies of these rows as well, and a test utterance's probabilities
-    are the mean of those of the utterance and of its own copies (test-time augmentation;
-    Krizhevsky, Sutskever and Hinton, NIPS 2012). No epoch is chosen, so validation rows join the
-    training, unless `hold_out` keeps them to be predicted, as a temperature needs it. A published
-    run is read back. The rest is as in `cross_validate`, errors too; the run has no models, and
-    its history is what a `GridSearchCV` tried.
+    it is fitted to the augmented copies of these rows as well; then, if `hear_copies`, a test
+    utterance's probabilities are the mean of those of the utterance and of its own copies
+    (test-time augmentation; Krizhevsky, Sutskever and Hinton, NIPS 2012). No epoch is chosen, so
+    validation rows join the training, unless `hold_out` keeps them to be predicted, as a
+    temperature needs it. A published run is read back. The rest is as in `cross_validate`, errors
+    too; the run has no models, and its history is what a `GridSearchCV` tried.
     """
     rows = "training" if hold_out else "training and validation"
     settings = {"classifier": repr(classifier), "rows": rows}
     if use_copies:
-        settings["versions"] = "original and copies, in training and in test"
+        heard = "in training and in test" if hear_copies else "in training"
+        settings["versions"] = f"original and copies, {heard}"
     description = {
         **describe_data(table, features, protocol=protocol, folds=folds),
         "training": settings,
@@ -103,7 +105,8 @@ def cross_validate_classifier(
     emotions = order_emotions(table["emotion"])
 
     def test(task: Task, fold: Fold) -> FoldResult:
-        versions = _flatten_versions(features, use_copies)
+        versions = flatten_versions(features, use_copies)
+        asked = versions if hear_copies else versions[:1]
         started = time.perf_counter()
         known = np.concatenate([version[fold.train] for version in versions])
         labels, speakers = (
@@ -115,7 +118,7 @@ def cross_validate_classifier(
         named = {"seed": task[0], "fold": task[1]}
 
         def predict(rows: np.ndarray) -> pd.DataFrame:
-            given = [fitted.predict_proba(version[rows])[:, columns] for version in versions]
+            given = [fitted.predict_proba(version[rows])[:, columns] for version in asked]
             return tabulate_predictions(table, rows, np.mean(given, axis=0), **named)
 
         predictions = predict(fold.test)
@@ -133,7 +136,7 @@ def cross_validate_classifier(
     )
 
 
-def _flatten_versions(features: Features, use_copies: bool) -> list[np.ndarray]:
+def flatten_versions(features: Features, use_copies: bool) -> list[np.ndarray]:
     """Give the utterances, and their copies one after the other, each of shape (rows, values)."""
     copies = np.moveaxis(features.copies, 1, 0) if use_copies else ()
     return [version.reshape(len(features), -1) for version in (features.values, *copies)]

@@ -11,7 +11,7 @@ import pandas as pd
 
 from common import paths
 from common.backend import describe_backend, describe_scikit_learn
-from common.baselines import fit_classifier, make_regression
+from common.baselines import fit_classifier, flatten_versions, make_regression
 from common.cross_validation import collect_run, describe_data, train_fold
 from common.emotions import order_emotions
 from common.enrolment import EnrolledSystem
@@ -88,13 +88,15 @@ def fit_linear(
     features: Features,
     *,
     system: EnrolledSystem | None = None,
+    use_copies: bool = False,
     count: int = 16,
     num_draws: int = 2,
 ) -> tuple[keras.Model, dict[str, np.ndarray] | None, dict]:
     """Train linear layers on all rows: one for strangers, and with a `system` one for known voices.
 
-    The first is `make_regression` with its scaling, the second the first candidate of the system,
-    calibrated by what the folds say of test speakers of whom `count` utterances are heard.
+    The first is `make_regression` with its scaling, with `use_copies` fitted to augmented copies as
+    well; the second the first candidate of the system, calibrated by what the folds say of test
+    speakers of whom `count` utterances are heard.
 
     Returns
     -------
@@ -110,14 +112,17 @@ def fit_linear(
     """
     labels, speakers = (table[name].to_numpy() for name in ("emotion", "speaker"))
     emotions, regression = tuple(order_emotions(labels)), make_regression()
-    rows = features.values.reshape(len(table), -1)
-    fitted, _ = fit_classifier(regression, rows, labels, speakers)
+    versions = flatten_versions(features, use_copies)
+    heard = (np.tile(names, len(versions)) for names in (labels, speakers))
+    fitted, _ = fit_classifier(regression, np.concatenate(versions), *heard)
     inputs = keras.Input(features.values.shape[1:], name="states")
     outputs = keras.layers.Dense(len(emotions), activation="softmax", name="emotions")
     flat = keras.layers.Flatten(name="side_by_side")(inputs)
     head = keras.Model(inputs, outputs(flat), name="head")
     head.set_weights(fold_scaler(fitted, emotions))
     description = describe_data(table, features, protocol="all rows") | {"model": repr(regression)}
+    if use_copies:
+        description["versions"] = "original and copies"
     voices = None
     if system is not None:
         candidate, values = system.candidates[0], system.features.values

@@ -143,11 +143,11 @@ def load_results(
 ) -> list[dict]:
     """Load the JSON files that match, each with the path of its CSV under the key `csv`.
 
-    They are sorted by notebook, corpus, protocol and variant. Results on the sample corpus come
-    only with `corpus="sample"`, so that synthetic speech never slips among people's. `ablations`
-    tells whether results saved as such come too; `own`, whether those that were made here and are
-    not the published ones do (key `own`). Raises ValueError if a file is not JSON, or the CSV
-    beside it is of another run.
+    They are sorted by notebook, corpus, protocol and variant, one's own after the published ones.
+    Results on the sample corpus come only with `corpus="sample"`, so that synthetic speech never
+    slips among people's. `ablations` tells whether results saved as such come too; `own`, whether
+    those that were made here and are not the published ones do (key `own`). Raises ValueError if a
+    file is not JSON, or the CSV beside it is of another run.
     """
     published = _read_folder(paths.RESULTS_DIR)
     results = {name: {**content, "own": False} for name, content in published.items()}

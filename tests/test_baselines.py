@@ -143,6 +143,9 @@ def test_an_answer_is_the_mean_over_the_versions_of_an_utterance():
     features = Features(values, np.stack([-values, -values], 1), make_features(TABLE).recipe)
     answers = run(Remember(), features=features, use_copies=True).predictions.filter(like="p_")
     assert sorted(set(np.ravel(answers))) == [0.0, 0.3333, 0.6667]
+    alone = run(Remember(), features=features, use_copies=True, hear_copies=False)
+    assert sorted(set(np.ravel(alone.predictions.filter(like="p_")))) == [0.0, 1.0]
+    assert alone.description["key"] != run(Remember(), features=features).description["key"]
 
 
 @pytest.mark.parametrize("use_copies", [False, True])

@@ -16,6 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from common.audio import load_waveform
+from common.augmentation import ChangeSpeed
 from common.baselines import fit_classifier, make_regression
 from common.bootstrap import summarise_predictions
 from common.cards import (
@@ -263,6 +264,20 @@ def test_linear_layers_say_what_scikit_learn_says(linear, table):
     found = linear.predict_features(features.values)
     order = [[*fitted.classes_].index(emotion) for emotion in linear.emotions]
     np.testing.assert_allclose(found, fitted.predict_proba(rows)[:, order], atol=1e-4)
+
+
+def test_linear_layers_learn_from_copies_where_they_are_told_to(table):
+    features = extract_features(table, RECIPE, augmentations=[ChangeSpeed(factor=0.9)])
+    copied, alone = (fit_linear(table, features, use_copies=use) for use in (True, False))
+    assert copied[2]["key"] != alone[2]["key"]
+    versions = np.concatenate([features.values, features.copies[:, 0]])
+    labels, speakers = (np.tile(table[name], 2) for name in ("emotion", "speaker"))
+    rows = versions.reshape(len(versions), -1)
+    fitted, _ = fit_classifier(make_regression(), rows, labels, speakers)
+    order = [[*fitted.classes_].index(emotion) for emotion in copied[2]["emotions"]]
+    expected = fitted.predict_proba(rows)[:, order]
+    np.testing.assert_allclose(copied[0].predict(versions, verbose=0), expected, atol=1e-4)
+    assert np.abs(alone[0].predict(versions, verbose=0) - expected).max() > 0.01
 
 
 @pytest.fixture(scope="module")
