@@ -79,6 +79,7 @@ def fit_all(
         settings = {"config": config, "seed": seed, "folder": folder}
         train_fold(build_model, table, features, fold=fold, **settings)
     facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+    del facts["files"]  # of the folder
     facts |= {**_describe_rows(table, key), "training": asdict(config)}
     return keras.models.load_model(file), facts | {"features": features.describe()}
 
