@@ -165,7 +165,8 @@ def make_card(name: str) -> str:
             "(`42_speaker_enrolment`); of neutral speech alone nothing is gained. Each fold chose "
             "there, on its training speakers, the layers, the penalty and how many utterances the "
             "average voice counts as; the file has layers 1 to 4, C = 0.003 and "
-            f"{PRIOR:g} for all, which was not measured for itself.\n\n"
+            f"{PRIOR:g} for all, which was not measured for itself. This head learnt from speech "
+            "as recorded alone, so noise and level were only mended for strangers.\n\n"
             + _list_scores(enrolled, "heard")
         )
     return "\n\n".join(part.strip() for part in (*parts, USE)) + "\n"

@@ -389,6 +389,19 @@ def test_every_labelled_score_has_its_evidence_and_no_empty_one_is_left():
     assert set(pages.LABELLED) <= {path.stem for path in COLLECTION}
 
 
+def test_the_score_of_a_notebook_is_of_one_protocol():
+    def publish(protocol: str, uar: float) -> dict:
+        named = {"notebook": "91_mine", "corpus": "ravdess", "protocol": protocol}
+        return {**named, "metrics": {"uar": {"mean": uar}}}
+
+    parts = ("speaker_6fold", 0.9), ("speaker_5fold", 0.5), ("random_5fold", 1.0)
+    published = [publish(*part) for part in parts]
+    where = {"notebook": "91_mine", "corpus": "ravdess"}
+    assert pages.find_best_score(published, **where) == "50.0 % (RAVDESS)"
+    assert pages.find_best_score(published[:1], **where) == "90.0 % (RAVDESS)"
+    assert pages.find_best_score(published[2:], **where) == ""
+
+
 @pytest.mark.parametrize(
     ("text", "short"),
     [

@@ -223,20 +223,21 @@ def describe_notebook(notebook: NotebookNode, published: list[dict], *, name: st
 def find_best_score(published: list[dict], *, notebook: str, corpus: str) -> str:
     """Give a notebook's best published UAR on unknown voices of a corpus as text, or "".
 
-    A notebook of `LABELLED` that has none but ablations gives what is named there, with its label.
+    It is of one protocol, the first in `PROTOCOLS` that there is: protocols do not compare. A
+    notebook of `LABELLED` that has none but ablations gives what is named there, with its label.
     """
-    scores = [
-        result["metrics"]["uar"]["mean"]
-        for result in published
-        if notebook in (result["notebook"], COMPARISON)
-        and result["corpus"] == corpus
-        and not result.get("ablation")
-        and result["protocol"] in PROTOCOLS
-        and PROTOCOLS[result["protocol"]].speaker_independent
-    ]
-    if scores:
-        label = ", the best of all" * (notebook == COMPARISON)
-        return f"{100 * max(scores):.1f} % ({CORPORA[corpus].title}{label})"
+    for protocol, facts in PROTOCOLS.items():
+        scores = [
+            result["metrics"]["uar"]["mean"]
+            for result in published
+            if notebook in (result["notebook"], COMPARISON)
+            and result["corpus"] == corpus
+            and result["protocol"] == protocol
+            and not result.get("ablation")
+        ]
+        if scores and facts.speaker_independent:
+            label = ", the best of all" * (notebook == COMPARISON)
+            return f"{100 * max(scores):.1f} % ({CORPORA[corpus].title}{label})"
     *wanted, label = LABELLED.get(notebook, ("",))
     for result in published:
         names = [result.get(name) for name in ("notebook", "variant", "corpus", "protocol")]
