@@ -7,6 +7,7 @@ The tree-structured Parzen estimator (TPE; Bergstra et al., NeurIPS 2011) and ra
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from optuna.trial import TrialState
 
 DEFAULT, RANDOM, TPE = "default", "random", "tpe"
 NUM_STARTUP_TRIALS = 5  # at random, before TPE has anything to go by
+LABELLING_S = 60.0  # by then a trial that lives has the number of its worker
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 COLUMNS = ("trial", "pruned", "uar", "test_uar", "trainings", "seconds", "settings")
 Settings = dict[str, bool | int | float | str | None]
@@ -102,9 +104,7 @@ def search(
     study = optuna.create_study(
         storage=storage, study_name=name, direction="maximize", pruner=pruner, load_if_exists=True
     )
-    for trial in study.get_trials(states=(TrialState.RUNNING,)):
-        if trial.user_attrs.get("worker") == worker:  # of a process that was killed
-            study.tell(trial.number, state=TrialState.FAIL)
+    _end_abandoned(study, worker)
     while True:
         finished = study.get_trials(states=FINISHED)
         trials = _tabulate(finished)
@@ -117,6 +117,14 @@ def search(
         trial = study.ask(dict(space))
         trial.set_user_attr("worker", worker)
         _run_trial(study, trial, score_parts, num_parts)
+
+
+def _end_abandoned(study: optuna.Study, worker: int) -> None:
+    """Let trials fail that killed processes left running: a worker's own, and those of nobody."""
+    for trial in study.get_trials(states=(TrialState.RUNNING,)):
+        age = (datetime.now() - trial.datetime_start).total_seconds()
+        if trial.user_attrs.get("worker", worker if age > LABELLING_S else None) == worker:
+            study.tell(trial.number, state=TrialState.FAIL)
 
 
 def _run_trial(study: optuna.Study, trial, score_parts: ScoreParts, num_parts: int) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.storages import InMemoryStorage
 
+from common import studies
 from common.studies import choose_settings, measure_importance, open_storage, search
 
 SPACE = {"x": FloatDistribution(-1.0, 1.0), "kind": CategoricalDistribution(["a", "b"])}
@@ -85,7 +86,22 @@ def test_a_search_that_was_stopped_anywhere_finds_what_it_would_have_found(
     assert num_trainings <= cut["trainings"].sum() < num_trainings + 3
 
 
-def test_two_processes_share_a_study_and_one_may_be_killed(tmp_path):
+def test_trials_of_killed_processes_end_and_those_of_others_go_on(monkeypatch):
+    study = optuna.create_study(storage=InMemoryStorage(), study_name="study", direction="maximize")
+    own, others, unlabelled = (study.ask() for _ in range(3))
+    own.set_user_attr("worker", 0)
+    others.set_user_attr("worker", 1)
+    told = FEW | {"num_trainings": 1, "storage": study._storage}
+    search(score_parts, SPACE, DEFAULTS, **told)
+    states = [trial.state.name for trial in study.trials]
+    assert states == ["FAIL", "RUNNING", "RUNNING", "COMPLETE"]
+    monkeypatch.setattr(studies, "LABELLING_S", 0)
+    search(score_parts, SPACE, DEFAULTS, **told)
+    assert [trial.state.name for trial in study.trials] == ["FAIL", "RUNNING", "FAIL", "COMPLETE"]
+
+
+def test_two_processes_share_a_study_and_one_may_be_killed(tmp_path, monkeypatch):
+    monkeypatch.setattr(studies, "LABELLING_S", 0)  # it may be killed before it labels a trial
     journal = tmp_path / "search" / "journal.log"
     first, second = (
         SPAWN.Process(target=search_apart, args=(journal, worker, 1_000_000 if worker else 120))
