@@ -1,5 +1,7 @@
 """The emotions, their names and their order."""
 
+import warnings
+from collections import Counter
 from collections.abc import Iterable
 
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
@@ -34,3 +36,14 @@ def name_emotion(label: str) -> str:
 def is_emotion(label: str) -> bool:
     """Whether a word is known as the name of an emotion."""
     return name_emotion(label) in {*EMOTIONS, *SYNONYMS.values()}
+
+
+def match_emotions(labels: Iterable[str]) -> dict[str, str]:
+    """Map emotions that go by two names to the usual one; a warning tells which."""
+    usual = {label: name_emotion(label) for label in sorted(set(labels))}
+    several = Counter(usual.values())
+    merged = {old: new for old, new in usual.items() if new != old and several[new] > 1}
+    if merged:
+        pairs = ", ".join(f"{old} as {new}" for old, new in merged.items())
+        warnings.warn(f"emotions by two names are taken for one: {pairs}", stacklevel=3)
+    return merged

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from itertools import product
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def make_table(rows: list[dict], *, corpus: str) -> pd.DataFrame:
     table["path"] = table["utterance"] + ".wav"
     table["corpus"] = corpus
     table["seconds"] = 2.0
-    table["audio_hash"] = [f"{number:064x}" for number in range(len(table))]
+    table["audio_hash"] = [sha256(name.encode()).hexdigest() for name in table["utterance"]]
     for column in ("intensity", "statement", "repetition"):
         if column not in table:
             table[column] = ""

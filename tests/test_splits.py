@@ -32,8 +32,12 @@ SAVEE = make_speakers(4, per_emotion=15, emotions=EIGHT[2:], corpus="savee").ass
 TESS = make_speakers(2, per_emotion=20, emotions=EIGHT[2:], corpus="tess").assign(gender="female")
 SPEAKER_FOLD = ("speaker_5fold", "speaker_6fold", "leave_one_speaker_out")
 K_FOLD = (*SPEAKER_FOLD, "random_5fold", "sentence_out", "leave_one_corpus_out")
-CORPORA = combine_corpora([FEW[~FEW["emotion"].isin(EIGHT[:2])], SAVEE, TESS])
-CORPORA["audio_hash"] = CORPORA["utterance"]
+CORPORA = combine_corpora(
+    [
+        table.assign(audio_hash=table["utterance"])
+        for table in (FEW[~FEW["emotion"].isin(EIGHT[:2])], SAVEE, TESS)
+    ]
+)
 
 
 def choose_table(protocol: str):
@@ -185,7 +189,7 @@ def test_a_corpus_is_tested_by_what_the_others_taught():
 
 
 def test_corpora_with_emotions_of_their_own_are_refused():
-    table = combine_corpora([FEW, SAVEE]).assign(audio_hash=lambda rows: rows["utterance"])
+    table = combine_corpora([t.assign(audio_hash=t["utterance"]) for t in (FEW, SAVEE)])
     with pytest.raises(ValueError, match=r"\['calm', 'neutral'\] are tested but not trained; drop"):
         make_folds(table, "leave_one_corpus_out")
     with pytest.raises(ValueError, match=r"only corpus \['savee'\] is here"):

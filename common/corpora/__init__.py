@@ -1,10 +1,10 @@
 """Corpora of emotional speech: what is known of each, and its utterance table."""
 
+from common.corpora.combining import combine_corpora
 from common.corpora.fetching import fetch_corpus
 from common.corpora.recordings import COLUMNS
 from common.corpora.records import CORPORA, Corpus
 from common.corpora.tables import (
-    combine_corpora,
     draw_balanced,
     load_corpus,
     load_folder,

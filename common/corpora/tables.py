@@ -3,7 +3,6 @@
 import re
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -21,7 +20,7 @@ from common.corpora.recordings import (
     scan_recordings,
 )
 from common.corpora.records import CORPORA
-from common.emotions import name_emotion
+from common.emotions import match_emotions
 from common.files import NAME_PART
 
 # What spreadsheets run when they open a table of results; -1 is a number, - is nothing.
@@ -93,7 +92,7 @@ def load_folder(
     else:
         listed = read_csv_labels(Path(csv).expanduser(), folder)
         left_out += _list_unnamed(listed, folder, csv)
-    merged = _match_names(labels["emotion"].casefold() for labels in listed)
+    merged = match_emotions(labels["emotion"].casefold() for labels in listed)
     said = defaultdict(set)
     for labels in listed:
         missing = [column for column in ("emotion", "speaker") if not labels[column]]
@@ -171,37 +170,6 @@ def open_corpus(
         return None
 
 
-def combine_corpora(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """Join utterance tables into one, sorted by utterance.
-
-    Speakers become `<corpus>/<speaker>`, so that speaker 01 of one corpus is not taken for
-    speaker 01 of another. Where emotions have two names, fear and fearful, they get the usual
-    one, and a warning says so. `attrs["left_out"]` is joined too.
-
-    Raises
-    ------
-    ValueError
-        If there is no table, or an utterance is in two of them.
-    """
-    tables = list(tables)
-    if not tables:
-        raise ValueError("no tables to combine; give at least one, as load_corpus makes it")
-    table = pd.concat(tables, ignore_index=True)
-    twice = table.loc[table["utterance"].duplicated(), "utterance"]
-    if len(twice):
-        raise ValueError(
-            f"{len(twice)} utterances are in two tables, such as {twice.iloc[0]}; "
-            "combine each corpus once, and name corpora of your own differently"
-        )
-    pairs = zip(table["corpus"] + "/", table["speaker"], strict=True)
-    table["speaker"] = [prefix + speaker.removeprefix(prefix) for prefix, speaker in pairs]
-    left_out = [entry for part in tables for entry in part.attrs.get("left_out", [])]
-    table = table.sort_values("utterance", ignore_index=True)
-    table = table.replace({"emotion": _match_names(table["emotion"])})
-    table.attrs = {"left_out": left_out}
-    return table
-
-
 def draw_balanced(table: pd.DataFrame, most: int, *, seed: int = 0) -> np.ndarray:
     """Draw at most so many utterances of each speaker and emotion; give their row numbers, sorted.
 
@@ -224,17 +192,6 @@ def _list_unnamed(listed: list[dict], folder: Path, csv: str | Path) -> list[dic
     files = list_audio(folder, left_out=beside)
     beside += [{"path": str(file), "problem": problem} for file in files]
     return [entry for entry in beside if Path(entry["path"]).resolve() not in named]
-
-
-def _match_names(labels: Iterable[str]) -> dict[str, str]:
-    """Map emotions that go by two names to the usual one; a warning tells which."""
-    usual = {label: name_emotion(label) for label in sorted(set(labels))}
-    several = Counter(usual.values())
-    merged = {old: new for old, new in usual.items() if new != old and several[new] > 1}
-    if merged:
-        pairs = ", ".join(f"{old} as {new}" for old, new in merged.items())
-        warnings.warn(f"emotions by two names are taken for one: {pairs}", stacklevel=3)
-    return merged
 
 
 def _drop_same_bytes(usable: list[dict], left_out: list[dict], *, own: bool) -> list[dict]:
