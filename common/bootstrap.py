@@ -1,6 +1,6 @@
 """How sure a score is: bootstrap intervals by speaker, and paired comparisons of two systems."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -40,6 +40,26 @@ def summarise_predictions(predictions: pd.DataFrame, *, seed: int = 0) -> dict[s
         }
         for metric in METRICS
     }
+
+
+def average_uars(tables: Iterable[pd.DataFrame]) -> dict[str, float]:
+    """Average the UAR of several predictions tables, such as those of pairs of corpora.
+
+    `mean` is of the scores of all rows of each table; `low` and `high` are its 95 % interval, by
+    resamples of speakers, then utterances, as in `summarise_predictions`. Tables of the same
+    utterances are resampled alike, others apart, so that a speaker who is tested by two systems
+    counts once. Raises ValueError as `summarise_predictions` does.
+    """
+    means, resampled, seen = [], [], []
+    for table in tables:
+        counts, speakers, names = _count_per_utterance(table, list_labels(table))
+        seed = next((n for n, other in enumerate(seen) if names.equals(other)), len(seen))
+        seen += [names] if seed == len(seen) else []
+        means.append(_score_confusions(counts.sum(axis=0))["uar"])
+        drawn = _resample_counts(counts, speakers, NUM_BOOTSTRAPS, seed)
+        resampled.append(_score_confusions(drawn)["uar"])
+    low, high = np.percentile(np.mean(resampled, axis=0), (2.5, 97.5))
+    return {"mean": float(np.mean(means)), "low": float(low), "high": float(high)}
 
 
 def compare_predictions(

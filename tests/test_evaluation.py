@@ -13,6 +13,7 @@ from sklearn.metrics import balanced_accuracy_score, f1_score, recall_score
 
 from common import bootstrap
 from common.bootstrap import (
+    average_uars,
     compare_predictions,
     compare_recalls,
     correct_for_many,
@@ -336,6 +337,21 @@ def test_pairing_is_sharper_than_two_separate_intervals():
     interval = summarise_predictions(first)["uar"]
     assert paired["low"] > 0
     assert paired["high"] - paired["low"] < (interval["high"] - interval["low"]) / 3
+
+
+def test_the_mean_of_several_scores_has_an_interval_and_counts_a_speaker_once(predictions):
+    alone = summarise_predictions(predictions)["uar"]
+    twice = average_uars([predictions, predictions.sample(frac=1, random_state=0)])
+    assert twice["mean"] == pytest.approx(score_predictions(predictions)["uar"])
+    assert (twice["low"], twice["high"]) == pytest.approx((alone["low"], alone["high"]))
+    others = predictions.assign(utterance="other/" + predictions["utterance"])
+    apart = average_uars([predictions, others])
+    width = (apart["high"] - apart["low"]) / (twice["high"] - twice["low"])
+    assert width == pytest.approx(2**-0.5, rel=0.15)  # as of independent scores
+    worse = make_predictions(skill=0.1, random_seed=3)
+    mixed = average_uars([predictions, worse])["mean"]
+    scores = [score_predictions(table)["uar"] for table in (predictions, worse)]
+    assert mixed == pytest.approx(np.mean(scores))
 
 
 def test_systems_may_differ_in_seeds_and_folds(predictions):
