@@ -32,7 +32,7 @@ SPOILT = {  # the variant of `52_robustness`, and how its models were trained
     "small": ("network_degraded_copies_conditions", "models of one of the two seeds"),
     "whisper": ("whisper_degraded_copies_conditions", "C = 0.01 in every fold"),
 }
-HARDEST = ("white noise 10 dB", "babble 10 dB", "level -30 dB", "channel telephone")
+HARDEST = ("white noise 10 dB", "babble 10 dB", "level -30 dB", "through a telephone")
 TITLES = {
     "small": "CNN and BiLSTM with attention, side by side, of recordings at one level, heard in "
     "training also in noise and over a telephone",

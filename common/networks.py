@@ -21,6 +21,11 @@ PARTS = ("onnxruntime", "onnx", "safetensors")  # which run Whisper's encoder wi
 REMEDY = "name a file that EmotionRecognizer.save wrote"
 
 
+def list_missing() -> list[str]:
+    """Packages that are missing of those that run Whisper's encoder without Keras."""
+    return [name for name in PARTS if find_spec(name) is None]
+
+
 class OnnxNetwork:
     """A graph that onnxruntime runs: rows of what `reads` names -> class probabilities.
 
@@ -157,8 +162,7 @@ def load_recipe(description: dict, encoder, runtime: str | None) -> Recipe:
     """
     kinds = {step.get("step") for step in description["steps"]}
     if "Embed" in kinds and encoder is None and runtime != "keras":
-        missing = [name for name in PARTS if find_spec(name) is None]
-        if not missing:
+        if not (missing := list_missing()):
             from common.encoders.portable import is_portable, make_recipe
 
             if is_portable(description):
