@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from zlib import crc32
 
@@ -762,6 +763,8 @@ def test_a_name_that_results_cannot_carry_is_refused_at_once(tmp_path):
         ("emodb", "EMODB/03a01Fa.wav", "emodb/wav/03a01Fa"),
         ("emodb", "03a01Fa.wav", "emodb/wav/03a01Fa"),
         ("cremad", "Crema/1001_DFA_ANG_XX.wav", "cremad/AudioWAV/1001_DFA_ANG_XX"),
+        ("cremad", "AudioWAV/1040_ITH_SAD_X.wav", "cremad/AudioWAV/1040_ITH_SAD_XX"),
+        ("cremad", "1040_ITH_SAD_X.wav", "cremad/AudioWAV/1040_ITH_SAD_XX"),
         ("ravdess", "flat/03-01-05-01-01-01-02.wav", "ravdess/Actor_02/03-01-05-01-01-01-02"),
         ("tess", "flat/OAF_back_angry.wav", "tess/OAF_angry/OAF_back_angry"),
         ("tess", "YAF_back_fear.wav", "tess/YAF_fear/YAF_back_fear"),
@@ -773,7 +776,7 @@ def test_mirrors_are_read_under_the_official_names(name, path, utterance, tmp_pa
     assert table["utterance"].tolist() == [utterance]
 
 
-@pytest.mark.parametrize("name", ["ravdess", "savee", "tess"])
+@pytest.mark.parametrize("name", ["ravdess", "savee", "tess", "cremad"])
 @pytest.mark.parametrize("above", ["", "all/", "/a/b c/"])
 def test_each_published_name_is_known_without_its_folder(name, above, monkeypatch):
     monkeypatch.setattr(paths, "INDEX_DIR", paths.ROOT / "data" / "index")
@@ -1339,7 +1342,50 @@ def test_validation_without_an_index_counts():
     write_noise(paths.RAW_DIR / "emodb" / "wav" / "03a01Fa.wav")
     report = validate_corpus("emodb")
     told = "534 of 535 recordings are not here"
-    assert report.to_numpy().tolist() == [[".", "missing", 534, told]]
+    assert report.loc[0].tolist() == [".", "missing", 534, told]
+    assert report.loc[1:, ["path", "problem", "files"]].to_numpy().tolist() == [
+        [".", "unchecked", 1]
+    ]
+
+
+@pytest.mark.parametrize("above", ["AudioWAV", "."], ids=["official", "flat"])
+def test_a_part_of_cremad_is_used_and_validated_by_names_alone(above, monkeypatch):
+    monkeypatch.setattr(paths, "INDEX_DIR", paths.ROOT / "data" / "index")
+    folder = paths.RAW_DIR / "cremad" / above
+    for seed, name in enumerate(("1001_IEO_NEU_XX", "1040_ITH_SAD_X")):
+        write_noise(folder / f"{name}.wav", seed=seed)
+    with pytest.warns(UserWarning, match="2 of the 7442 .*, so results are of a part of it"):
+        assert len(open_corpus("cremad")) == 2
+    write_noise(folder / "1002_TIE_NEU_XX.wav", seed=2)
+    report = validate_corpus("cremad")
+    missing = report.loc[report["problem"] == "missing", "path"]
+    rest = report[report["problem"] != "missing"].set_index("problem")
+    official = pd.read_csv(paths.INDEX_DIR / "cremad.csv")["path"]
+    here = ["AudioWAV/1001_IEO_NEU_XX.wav", "AudioWAV/1040_ITH_SAD_XX.wav"]
+    assert set(official) - set(missing) == set(here) and len(missing) == 7440
+    assert rest.loc["extra", "path"].endswith("1002_TIE_NEU_XX.wav")
+    assert rest.loc["extra", "detail"] == "not in the published corpus"
+    assert rest.loc["unchecked", ["path", "files"]].tolist() == [".", 2]
+    assert "checksums are not known" in rest.loc["unchecked", "detail"] and len(rest) == 2
+
+
+def test_the_pairs_of_cremad_that_contradict_each_other_are_told_and_left_out():
+    pairs = (("1006_TIE", "HAP", "NEU"), ("1013_WSI", "DIS", "SAD"), ("1017_IWW", "ANG", "FEA"))
+    folder = paths.RAW_DIR / "cremad" / "AudioWAV"
+    write_noise(folder / "1001_DFA_ANG_XX.wav", seed=9)
+    for seed, (start, one, other) in enumerate(pairs):
+        original = write_noise(folder / f"{start}_{one}_XX.wav", seed=seed)
+        original.with_name(f"{start}_{other}_XX.wav").write_bytes(original.read_bytes())
+    with pytest.warns(UserWarning, match="cremad: left out 6 of 7 files"):
+        table = load_corpus("cremad")
+    assert table["utterance"].tolist() == ["cremad/AudioWAV/1001_DFA_ANG_XX"]
+    problems = [entry["problem"] for entry in table.attrs["left_out"]]
+    assert "as happy of 1006 and neutral of 1006; keep the one that is right" in problems[0]
+    assert all("the same bytes as" in problem for problem in problems)
+    report = validate_corpus("cremad")
+    duplicated = report.loc[report["problem"] == "duplicated", "path"]
+    second = (f"{start}_{max(one, other)}_XX" for start, one, other in pairs)
+    assert duplicated.tolist() == [f"AudioWAV/{name}.wav" for name in second]
 
 
 def test_validation_tells_what_else_lies_there():
@@ -1364,6 +1410,39 @@ def test_committed_indices_fit_the_records(name):
     assert labels["speaker"].nunique() == corpus.num_speakers
     per_speaker = labels.groupby(["speaker", "emotion"]).size().groupby("emotion").nunique()
     assert (per_speaker == 1).all()
+
+
+def test_the_index_of_cremad_follows_its_rule():
+    corpus, emotions = CORPORA["cremad"], ("NEU", "HAP", "SAD", "ANG", "FEA", "DIS")
+    sentences = ("TIE", "IOM", "IWW", "TAI", "MTI", "IWL", "ITH", "DFA", "ITS", "TSI", "WSI")
+    said = [
+        "IEO_NEU_XX",
+        *(f"IEO_{emotion}_{level}" for emotion, level in product(emotions[1:], ("LO", "MD", "HI"))),
+        *(f"{sentence}_{emotion}_XX" for sentence, emotion in product(sentences, emotions)),
+    ]
+    absent = {"1002_TIE_NEU_XX", "1076_ITS_NEU_XX"}
+    for start, emotion in product(("1008_WSI", "1009_MTI", "1019_ITH"), emotions):
+        absent.add(f"{start}_{emotion}_XX")
+    names = [f"{speaker}_{words}" for speaker, words in product(corpus.genders, said)]
+    index = pd.read_csv(paths.ROOT / "data" / "index" / "cremad.csv")
+    official = index["path"].str.removeprefix("AudioWAV/").str.removesuffix(".wav").tolist()
+    assert official == [name for name in names if name not in absent]
+    assert len(official) == corpus.num_utterances == 7442
+    emotion = pd.Series([parse_path(corpus, path)["emotion"] for path in index["path"]])
+    assert set(emotion.value_counts()) == {1087, 1271} and (emotion == "neutral").sum() == 1087
+
+
+@pytest.mark.parametrize(
+    ("number", "name"),  # lines of SentenceFilenames.csv
+    [
+        *((1, "1001_IEO_NEU_XX"), (99, "1002_TIE_HAP_XX"), (650, "1009_IEO_NEU_XX")),
+        *((690, "1009_IWL_NEU_XX"), (1516, "1019_DFA_NEU_XX"), (3234, "1040_ITH_SAD_XX")),
+        *((6174, "1076_MTI_SAD_XX"), (6196, "1076_ITS_HAP_XX"), (7442, "1091_WSI_DIS_XX")),
+    ],
+)
+def test_recordings_of_cremad_have_the_published_numbers(number, name):
+    index = pd.read_csv(paths.ROOT / "data" / "index" / "cremad.csv")
+    assert index.loc[number - 1, "path"] == f"AudioWAV/{name}.wav"
 
 
 def test_the_sample_is_whole(monkeypatch):

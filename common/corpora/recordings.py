@@ -210,7 +210,11 @@ def list_recordings(
 
 
 def read_index(corpus: Corpus) -> pd.DataFrame | None:
-    """Read data/index/<name>.csv by recording (its path without suffix); None if there is none."""
+    """Read data/index/<name>.csv by recording (its path without suffix); None if there is none.
+
+    Its columns are path, sha256, bytes, sample_rate (hertz), channels, frames and seconds, or path
+    alone where no more is known.
+    """
     path = paths.INDEX_DIR / f"{corpus.name}.csv"
     if not path.exists():
         return None

@@ -52,18 +52,13 @@ def _parse(text: str) -> dict[str, str]:
     return dict(pair.split() for pair in text.split(", "))
 
 
-INTENSITIES = _parse(
-    "01 normal, 02 strong, LO low, MD medium, HI high, XX unspecified, X unspecified"
-)
+INTENSITIES = _parse("01 normal, 02 strong, LO low, MD medium, HI high, XX unspecified")
 _NUMBERED_EMOTIONS = {f"{number:02d}": label for number, label in enumerate(EMOTIONS, start=1)}
 _NUMBERED_FIELDS = (
     r"03-01-(?P<emotion>\d\d)-(?P<intensity>0[12])-(?P<statement>0[12])-(?P<repetition>0[12])-"
 )
 _NUMBERED_PATTERN = rf"Actor_(?P<speaker>\d\d)/{_NUMBERED_FIELDS}(?P=speaker)"
 _EMODB_NAME = r"(?P<speaker>\d\d)(?P<statement>[ab]\d\d)(?P<emotion>[A-Z])(?P<repetition>[a-z])"
-_CREMAD_NAME = (
-    r"(?P<speaker>\d{4})_(?P<statement>[A-Z]{3})_(?P<emotion>[A-Z]{3})_(?P<intensity>LO|MD|HI|XX?)"
-)
 # After VideoDemographics.csv of CREMA-D.
 _WOMEN_OF_CREMAD = """
     1002 1003 1004 1006 1007 1008 1009 1010 1012 1013 1018 1020 1021 1024 1025 1028 1029 1030
@@ -185,12 +180,14 @@ _RECORDS = (
         "emotional multimodal actors dataset, IEEE Trans. Affective Computing 5(4), 377-390, "
         "doi:10.1109/TAFFC.2014.2336244",
         how_to_get="It lies in Git LFS: install git-lfs, `git clone "
-        "https://github.com/CheyneyComputerScience/CREMA-D` and move its AudioWAV folder. "
+        "https://github.com/CheyneyComputerScience/CREMA-D`, check it by `git lfs fsck` in the "
+        "clone and move its AudioWAV folder. "
         "(The ZIP that GitHub offers holds links, not audio.)",
         example="AudioWAV/1001_DFA_ANG_XX.wav",
-        pattern=rf"AudioWAV/{_CREMAD_NAME}",
-        mirror=_CREMAD_NAME,
-        layout="AudioWAV/{name}",
+        pattern=r"AudioWAV/(?P<speaker>\d{4})_(?P<statement>[A-Z]{3})_(?P<emotion>[A-Z]{3})"
+        r"_(?P<intensity>LO|MD|HI|XX)",
+        mirror=r"\d{4}_[A-Z]{3}_[A-Z]{3}_(?:LO|MD|HI|XX?)",
+        layout="AudioWAV/{name:X<15}",  # older copies have 1040_ITH_SAD_X
         emotions=_parse("NEU neutral, HAP happy, SAD sad, ANG angry, FEA fearful, DIS disgust"),
         genders={
             str(n): "female" if str(n) in _WOMEN_OF_CREMAD else "male" for n in range(1001, 1092)

@@ -22,15 +22,17 @@ def validate_corpus(name: str, *, folder: str | Path | None = None) -> pd.DataFr
     detail. Problems: "missing", "extra" (not a recording of the corpus, or a second copy),
     "resampled" (another sample rate than published), "altered" (other bytes at the same rate),
     "silent", "unreadable" (not usable for any other reason) and "duplicated" (same bytes as another
-    recording). A corpus without data/index/<name>.csv is checked for everything but "resampled"
-    and "altered", and one row counts the missing files. Every byte is read. `name`, `folder` and
-    errors are as in `load_corpus`.
+    recording). Where data/index/<name>.csv has no checksums, or is not there, neither "resampled"
+    nor "altered" files can be told, and one row, "unchecked", counts the recordings; where it is
+    not there, one row counts the missing files. Every byte is read. `name`, `folder` and errors
+    are as in `load_corpus`.
     """
     corpus, folder = find_corpus(name, folder)
     left_out: list[dict] = []
     listed = list_recordings(corpus, folder, left_out=left_out)
     found = match_recordings(corpus, folder)
     index = read_index(corpus)
+    has_checksums = index is not None and "sha256" in index
     scans = dict(zip(listed, scan_recordings(listed, folder, fresh=True), strict=True))
     findings = []
 
@@ -43,11 +45,12 @@ def validate_corpus(name: str, *, folder: str | Path | None = None) -> pd.DataFr
         report(
             path, "extra" if path.is_file() or path.is_symlink() else "unreadable", entry["problem"]
         )
-    recordings = {path: recording for recording, path in found.items()}
+    official = found if index is None else index.index
+    recordings = {path: recording for recording, path in found.items() if recording in official}
     originals: dict[str, Path] = {}
     for path in listed:
         scan, recording = scans[path], recordings.get(path)
-        if recording is None or (index is not None and recording not in index.index):
+        if recording is None:
             report(path, "extra", _explain_extra(corpus, folder, path, found))
             continue
         if scan["problem"]:
@@ -57,7 +60,7 @@ def validate_corpus(name: str, *, folder: str | Path | None = None) -> pd.DataFr
         if original != path:
             other = original.relative_to(folder).as_posix()
             report(path, "duplicated", f"the same bytes as {other}")
-        if index is None or not scan["sample_rate_hertz"]:
+        if not has_checksums or not scan["sample_rate_hertz"]:
             continue
         published = index.loc[recording]
         if scan["sample_rate_hertz"] != published["sample_rate"]:
@@ -66,6 +69,9 @@ def validate_corpus(name: str, *, folder: str | Path | None = None) -> pd.DataFr
         elif scan["sha256"] != published["sha256"]:
             lengths = f"{scan['frames']} samples, published with {published['frames']}"
             report(path, "altered", f"other bytes than published ({lengths})")
+    if not has_checksums:
+        told = "the published checksums are not known here, so the bytes cannot be checked"
+        report(".", "unchecked", told, files=len(recordings))
     if index is not None:
         for recording in index.index.difference(list(found)):
             report(index.loc[recording, "path"], "missing", "in the published corpus, not here")
