@@ -73,7 +73,7 @@ def cross_validate_classifier(
     seeds: Sequence[int] = (0,),
     folds: Sequence[Fold] | None = None,
     use_copies: bool = False,
-    hear_copies: bool = True,
+    hear_copies: bool | int = True,
     hold_out: bool = False,
 ) -> Run:
     """Fit and test a scikit-learn classifier on every fold of a protocol, once per seed.
@@ -81,16 +81,19 @@ def cross_validate_classifier(
     A clone of it, which needs `predict_proba`, is fitted by `fit_classifier` to the training rows
     as extracted, flattened to (rows, values); scaling belongs into its pipeline. With `use_copies`
     it is fitted to the augmented copies of these rows as well; then, if `hear_copies`, a test
-    utterance's probabilities are the mean of those of the utterance and of its own copies
-    (test-time augmentation; Krizhevsky, Sutskever and Hinton, NIPS 2012). No epoch is chosen, so
-    validation rows join the training, unless `hold_out` keeps them to be predicted, as a
-    temperature needs it. A published run is read back. The rest is as in `cross_validate`, errors
-    too; the run has no models, and its history is what a `GridSearchCV` tried.
+    utterance's probabilities are the mean of those of the utterance and of its own copies, of all
+    or of the first so many (test-time augmentation; Krizhevsky, Sutskever and Hinton, NIPS 2012).
+    No epoch is chosen, so validation rows join the training, unless `hold_out` keeps them to be
+    predicted, as a temperature needs it. A published run is read back. The rest is as in
+    `cross_validate`, errors too; the run has no models, and its history is what a `GridSearchCV`
+    tried.
     """
     rows = "training" if hold_out else "training and validation"
     settings = {"classifier": repr(classifier), "rows": rows}
     if use_copies:
         heard = "in training and in test" if hear_copies else "in training"
+        if hear_copies is not True and hear_copies:
+            heard = f"in training, the first {hear_copies} in test"
         settings["versions"] = f"original and copies, {heard}"
     description = {
         **describe_data(table, features, protocol=protocol, folds=folds),
@@ -106,7 +109,7 @@ def cross_validate_classifier(
 
     def test(task: Task, fold: Fold) -> FoldResult:
         versions = flatten_versions(features, use_copies)
-        asked = versions if hear_copies else versions[:1]
+        asked = versions if hear_copies is True else versions[: 1 + hear_copies]
         started = time.perf_counter()
         known = np.concatenate([version[fold.train] for version in versions])
         labels, speakers = (

@@ -145,7 +145,11 @@ def test_an_answer_is_the_mean_over_the_versions_of_an_utterance():
     assert sorted(set(np.ravel(answers))) == [0.0, 0.3333, 0.6667]
     alone = run(Remember(), features=features, use_copies=True, hear_copies=False)
     assert sorted(set(np.ravel(alone.predictions.filter(like="p_")))) == [0.0, 1.0]
-    assert alone.description["key"] != run(Remember(), features=features).description["key"]
+    first = run(Remember(), features=features, use_copies=True, hear_copies=1)
+    assert sorted(set(np.ravel(first.predictions.filter(like="p_")))) == [0.0, 0.5]
+    keys = [run(Remember(), features=features, use_copies=True).description["key"]]
+    keys += [found.description["key"] for found in (alone, first)]
+    assert len({*keys, run(Remember(), features=features).description["key"]}) == 4
 
 
 @pytest.mark.parametrize("use_copies", [False, True])
