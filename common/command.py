@@ -20,7 +20,9 @@ def main(arguments: Sequence[str]) -> int:
     try:
         recognizer = EmotionRecognizer.load(options.model)
         if options.enrol is not None:
-            recognizer = recognizer.enrol(list_recordings(options.enrol))
+            from common.timeline import find_recordings
+
+            recognizer = recognizer.enrol(find_recordings(options.enrol))
         return _answer(recognizer, options)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -90,13 +92,6 @@ def describe_prediction(said: Prediction, facts: dict) -> str:
     for emotion, share in sorted(said.probabilities.items(), key=lambda item: -item[1]):
         lines.append(f"  {emotion:<10} {100 * share:3.0f} % {_draw_bar(share)}".rstrip())
     return "\n".join([*lines, describe_answer_trust(said, facts)])
-
-
-def list_recordings(folder: Path) -> list[Path]:
-    """List the recordings in a folder; raises FileNotFoundError where there are none."""
-    from common.timeline import find_recordings
-
-    return find_recordings(folder)
 
 
 def _draw_bar(share: float) -> str:

@@ -74,7 +74,7 @@ def export_onnx(model: keras.Model, recipe: Recipe, *, rounded: bool = False) ->
     except Exception as error:  # whatever the converter raises
         raise _refuse(model, "ONNX", error) from error
     _rename_output(onnx, graph)
-    _check(model, "ONNX", lambda rows: _run(graph.SerializeToString(), rows))
+    _check(model, "ONNX", lambda rows: OnnxNetwork(graph.SerializeToString())(rows))
     log_mel = split_recipe(recipe)[1]
     if log_mel is not None:
         num_samples = round(recipe.find(FitLength).seconds * 16_000)
@@ -129,13 +129,6 @@ def run_litert(content: bytes, rows: np.ndarray) -> np.ndarray:
         interpreter.invoke()
         results.append(interpreter.get_tensor(found["index"])[0])
     return np.array(results)
-
-
-def _run(graph: bytes, rows: np.ndarray) -> np.ndarray:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-    return session.run(None, {session.get_inputs()[0].name: rows})[0]
 
 
 def _refuse(model: keras.Model, kind: str, error: Exception) -> ValueError:

@@ -56,7 +56,7 @@ class TrainingConfig:
     rows of frequent classes are seen less often than rows of rare ones.
 
     Augmentation: with `use_copies`, every epoch takes one version of each utterance, the original
-    or one of its copies, at random; masks, shifts and mixup as in `common.augmentation`, 0
+    or one of its copies, at random; masks, shifts and mixup as in `common.batches`, 0
     switching each off.
     """
 

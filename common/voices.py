@@ -54,10 +54,8 @@ class VoiceNormalisation:
         offset = voice.mean - average.mean
         if self.direction is not None:
             direction = np.asarray(self.direction)
-            return (values - direction * (offset @ direction) / (direction @ direction)).astype(
-                "f4"
-            )
-        if not self.deviation:
+            offset = direction * (offset @ direction) / (direction @ direction)
+        if self.direction is not None or not self.deviation:
             return (values - offset).astype(np.float32)
         scale = np.sqrt(average.variance / voice.variance)
         return ((values - voice.mean) * scale + average.mean).astype(np.float32)

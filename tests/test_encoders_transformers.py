@@ -259,11 +259,6 @@ def test_warnings_are_kept_off_while_loading_only(monkeypatch, caplog):
     assert len(caplog.records) == 1
 
 
-def test_a_name_that_is_none():
-    with pytest.raises(ValueError, match=r"encoder 'wav2vec' is unknown; choose from \[.*'wavlm'"):
-        load_encoder("wav2vec")
-
-
 @pytest.mark.parametrize("name", ["torch", "transformers"])
 @pytest.mark.parametrize("weights", ["published", "random", "own"])
 def test_without_the_extra_the_message_says_how_to_get_it(name, weights, folder, monkeypatch):

@@ -33,7 +33,6 @@ from common.encoders.vggish import (
     build_vggish,
     draw_vggish,
     fetch_vggish_pca,
-    name_layer,
     read_vggish,
     shape_vggish,
 )
@@ -589,31 +588,15 @@ def test_a_damaged_and_an_absent_checkpoint_are_refused(folder):
         load_encoder("vggish", weights=folder / "nowhere", trainable=True)
 
 
-def test_frozen_layers_stay_as_they_were_and_the_model_saves(folder):
+def test_a_model_from_the_inputs_on_saves_and_loads_in_safe_mode(folder):
     encoder = load_encoder("vggish", weights="random", trainable=True, duration_seconds=1.5)
-    table = make_table(folder)[:12]
-    inputs = extract_inputs(table, encoder)
-    assert inputs.values.shape == (12, 192, 64) and not inputs.recipe.normalise
-    network = encoder.network
-    for layer in network.layers:
-        layer.trainable = layer.name in ("vggish_fc1_2", "vggish_fc2")
-    before = {layer.name: layer.get_weights() for layer in network.layers}
+    inputs = extract_inputs(make_table(folder)[:4], encoder)
+    assert inputs.values.shape == (4, 192, 64) and not inputs.recipe.normalise
     x = keras.Input(inputs.values.shape[1:])
-    pooled = layers.GlobalAveragePooling1D()(network(x))
-    model = keras.Model(x, layers.Dense(3, activation="softmax")(pooled))
-    model.compile(keras.optimizers.Adam(1e-3), "categorical_crossentropy")
-    targets = np.eye(3)[table["emotion"].map(["angry", "calm", "sad"].index)]
-    model.fit(inputs.values, targets, epochs=1, verbose=0)
-    for scope in SCOPES:
-        name = name_layer(scope)
-        old, new = before[name], network.get_layer(name).get_weights()
-        changed = not np.array_equal(old[0], new[0])
-        assert changed == (name in ("vggish_fc1_2", "vggish_fc2"))
+    model = keras.Model(x, layers.GlobalAveragePooling1D()(encoder.network(x)))
     model.save(folder / "model.keras")
     loaded = keras.models.load_model(folder / "model.keras", safe_mode=True)
-    np.testing.assert_allclose(
-        loaded.predict(inputs.values, verbose=0), model.predict(inputs.values, verbose=0), atol=1e-5
-    )
+    np.testing.assert_allclose(loaded(inputs.values), model(inputs.values), atol=1e-5)
 
 
 def test_random_weights_keep_the_level_of_the_signal():
@@ -625,9 +608,9 @@ def test_random_weights_keep_the_level_of_the_signal():
 # Post-processing
 
 
-def save_pca(path: Path, num_dimensions: int = 128) -> tuple[Path, np.ndarray, np.ndarray]:
-    vectors, _ = np.linalg.qr(RNG.standard_normal((num_dimensions, num_dimensions)))
-    means = RNG.standard_normal(num_dimensions)
+def save_pca(path: Path) -> tuple[Path, np.ndarray, np.ndarray]:
+    vectors, _ = np.linalg.qr(RNG.standard_normal((128, 128)))
+    means = RNG.standard_normal(128)
     np.savez(path, pca_eigen_vectors=vectors, pca_means=means[:, None])
     return path, vectors, means
 

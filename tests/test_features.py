@@ -97,22 +97,6 @@ def select_librosa_arguments(config: LogMel) -> dict:
     }
 
 
-@pytest.mark.parametrize(("seconds", "step"), STEPS.values(), ids=STEPS)
-def test_log_mel_is_librosa_s(seconds, step):
-    waveform = make_speech(seconds=seconds)
-    mel = librosa.feature.melspectrogram(y=waveform, **select_librosa_arguments(step))
-    expected = librosa.power_to_db(mel, top_db=step.range_db).T
-    np.testing.assert_allclose(step(waveform), expected, atol=TOLERANCE_DB)
-
-
-@pytest.mark.parametrize(("seconds", "step"), STEPS.values(), ids=STEPS)
-def test_mfcc_are_librosa_s(seconds, step):
-    waveform = make_speech(seconds=seconds)
-    step = make_cepstra(step, range_db=80.0, num_coefficients=30)
-    expected = librosa.feature.mfcc(y=waveform, n_mfcc=30, **select_librosa_arguments(step)).T
-    np.testing.assert_allclose(step(waveform), expected, atol=TOLERANCE_MFCC)
-
-
 def test_trimming_and_padding_come_before_the_spectrum():
     step = LogMel()
     pause = np.zeros(6_000, dtype=np.float32)
@@ -185,10 +169,13 @@ def test_a_tone_lands_in_its_band_and_a_louder_one_is_as_many_decibels_higher():
     kept=st.floats(0.1, 3.0),
     hop_seconds=st.floats(0.005, 0.03),
     seconds=st.floats(0.0001, 4.0),
+    num_bands=st.sampled_from([40, 64]),
     trim=st.booleans(),
 )
-def test_every_duration_gives_the_shape_of_the_settings(kind, kept, hop_seconds, seconds, trim):
-    step = KINDS[kind](hop_seconds=hop_seconds)
+def test_every_duration_gives_the_shape_of_the_settings(
+    kind, kept, hop_seconds, seconds, num_bands, trim
+):
+    step = KINDS[kind](hop_seconds=hop_seconds, num_bands=num_bands)
     values = make_recipe(step, seconds=kept, trim=trim)(make_speech(seconds=seconds))
     assert values.shape == get_shape(step, kept)
     assert values.dtype == np.float32 and np.isfinite(values).all()
@@ -323,22 +310,6 @@ def test_functionals_sum_up_the_three_views_one_after_the_other():
     steps = (LogMel(num_bands=24), Cepstra(**sizes), Cepstra(**sizes, filters="gaussian"))
     views = [compute_functionals(step(waveform)).ravel() for step in steps]
     np.testing.assert_allclose(values[0], np.concatenate(views), rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_shape_follows_from_the_settings(kind):
-    settings = {} if kind == "log_mel" else {"num_coefficients": 12}
-    recipe = make_recipe(KINDS[kind](num_bands=20, **settings), seconds=0.7)
-    shapes = {"log_mel": (44, 20), "mfcc": (44, 12), "gaussian": (44, 12), "functionals": (1, 572)}
-    for seconds in (0.3, 0.7, 1.6):
-        assert recipe(make_speech(seconds=seconds)).shape == shapes[kind]
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("num_samples", [2, 500, 1000])
-def test_a_sound_shorter_than_the_window_is_no_trouble(kind, num_samples):
-    values = make_recipe(KINDS[kind]())(make_speech()[:num_samples])
-    assert values.shape == get_shape(KINDS[kind](), 2.5) and np.isfinite(values).all()
 
 
 def test_functionals_take_a_sound_of_any_length():

@@ -9,32 +9,18 @@ from scipy.special import log_softmax
 
 from common.emotions import order_emotions
 from common.fusion import fit_weights, fuse, fuse_results, stack_members
+from tests.prediction_tables import make_predictions
 
 EMOTIONS = order_emotions(["angry", "happy", "neutral"])
 
 
-def make_member(seed: int, skill: float, *, num: int = 120, run_seeds=(0,)) -> pd.DataFrame:
-    """Predictions of a system that favours the true emotion by `skill`, in four folds."""
-    rng = np.random.default_rng(0)
-    true = rng.integers(0, 3, num)
-    tables = []
-    for run_seed in run_seeds:
-        noise = np.random.default_rng([seed, run_seed]).normal(size=(num, 3))
-        chances = np.exp(log_softmax(noise + skill * np.eye(3)[true], axis=1))
-        frame = pd.DataFrame(
-            {
-                "utterance": [f"u{number:03}" for number in range(num)],
-                "speaker": [f"s{number % 8}" for number in range(num)],
-                "fold": np.arange(num) % 8 // 2 + 1,
-                "seed": run_seed,
-                "true_label": np.array(EMOTIONS)[true],
-                "predicted_label": np.array(EMOTIONS)[chances.argmax(axis=1)],
-            }
-        )
-        frame["correct"] = frame["true_label"] == frame["predicted_label"]
-        columns = zip(EMOTIONS, chances.T, strict=True)
-        tables.append(frame.assign(**{f"p_{emotion}": column for emotion, column in columns}))
-    return pd.concat(tables, ignore_index=True)
+def make_member(seed: int, skill: float, *, repetitions=5, run_seeds=(0,)) -> pd.DataFrame:
+    """Predictions of a system that favours the true emotion by `skill`, in folds 1 to 4."""
+    settings = {"skill": skill, "spread": 0, "seeds": run_seeds, "random_seed": seed}
+    settings |= {"num_speakers": 8, "repetitions": repetitions, "num_folds": 4}
+    table = make_predictions(emotions=tuple(EMOTIONS), **settings)
+    table["fold"] += 1
+    return table.sort_values(["seed", "utterance"], ignore_index=True)
 
 
 def test_one_system_alone_stays_what_it_is():
@@ -62,7 +48,7 @@ def test_two_systems_that_err_apart_are_better_together():
 
 
 def test_a_system_that_knows_nothing_gets_little_weight_and_does_no_harm():
-    good, noise = make_member(1, 2.0, num=600), make_member(2, 0.0, num=600)
+    good, noise = (make_member(n, skill, repetitions=25) for n, skill in ((1, 2.0), (2, 0.0)))
     fused, weights = fuse({"good": good, "noise": noise}, fitted=True)
     assert (weights["noise"] < 0.2 * weights["good"]).all()
     assert fused["correct"].mean() > good["correct"].mean() - 0.02

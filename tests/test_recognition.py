@@ -15,7 +15,7 @@ import pytest
 import soundfile
 from keras import layers
 
-from common.audio import load_waveform, scan_recording
+from common.audio import scan_recording
 from common.corpora import load_corpus
 from common.cross_validation import cross_validate
 from common.encoders import load_encoder
@@ -23,7 +23,6 @@ from common.encoders.extraction import Pool, extract_embeddings, extract_inputs
 from common.exporting import run_litert
 from common.features import FitLength, LogMel, Trim
 from common.layers import AttentionPooling
-from common.loudness import Level
 from common.networks import OnnxNetwork, run_network
 from common.paths import ROOT
 from common.recipes import Recipe, Step, extract_features
@@ -116,14 +115,6 @@ def test_a_saved_recognizer_needs_one_import(table, tmp_path):
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     expected = recognizer.predict(table["path"][0]).probabilities
     assert json.loads(found) == pytest.approx(expected, abs=1e-4)
-
-
-def test_another_encoder_is_refused(table, encoder, tmp_path):
-    run = train(table, extract_embeddings(table, encoder), tmp_path / "runs")
-    EmotionRecognizer.from_run(run, seed=0, fold=1, encoder=encoder).save(tmp_path / "saved.keras")
-    longer = load_encoder("byol_s", weights="random", duration_seconds=2)
-    with pytest.raises(ValueError, match=r"24000 samples, but .* 32000 samples"):
-        EmotionRecognizer.load(tmp_path / "saved.keras", encoder=longer)
 
 
 def test_model_emotions_and_recipe_are_one_file(table, tmp_path):
@@ -257,16 +248,6 @@ def test_of_a_minute_all_speech_counts(recognizer):
     ).dropna()
     mean = np.exp(np.log(timeline).mean())
     assert said.probabilities == pytest.approx((mean / mean.sum()).to_dict(), abs=0.02)
-
-
-def test_a_gain_changes_nothing_with_a_level_step(recognizer, table):
-    recipe = Recipe((Level(), FitLength(seconds=1), LogMel(num_bands=24)))
-    level = EmotionRecognizer(recognizer.network, recognizer.emotions, recipe)
-    sound = load_waveform(table["path"][0])
-    expected = level.predict(sound).probabilities
-    for decibels in (-30, -12, 12):
-        found = level.predict(sound * 10 ** (decibels / 20)).probabilities
-        assert found == pytest.approx(expected, abs=1e-4)
 
 
 def test_a_stream_answers_for_its_last_window(recognizer):

@@ -275,61 +275,33 @@ def test_folds_of_ones_own_are_used_and_checked():
 # Damage
 
 
-def damage_predictions(folder) -> None:
-    lines = (folder / "predictions.csv").read_text().splitlines(keepends=True)
-    (folder / "predictions.csv").write_text("".join(lines[:-3]))
+def lose_rows(text: str) -> str:
+    return "".join(text.splitlines(keepends=True)[:-3])
 
 
-def double_a_row(folder) -> None:
-    lines = (folder / "predictions.csv").read_text().splitlines(keepends=True)
-    (folder / "predictions.csv").write_text("".join([*lines, lines[-1]]))
+DAMAGE = {  # a file of a fold, and what becomes of its text; None: it is gone
+    "rows lost": ("predictions.csv", lose_rows),
+    "a row twice": ("predictions.csv", lambda text: text + text.splitlines()[-1] + "\n"),
+    "other labels": ("predictions.csv", lambda text: text.replace("happy", "sad")),
+    "no history": ("history.csv", None),
+    "no model": ("model.keras", None),
+    "empty facts": ("facts.json", lambda text: ""),
+    "null facts": ("facts.json", lambda text: "null"),
+}
 
 
-def alter_labels(folder) -> None:
-    text = (folder / "predictions.csv").read_text().replace("happy", "sad")
-    (folder / "predictions.csv").write_text(text)
-
-
-def name_other_hashes(folder) -> None:
-    """Damage that the hashes do not tell, in the rows themselves."""
-    damage_predictions(folder)
-    facts = json.loads((folder / "facts.json").read_text())
-    facts["files"] = {}
-    (folder / "facts.json").write_text(json.dumps(facts))
-
-
-def lose_history(folder) -> None:
-    (folder / "history.csv").unlink()
-
-
-def lose_model(folder) -> None:
-    (folder / "model.keras").unlink()
-
-
-def empty_facts(folder) -> None:
-    (folder / "facts.json").write_text("")
-
-
-def null_facts(folder) -> None:
-    (folder / "facts.json").write_text("null")
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        damage_predictions,
-        double_a_row,
-        alter_labels,
-        name_other_hashes,
-        lose_history,
-        lose_model,
-        empty_facts,
-        null_facts,
-    ],
-)
+@pytest.mark.parametrize("damage", [*DAMAGE, "rows lost, which no hash tells"])
 def test_a_damaged_fold_is_told_and_made_again(damage):
     made = run()
-    damage(made.models[0, 1].parent)
+    folder = made.models[0, 1].parent
+    name, change = DAMAGE[damage.partition(",")[0]]
+    if change is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_text(change((folder / name).read_text()))
+    if damage not in DAMAGE:
+        facts = json.loads((folder / "facts.json").read_text()) | {"files": {}}
+        (folder / "facts.json").write_text(json.dumps(facts))
     with pytest.warns(UserWarning, match=r"seed0_fold1_\w+: damaged .*; trained anew") as caught:
         again = run()
     assert sum("damaged" in str(warning.message) for warning in caught) == 1
@@ -358,10 +330,11 @@ def test_a_damaged_state_is_told_and_begun_anew(state, monkeypatch):
 
 
 def test_validation_rows_are_predicted_by_the_epoch_that_was_kept():
-    result = run()
-    best = result.history.sort_values(
-        ["validation_uar", "validation_loss"], ascending=[False, True]
-    )
+    result = run(config=replace(CONFIG, epochs=4))
+    history = result.history
+    assert history["epoch"].tolist() == [0, 1, 2, 3]
+    assert history[["loss", "validation_loss", "validation_uar"]].notna().all(axis=None)
+    best = history.sort_values(["validation_uar", "validation_loss"], ascending=[False, True])
     assert result.validation["correct"].mean() == pytest.approx(best["validation_wa"].iloc[0])
     kept = read_predictions(result.models[0, 1].with_name("validation.csv"))
     pd.testing.assert_frame_equal(kept, result.validation)

@@ -32,7 +32,7 @@ from common.corpora import load_corpus
 from common.enrolment import EnrolledSystem
 from common.features import FitLength, LogMel
 from common.final import fit_all, fit_linear, score_elsewhere
-from common.known_voices import fold_scaler, write_voices
+from common.known_voices import write_voices
 from common.networks import OnnxNetwork, read_contents, run_network
 from common.paths import MODELS_DIR, ROOT
 from common.recipes import Recipe, extract_features
@@ -314,12 +314,3 @@ def test_a_voice_that_was_heard_is_taken_out(knowing, table, tmp_path):
     assert len(told) == 1 and low.voice.notes == (str(told[0].message),)
     with pytest.raises(ValueError, match=r"3 recordings .* 4 or more.*recording 4: .*silent"):
         recognizer.enrol([*paths[:3], np.zeros(16_000)])
-
-
-def test_a_scaler_and_a_regression_are_one_linear_map(knowing):
-    model, recognizer = knowing
-    kernel, bias = fold_scaler(model.classifier, recognizer.emotions)
-    rows = np.random.default_rng(0).normal(-30, 20, size=(5, len(kernel)))
-    found = (rows @ kernel + bias).argmax(axis=1)
-    expected = model.classifier.predict(rows)
-    assert [recognizer.emotions[number] for number in found] == [*expected]

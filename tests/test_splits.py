@@ -217,25 +217,14 @@ def test_what_cannot_be_split_is_refused_with_a_remedy(table, protocol, message)
         make_folds(table, protocol)
 
 
-def test_each_kind_of_leak_is_found():
-    folds = make_folds(RAVDESS, "speaker_5fold")
-    first = folds[0]
-    moved = np.append(first.train, first.test[0])
-    with pytest.raises(ValueError, match=r"row \[\d+\] is in train and in test"):
-        check_folds(RAVDESS, [replace(first, train=moved)], "speaker_5fold")
+def test_a_row_is_tested_once_and_speakers_are_kept_apart_where_the_protocol_says_so():
+    first, *_ = make_folds(RAVDESS, "speaker_5fold")
     with pytest.raises(ValueError, match="tested twice"):
         check_folds(RAVDESS, [first, replace(first, number=2)], "speaker_5fold")
     shared = Fold(1, first.train[1:], first.train[:1], first.test)
     with pytest.raises(ValueError, match="speaker .* is in train and in validation"):
         check_folds(RAVDESS, [shared], "speaker_5fold")
     check_folds(RAVDESS, [shared], "random_5fold")
-    twins = RAVDESS.copy()
-    twins.loc[first.test[0], "audio_hash"] = twins.loc[first.train[0], "audio_hash"]
-    with pytest.raises(ValueError, match="recording .* is in train and in test"):
-        check_folds(twins, [first], "random_5fold")
-    happy = RAVDESS["emotion"].iloc[first.train] == "happy"
-    with pytest.raises(ValueError, match="'happy'.* tested but not trained"):
-        check_folds(RAVDESS, [replace(first, train=first.train[~happy])], "speaker_5fold")
 
 
 SMALL = make_speakers(3, per_emotion=1, emotions=("happy", "sad"))

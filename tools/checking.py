@@ -167,17 +167,11 @@ def check_own(path: Path, *, folders: Iterable[Path]) -> tuple[list[str], list[s
     return defects, [*notes, *check_findings(notebook, evidence)]
 
 
-def check_all(
-    root: Path = ROOT,
-) -> tuple[list[str], list[str]]:
+def check_all(root: Path = ROOT) -> tuple[list[str], list[str]]:
     """List what is wrong with all notebooks and generated pages, as "file: defect: remedy".
 
-    Returns
-    -------
-    defects : list of str
-        What must be mended.
-    notes : list of str
-        What should be before a reader's own notebook joins the collection (`list_collection`).
+    First what must be mended, then what should be before a reader's own notebook joins the
+    collection (`list_collection`).
     """
     repository = read_repository()
     folder, results = root / "notebooks", root / "results"

@@ -94,10 +94,7 @@ def shrink_pictures(notebook: NotebookNode) -> NotebookNode:
 def inject_parameters(notebook: NotebookNode, parameters: dict) -> NotebookNode:
     """Insert a cell after the parameters cell that sets some of them anew, in place.
 
-    Raises
-    ------
-    ValueError
-        If the parameters cell does not set one of these names.
+    Raises ValueError if the parameters cell does not set one of these names.
     """
     require_parameters(notebook, parameters)
     lines = [f"{name} = {value!r}" for name, value in parameters.items()]
@@ -122,27 +119,11 @@ def execute_notebook(
 ) -> NotebookNode:
     """Execute a copy of a notebook and keep it, with a page to look at and the kernel's log.
 
-    Parameters
-    ----------
-    path : pathlib.Path
-        The notebook; it is left alone.
-    parameters : dict, optional
-        Values that replace those of the parameters cell.
-    folder : pathlib.Path, optional
-        Where `<name>.ipynb`, `<name>.html` and `<name>.log` go.
-
-    Returns
-    -------
-    NotebookNode
-        The executed notebook without progress bars, and without the sounds of any corpus but
-        the sample corpus.
-
-    Raises
-    ------
-    ValueError
-        If the notebook has no parameter `corpus`, or none of a given name.
-    RuntimeError
-        If a cell fails: names notebook, cell and exception. The copy ends at that cell.
+    `parameters` replace those of the parameters cell; `<name>.ipynb`, `<name>.html` and
+    `<name>.log` go to `folder`. Gives the executed notebook without progress bars, and without the
+    sounds of any corpus but the sample corpus. Raises ValueError if the notebook has no parameter
+    `corpus`, or none of a given name; RuntimeError, which names notebook, cell and exception, if a
+    cell fails: the copy ends there.
     """
     notebook = nbformat.read(path, as_version=4)
     if parameters:
@@ -192,21 +173,12 @@ def execute_all(
 ) -> int:
     """Execute notebooks one after the other, say how each went, and count those that failed.
 
-    Parameters
-    ----------
-    paths : list of pathlib.Path
-        The notebooks, in order. When one fails, the others still run.
-    corpus : str or None
-        Replaces the parameter `corpus`; None leaves it. "sample" brings the notebook's small
-        settings along. A notebook whose small settings name another corpus, whose published runs
-        it reads, or that is about the sample, keeps its own.
-    parameters : dict
-        Further parameters.
-    in_place : bool, optional
-        Replace a notebook that ran well with no parameter changed. A run on another corpus than
-        the committed one stays a copy.
-
-    `folder` and `csv` go to the notebooks that have these parameters; others read results.
+    `corpus` replaces the parameter of that name, None leaves it; "sample" brings the notebook's
+    small settings along. A notebook whose small settings name another corpus, whose published runs
+    it reads, or that is about the sample, keeps its own. `parameters` are further ones; `folder`
+    and `csv` go to the notebooks that have these, others read results. `in_place` replaces a
+    notebook that ran well with no parameter changed; a run on another corpus than the committed one
+    stays a copy.
     """
     num_failures = 0
     for path in paths:

@@ -42,13 +42,8 @@ def read_findings(notebook: NotebookNode) -> str:
 def check_findings(notebook: NotebookNode, evidence: Iterable[Path] = ()) -> Iterator[str]:
     """List what is wrong with the Findings of a notebook, each entry with its remedy.
 
-    Parameters
-    ----------
-    notebook : NotebookNode
-        With its outputs.
-    evidence : iterable of pathlib.Path
-        The JSON files of its results. A number must occur, rounded as it is written, in the text
-        of an output, or in these as a score in per cent or a count.
+    A number must occur, rounded as it is written, in the text of an output, or in the JSON files of
+    its results, the `evidence`, as a score in per cent or a count.
     """
     text = read_findings(notebook)
     sentences = split_sentences(text)

@@ -76,14 +76,8 @@ def list_collection(
     """List the notebooks that belong to the collection; the others are a reader's own.
 
     A notebook belongs if git tracks it, its evidence is published, or the README or the index
-    beside it links to it.
-
-    Parameters
-    ----------
-    text : str
-        The README's.
-    folder, results : pathlib.Path, optional
-        Where notebooks lie, and the folders of published evidence.
+    beside it links to it. `text` is the README's; in `folder` lie notebooks, in `results` the
+    folders of published evidence.
     """
     command = ["git", "-C", str(folder), "ls-files", "-z", "--", "*.ipynb"]
     try:
@@ -121,10 +115,8 @@ def read_question(notebook: NotebookNode) -> tuple[str, str]:
 def read_parameters(notebook: NotebookNode) -> dict:
     """Read the literals of the cell tagged `parameters`.
 
-    Raises
-    ------
-    ValueError
-        If there is no such cell, it holds anything but `name = literal`, or `corpus` is missing.
+    Raises ValueError if there is no such cell, it holds anything but `name = literal`, or `corpus`
+    is missing.
     """
     position = find_cell(notebook, "parameters")
     if position is None:
@@ -145,10 +137,7 @@ def read_parameters(notebook: NotebookNode) -> dict:
 def read_sample_parameters(notebook: NotebookNode) -> dict:
     """Read the small settings for the sample corpus from the notebook's metadata.
 
-    Raises
-    ------
-    ValueError
-        If there are none, or the parameters cell does not set one of their names.
+    Raises ValueError if there are none, or the parameters cell does not set one of their names.
     """
     small = notebook.metadata.get("ser", {}).get("sample_parameters")
     if small is None:
@@ -167,8 +156,7 @@ def require_parameters(notebook: NotebookNode, names: Iterable[str]) -> None:
 def sync_notebook(notebook: NotebookNode, *, name: str, repository: str) -> NotebookNode:
     """Write the badge, the set-up cell and the kernel's name into a notebook, in place.
 
-    The set-up cell is generated down to the line "# Imports"; the imports below it are kept. An
-    older notebook's bootstrap cell and the import cells after it become one set-up cell.
+    The set-up cell is generated down to the line "# Imports"; the imports below it are kept.
     """
     owner_and_name = "/".join(repository.split("/")[-2:])
     kinds = [cell.cell_type for cell in notebook.cells]
@@ -183,49 +171,14 @@ def sync_notebook(notebook: NotebookNode, *, name: str, repository: str) -> Note
         notebook.cells[position].source = badge
     position = find_cell(notebook, "setup")
     if position is None:
-        position = find_cell(notebook, "bootstrap")
-        if position is None:
-            position = first_code
-            notebook.cells.insert(position, nbformat.v4.new_code_cell())
-        _merge_imports(notebook, position)
+        position = first_code
+        notebook.cells.insert(position, nbformat.v4.new_code_cell())
     setup = notebook.cells[position]
     imports = _read_imports(setup.source)
     setup.source = f"{BOOTSTRAP.format(repository=repository)}\n\n{MARKER}\n{imports}".rstrip()
     setup.metadata = {**setup.metadata, **deepcopy(COLLAPSED), "tags": ["setup"]}
     notebook.metadata["kernelspec"] = dict(KERNELSPEC)
     return notebook
-
-
-def _merge_imports(notebook: NotebookNode, position: int) -> None:
-    """Move the import cells after a bootstrap cell into it; its own code is generated anew.
-
-    Where the notebook was executed in order, it counts as executed in order afterwards.
-    """
-    code = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
-    in_order = [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
-    imports = []
-    while position + 1 < len(notebook.cells) and _holds_imports(notebook.cells[position + 1]):
-        imports.append(notebook.cells.pop(position + 1).source)
-    notebook.cells[position].source = f"{MARKER}\n" + "\n\n".join(imports)
-    if in_order:
-        code = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
-        for count, cell in enumerate(code, start=1):
-            cell.execution_count = count
-
-
-def _holds_imports(cell: NotebookNode) -> bool:
-    """Tell whether an untagged cell holds imports and calls without a result, and shows nothing."""
-    if cell.cell_type != "code" or cell.metadata.get("tags") or cell.outputs:
-        return False
-    try:
-        body = ast.parse(cell.source).body
-    except SyntaxError:
-        return False
-    kinds = [isinstance(statement, ast.Import | ast.ImportFrom) for statement in body]
-    return any(kinds) and all(
-        imported or isinstance(statement, ast.Expr)
-        for imported, statement in zip(kinds, body, strict=True)
-    )
 
 
 def _read_imports(source: str) -> str:

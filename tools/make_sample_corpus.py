@@ -110,13 +110,7 @@ def vary_style(style: Style, *, spread: float, rng: np.random.Generator) -> Styl
 
 
 def find_espeak() -> str:
-    """Return the path of espeak-ng.
-
-    Raises
-    ------
-    FileNotFoundError
-        If it is not installed. The message says how to install it.
-    """
+    """Return the path of espeak-ng; FileNotFoundError says how to install it."""
     path = shutil.which("espeak-ng")
     if path is None:
         raise FileNotFoundError(
@@ -136,22 +130,10 @@ def read_espeak_version() -> str:
 def speak_statement(
     statement: str, *, voice: str, style: Style, rng: np.random.Generator
 ) -> np.ndarray:
-    """Let espeak-ng speak one sentence.
+    """Let espeak-ng speak one sentence: (samples,) at 22.05 kHz, float64 between -1 and 1.
 
-    Parameters
-    ----------
-    statement : str
-        Six words; the first and the third carry the emphasis, a pause follows the third.
-    voice : str
-        An espeak-ng voice, with a variant after a plus sign.
-    style : Style
-    rng : numpy.random.Generator
-        Decides whether there is emphasis.
-
-    Returns
-    -------
-    numpy.ndarray, float64, shape (samples,)
-        Waveform at 22.05 kHz between -1 and 1.
+    It has six words: the first and the third carry the emphasis, if `rng` decides for it, and a
+    pause follows the third. `voice` has its variant after a plus sign.
     """
     words = statement.split()
     if rng.random() < style.emphasis:
@@ -178,17 +160,7 @@ def speak_statement(
 def shape_waveform(speech: np.ndarray, *, style: Style, rng: np.random.Generator) -> np.ndarray:
     """Bring speech to 16 kHz and give it its timbre, tremor, level, silences and noise floor.
 
-    Parameters
-    ----------
-    speech : numpy.ndarray, shape (samples,)
-        Waveform at 22.05 kHz.
-    style : Style
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    numpy.ndarray, float64, shape (samples,)
-        Waveform at 16 kHz; its peak is 0.9 at most.
+    (samples,) at 22.05 kHz -> (samples,) at 16 kHz, float64; the peak of speech is 0.9 at most.
     """
     speech = resample_poly(speech, 320, 441)
     audible = np.flatnonzero(np.abs(speech) > 1e-3 * np.abs(speech).max())
@@ -212,21 +184,9 @@ def shape_waveform(speech: np.ndarray, *, style: Style, rng: np.random.Generator
 
 
 def make_utterance(*, actor: int, emotion: str, statement: int, repetition: int) -> np.ndarray:
-    """Return one utterance of the corpus.
+    """Return one utterance of the corpus, (samples,) at 16 kHz, float64.
 
-    Parameters
-    ----------
-    actor : int
-        1 to 8, a key of `VOICES`.
-    emotion : str
-        A key of `STYLES`.
-    statement, repetition : int
-        1 or 2.
-
-    Returns
-    -------
-    numpy.ndarray, float64, shape (samples,)
-        Waveform at 16 kHz.
+    `actor` is a key of `VOICES`, `emotion` one of `STYLES`; statement and repetition are 1 or 2.
     """
     code = list(STYLES).index(emotion) + 1
     voice, base_pitch_semitones = VOICES[actor]
@@ -259,19 +219,10 @@ def list_utterances() -> dict[str, dict]:
 
 
 def make_corpus(folder: Path, index: Path) -> pd.DataFrame:
-    """Write every utterance below `folder` and the table of the files to `index`.
+    """Write every utterance below `folder`, and the table of the files as CSV to `index`.
 
-    Parameters
-    ----------
-    folder : Path
-        Gets one folder for each voice; files of the same name are replaced.
-    index : Path
-        CSV file.
-
-    Returns
-    -------
-    pandas.DataFrame
-        The index: path, sha256, bytes, sample_rate, channels, frames, seconds.
+    Each voice gets a folder; files of the same name are replaced. Gives the table: path, sha256,
+    bytes, sample_rate, channels, frames, seconds.
     """
     rows = []
     for name, settings in tqdm(list_utterances().items(), unit="utterance"):

@@ -34,10 +34,7 @@ from tools.publication import publish_notebook
 def select_notebooks(names: list[str], *, folder: Path = NOTEBOOKS_DIR) -> list[Path]:
     """Find notebooks by name or by number ("11"); "all" or no name gives all of them.
 
-    Raises
-    ------
-    ValueError
-        If nothing, or more than one notebook, goes by a name.
+    Raises ValueError if nothing, or more than one notebook, goes by a name.
     """
     paths = list_notebooks(folder)
     if not names or names == ["all"]:

@@ -78,10 +78,8 @@ def sync_pages(root: Path = ROOT) -> list[Path]:
 def write_pages(root: Path = ROOT) -> dict[Path, str]:
     """Give every page's text with its generated sections as they should be.
 
-    Raises
-    ------
-    ValueError
-        If a page or the comments around a section are missing, or a notebook has no title.
+    Raises ValueError if a page or the comments around a section are missing, or a notebook has no
+    title.
     """
     contents = make_sections(root)
     texts = {}
@@ -195,15 +193,8 @@ def format_index(notebooks: list[Path], published: list[dict], *, repository: st
 def describe_notebook(notebook: NotebookNode, published: list[dict], *, name: str) -> dict:
     """Give what the index and the gallery say of a notebook, as text.
 
-    Returns
-    -------
-    dict
-        `title`, `question`, `best_score` (as `find_best_score` gives it), `run_time` and `level`.
-
-    Raises
-    ------
-    ValueError
-        If the first cell lacks title or question, or the level is unknown.
+    It is its `title`, `question`, `best_score` (of `find_best_score`), `run_time` and `level`.
+    Raises ValueError if the first cell lacks title or question, or the level is unknown.
     """
     title, question = read_question(notebook)
     level = notebook.metadata.get("ser", {}).get("level", "intermediate")
@@ -292,17 +283,8 @@ def format_results() -> str:
 def describe_results(corpus: str, *, own: bool = False) -> pd.DataFrame:
     """Tabulate the results on a corpus as text: speaker protocols first, the best on top.
 
-    Parameters
-    ----------
-    corpus : str
-    own : bool, optional
-        Whether results that were made here take the place of published ones of the same name; a
-        column `run` tells them apart. Without it, published results alone.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Empty without results. The column `backend` is there where results have several.
+    With `own` results that were made here take the place of published ones of the same name, and a
+    column `run` tells them apart. The column `backend` is there where results have several.
     """
     results = tabulate_results(corpus=corpus, own=own)
     names = ["notebook", "variant", "protocol"]

@@ -21,24 +21,9 @@ def publish_notebook(
 ) -> list[str]:
     """Publish what a notebook's runs left, but for the sample corpus, whose speech is synthetic.
 
-    Parameters
-    ----------
-    name : str
-        The notebook's name without suffix, such as "11_cnn".
-    runs : pathlib.Path, optional
-        Holds `results/<name>/` and `figures/`.
-    results, figures : pathlib.Path, optional
-        Where they go: `results/<name>/` and `figures/`. Nothing is removed there.
-
-    Returns
-    -------
-    list of str
-        A line for each file: new, replaced, unchanged, or left out and why.
-
-    Raises
-    ------
-    ValueError
-        If there is nothing to publish, or evidence is not whole. Then nothing is copied.
+    `runs` holds `results/<name>/` and `figures/`, which go to `results` and `figures`; nothing is
+    removed there. Gives a line for each file: new, replaced, unchanged, or left out and why. Raises
+    ValueError, and copies nothing, if there is nothing to publish or evidence is not whole.
     """
     evidence = [
         path

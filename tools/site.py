@@ -69,20 +69,10 @@ def build_site(
 ) -> None:
     """Build the site from what is committed.
 
-    Parameters
-    ----------
-    out : pathlib.Path
-        The site's folder, replaced. Its sources are left in `<out>-source`.
-    notebooks : iterable of pathlib.Path, optional
-        Those that get pages; the whole collection unless given.
-    modules : iterable of str, optional
-        Those of `common` that the reference describes, such as "common.audio"; all unless given.
-
-    Raises
-    ------
-    RuntimeError
-        If Sphinx fails or warns of anything; the message is its own. If a link inside the site is
-        dead, or a picture has no text; the message names all.
+    Its folder `out` is replaced, and its sources are left in `<out>-source`. Pages are made of
+    `notebooks`, the reference of `modules` of `common`, such as "common.audio"; of all unless they
+    are given. Raises RuntimeError if Sphinx fails or warns of anything, in its own words, and if
+    links inside the site are dead or pictures have no text, naming all.
     """
     out = out.resolve()
     source = out.with_name(f"{out.name}-source")
