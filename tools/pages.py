@@ -36,7 +36,7 @@ PAGES = {
 RAVDESS = ("ravdess", "random_5fold", "speaker_5fold")
 TESS = ("tess", "random_80_10_10", "leave_one_speaker_out")
 HIGHLIGHTS = (
-    ("Whisper, as it is, heard at three speeds", "24_whisper_transfer", "speeds", *RAVDESS),
+    ("Whisper, as it is, learnt in noise too", "24_whisper_transfer", "speeds_degraded", *RAVDESS),
     ("Convolutions beside an LSTM", "33_parallel_cnn_attention_lstm", None, *RAVDESS),
     ("Plain convolutional network", "11_cnn", None, *RAVDESS),
     ("BYOL-S, as it is, and attention", "23_byol_s_transfer", "attention", *RAVDESS),
