@@ -6,6 +6,7 @@ import os
 import re
 import struct
 import tempfile
+import time
 import tracemalloc
 
 import av
@@ -420,6 +421,17 @@ def test_little_memory_is_taken_by_files_that_promise_much(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 40e6
+
+
+@pytest.mark.parametrize("suffix", ["mp3", "m4a", "wav"])
+def test_a_large_file_without_a_sound_is_refused_before_it_is_read(suffix, tmp_path):
+    path = tmp_path / f"zeros.{suffix}"
+    with path.open("wb") as file:
+        file.truncate(1 << 30)
+    started = time.process_time()
+    with pytest.raises(RecordingError, match="not audio"):
+        load_waveform(path)
+    assert time.process_time() - started < 3  # ten seconds, if FFmpeg looks for MP3 in it
 
 
 def test_trimming_is_librosa_s_and_keeps_the_sound():
