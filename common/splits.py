@@ -241,11 +241,16 @@ def _leave_out(table: pd.DataFrame, seed: int, by: str = "speaker") -> list[Fold
 
 
 def _test_parts(table: pd.DataFrame, parts: Iterable[np.ndarray], seed: int) -> list[Fold]:
-    """Test on each part; validate on a tenth of the other rows, stratified by emotion."""
+    """Test on each part; validate on a tenth of the other rows, stratified by emotion.
+
+    Where an emotion has fewer than ten other rows, on one part of as many as it has.
+    """
     folds = []
     for number, test in enumerate(parts, start=1):
         others = np.setdiff1d(np.arange(len(table)), test)
-        validation = deal_rows(table, others, round(1 / VALIDATION_SHARE), seed)[0]
+        rarest = table["emotion"].iloc[others].value_counts().min()
+        num_parts = max(2, min(round(1 / VALIDATION_SHARE), rarest))
+        validation = deal_rows(table, others, num_parts, seed)[0]
         folds.append(_make_fold(table, number, validation, test))
     return folds
 
