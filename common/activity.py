@@ -17,15 +17,12 @@ FAINTEST_DB = -96.0  # a bit of 16
 class Activity:
     """What is active in a waveform, and `reason`, why it is no speech to answer for; "" if it is.
 
-    `level_db` is that of the frames within 30 dB of the loudest one, in dBFS, `contrast_db` by how
-    much it stands out from the softest tenth of the frames: about the signal-to-noise ratio where a
-    recording has pauses, and 0 where it is steady. `seconds` is the length of those of them that
-    are 3 dB above the softest tenth.
+    `level_db` is that of the frames within 30 dB of the loudest one, in dBFS; `seconds` is the
+    length of those of them that stand 3 dB above the softest tenth of the frames.
     """
 
     seconds: float
     level_db: float
-    contrast_db: float
     reason: str
 
 
@@ -54,7 +51,7 @@ def judge_activity(waveform: np.ndarray) -> Activity:
             f"too little sound: {seconds:.2f} s, at least {SHORTEST_SPEECH_SECONDS} s are needed; "
             "say a sentence"
         )
-    return Activity(float(seconds), level, float(contrast), reason)
+    return Activity(float(seconds), level, reason)
 
 
 def cut_speech(waveform: np.ndarray, size: int) -> list[np.ndarray]:

@@ -11,11 +11,11 @@ from scipy.special import softmax
 
 from common.audio import load_waveform
 from common.features import FitLength, LogMel, Trim
-from common.front_end import build_front_end, join_network
 from common.graphs import OPSET
 from common.loudness import Level
 from common.paths import SAMPLE_DIR
 from common.recipes import Recipe
+from tools.front_end import build_front_end, join_network
 
 RECIPES = {
     "plain": Recipe((Trim(), FitLength())),

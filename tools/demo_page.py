@@ -22,10 +22,10 @@ from common.audio import SAMPLE_RATE_HERTZ
 from common.downloads import download_archive
 from common.exporting import split_recipe
 from common.files import write_atomically
-from common.front_end import build_front_end, join_network
 from common.problems import SHORTEST_SECONDS, SILENCE_PEAK
 from common.recognition import EmotionRecognizer
 from common.trust import describe_trust
+from tools.front_end import build_front_end, join_network
 
 SOURCES = paths.ROOT / "docs" / "demo"
 RUNTIME_URL = "https://registry.npmjs.org/onnxruntime-web/-/onnxruntime-web-1.30.0.tgz"
