@@ -12,16 +12,17 @@ NUM_BOOTSTRAPS = 1000  # of an interval, and at a time
 
 
 def summarise_predictions(predictions: pd.DataFrame, *, seed: int = 0) -> dict[str, dict]:
-    """Give each metric with its spread over folds and seeds and a 95 % interval.
+    """Give each metric with a 95 % interval, and its spread over folds and seeds.
+
+    `score` is of all rows together, as `score_predictions` gives it. `low` and `high` are its
+    percentile bootstrap (Ferrer & Riera, arXiv 2412.03700): speakers are drawn with replacement,
+    then utterances within each drawn speaker, and an utterance brings its predictions of all seeds
+    along. Models count as they were trained: what another seed would change is not in it.
 
     `mean` and `std` (sample standard deviation; NaN for a single fold and seed) are of the scores
-    s(k, f) of the test rows of each fold f under each seed k: mean = Σ s(k, f) / (folds × seeds).
-    `low` and `high` are the percentile bootstrap of Ferrer & Riera (arXiv 2412.03700) on another
-    quantity, the score of all rows together, `score_predictions`: speakers are drawn with
-    replacement, then utterances within each drawn speaker, and an utterance brings its predictions
-    of all seeds along. Where folds differ in size or emotions (`leave_one_corpus_out`) the mean
-    may lie outside of the interval, and each fold is better read alone. Models count as they were
-    trained: what another seed would change is not in the interval; `std` has it with the folds'.
+    s(k, f) of the test rows of each fold f under each seed k, as papers give them: mean =
+    Σ s(k, f) / (folds × seeds). Where folds differ in size or emotions (`leave_one_corpus_out`)
+    the mean may be far from the score, and each fold is better read alone.
 
     An emotion that a resample lacks is left out of that resample's averages. With few speakers
     (four in SAVEE, two in TESS) the interval says little: show the scores per speaker beside it.
@@ -30,9 +31,11 @@ def summarise_predictions(predictions: pd.DataFrame, *, seed: int = 0) -> dict[s
     """
     folds = score_folds(predictions)
     counts, speakers, _ = _count_per_utterance(predictions, list_labels(predictions))
+    scores = _score_confusions(counts.sum(axis=0))
     resampled = _score_confusions(_resample_counts(counts, speakers, NUM_BOOTSTRAPS, seed))
     return {
         metric: {
+            "score": float(scores[metric]),
             "mean": float(folds[metric].mean()),
             "std": float(folds[metric].std()),
             "low": float(np.percentile(resampled[metric], 2.5)),
@@ -70,7 +73,7 @@ def compare_predictions(
     Folds and seeds may differ; all rows of a table are scored together, both on the same
     resamples of speakers, then utterances (Ferrer & Riera, arXiv 2412.03700), so that what makes
     a speaker hard for both cancels. `difference` is of the scores of all rows, first minus second
-    (`score_predictions`, not the means over folds); `low` and `high` are its 95 % interval, from
+    (`score_predictions`); `low` and `high` are its 95 % interval, from
     the first thousand resamples, evidence of a difference if 0 is outside; `probability` is the
     share of all `num_resamples` in which the first is better, ties counting half. More `thousands`
     serve `correct_for_many`. Raises ValueError if the metric is unknown, or the tables differ in
@@ -201,18 +204,19 @@ def _score_confusions(confusions: np.ndarray) -> dict[str, np.ndarray]:
 def tabulate_scores(systems: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Show the scores of predictions tables in per cent, as text to read: a row per system.
 
-    `UAR`, `WA` and `Macro-F1` are the mean over folds and seeds with its 95 % interval, "66.3
-    (60.0 to 72.0)"; `deviation of UAR` is over folds and seeds ("" for a single fold).
+    `UAR`, `WA` and `Macro-F1` are of all rows, with their 95 % interval, "66.3 (60.0 to 72.0)";
+    `UAR of folds` is the mean over folds and seeds and its deviation, "66.4 ± 4.7" ("" for a
+    single fold).
     """
     rows = {}
     for name, predictions in systems.items():
         summary = summarise_predictions(predictions)
-        std = 100 * summary["uar"]["std"]
+        mean, std = (100 * summary["uar"][name] for name in ("mean", "std"))
         rows[name] = {
-            METRIC_NAMES[metric]: f"{100 * scores['mean']:.1f} "
+            METRIC_NAMES[metric]: f"{100 * scores['score']:.1f} "
             f"({100 * scores['low']:.1f} to {100 * scores['high']:.1f})"
             for metric, scores in summary.items()
-        } | {"deviation of UAR": "" if np.isnan(std) else f"{std:.1f}"}
+        } | {"UAR of folds": "" if np.isnan(std) else f"{mean:.1f} ± {std:.1f}"}
     return pd.DataFrame.from_dict(rows, orient="index")
 
 

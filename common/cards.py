@@ -24,10 +24,6 @@ NOTEBOOK = "35_shipped_models"
 TRAINED = "trained_on_ravdess"  # the protocol of what is tested on other corpora
 STEPS = (0.0, 0.4, 0.6, 0.8)  # of the probability of the answer, each up to the next
 LICENCE = "CC BY-NC-SA 4.0, as RAVDESS, which it was trained on: not for commercial use"
-SOURCES = {  # of each model: the notebook and the variant of its evidence on strangers
-    "small": (NOTEBOOK, "small"),
-    "whisper": (NOTEBOOK, "whisper"),
-}
 SPOILT = {  # the variant of `52_robustness`, and how its models were trained
     "small": ("network_degraded_copies_conditions", "models of one of the two seeds"),
     "whisper": ("whisper_degraded_copies_conditions", "C = 0.01 in every fold"),
@@ -53,8 +49,7 @@ none of those it knows it cannot tell.
 
 def read_strangers(name: str) -> pd.DataFrame:
     """Predictions of a model's folds on RAVDESS: speakers whom the fold's model never heard."""
-    notebook, variant = SOURCES[name]
-    return _read(notebook, "ravdess", "speaker_5fold", variant)
+    return _read(NOTEBOOK, name)
 
 
 def read_elsewhere(name: str) -> dict[str, pd.DataFrame]:
@@ -69,16 +64,15 @@ def read_elsewhere(name: str) -> dict[str, pd.DataFrame]:
 def read_conditions(name: str) -> dict[str, pd.DataFrame]:
     """Predictions of strangers' recordings as they are and spoilt, by how."""
     variant = SPOILT[name][0]
-    rows = _read("52_robustness", "ravdess", "speaker_5fold", variant).assign(fold=1)
+    rows = _read("52_robustness", variant)
     found = rows["utterance"].str.partition(" @ ")[2]
     return {condition: rows[found == condition] for condition in (CLEAN, *HARDEST)}
 
 
 def read_enrolled() -> dict[str, pd.DataFrame]:
     """Predictions of voices that were heard before, by the number of utterances heard."""
-    notebook, protocol = "42_speaker_enrolment", "speaker_5fold"
     counts = ("0", "4", "16", "all")
-    return {n: _read(notebook, "ravdess", protocol, f"whisper_enrolled_{n}") for n in counts}
+    return {n: _read("42_speaker_enrolment", f"whisper_enrolled_{n}") for n in counts}
 
 
 def calibrate(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -172,13 +166,14 @@ def make_card(name: str) -> str:
     return "\n\n".join(part.strip() for part in (*parts, USE)) + "\n"
 
 
-def _read(notebook: str, corpus: str, protocol: str, variant: str | None) -> pd.DataFrame:
-    """Read predictions, those made here where they are not the published ones."""
-    results = load_results(corpus=corpus, protocol=protocol, notebook=notebook, ablations=True)
+def _read(notebook: str, variant: str) -> pd.DataFrame:
+    """Read predictions of strangers, those made here where they are not the published ones."""
+    where = {"corpus": "ravdess", "protocol": "speaker_5fold", "notebook": notebook}
+    results = load_results(**where, ablations=True)
     found = [result["csv"] for result in results if result["variant"] == variant]
     if not found:
         raise ValueError(
-            f"results/{notebook} has no {corpus}__{protocol}__{variant}: run the notebook, "
+            f"results/{notebook} has no ravdess__speaker_5fold__{variant}: run the notebook, "
             "publish it"
         )
     return read_predictions(found[-1])  # `load_results` gives one's own last
@@ -188,8 +183,8 @@ def _list_scores(systems: Mapping[str, pd.DataFrame], first: str = "voices") -> 
     lines = [f"| {first} | utterances | UAR [95 % interval] | WA |", "| --- | --- | --- | --- |"]
     for title, rows in systems.items():
         scores = summarise_predictions(rows)
-        uar = [f"{100 * scores['uar'][key]:.1f}" for key in ("mean", "low", "high")]
-        wa = f"{100 * scores['wa']['mean']:.1f}"
+        uar = [f"{100 * scores['uar'][key]:.1f}" for key in ("score", "low", "high")]
+        wa = f"{100 * scores['wa']['score']:.1f}"
         number = rows["utterance"].nunique()
         lines.append(f"| {title} | {number:,} | {uar[0]} [{uar[1]}, {uar[2]}] | {wa} |")
     return "\n".join(lines)
@@ -213,10 +208,13 @@ def _describe_calibration(raw: pd.DataFrame, calibrated: pd.DataFrame, facts: di
         100 * measure_calibration(rows).attrs["expected_calibration_error"]
         for rows in (raw, calibrated)
     )
+    seeds = raw["seed"].nunique()
     lines = [
         "### How sure\n\nProbabilities are calibrated by a temperature, here each fold's by what "
         f"the other folds want: the expected calibration error is {after:.1f} %, without it "
-        f"{before:.1f} %. The file holds {facts['temperature']:.3f}, of all folds.\n",
+        f"{before:.1f} %. The file holds {facts['temperature']:.3f}, of all folds."
+        + f" Networks of {seeds} seeds answer for each utterance." * (seeds > 1)
+        + "\n",
         "| probability of the answer | answers | right |",
         "| --- | --- | --- |",
     ]
@@ -229,7 +227,7 @@ def _describe_calibration(raw: pd.DataFrame, calibrated: pd.DataFrame, facts: di
 
 def _describe_conditions(name: str) -> str:
     found = read_conditions(name)
-    uar = {how: 100 * summarise_predictions(rows)["uar"]["mean"] for how, rows in found.items()}
+    uar = {how: 100 * summarise_predictions(rows)["uar"]["score"] for how, rows in found.items()}
     noise, soft = uar["white noise 10 dB"], uar[CLEAN] - uar["level -30 dB"]
     return (
         "## In noise and from afar\n\nVoices never heard, their recordings spoilt one way at a "

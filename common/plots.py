@@ -203,10 +203,10 @@ def plot_comparison(
     results["number"], systems = results["system"].factorize()
     results = results.sort_values(["number", "rank", "protocol"])
     results["place"] = np.arange(len(results)) + 0.8 * results["number"]
-    ax = style.make_axes(ax, 8, 0.2 * (results["place"].max() + 1) + 1.5)
+    ax = style.make_axes(ax, 10, 0.16 * (results["place"].max() + 1) + 1.5)
     for name, dashes in zip(reference_lines or {}, cycle(("--", ":", "-.")), strict=False):
         value = reference_lines[name]
-        ax.axvline(value, color=style.GREY, ls=dashes, label=f"{name} {100 * value:.1f}")
+        ax.axvline(value, color=style.GREY, ls=dashes, lw=1, label=f"{name} {100 * value:.1f}")
     for (_, protocol), rows in results.groupby(["rank", "protocol"]):
         colour, marker = style.find_look(protocol)
         places, highs = rows["place"], rows["uar_high"]
@@ -223,7 +223,7 @@ def plot_comparison(
     for end in spans.max().iloc[:-1]:
         ax.axhline(end + 0.9, color=style.STYLE["grid.color"], linewidth=0.8)
     ax.set_yticks(spans.mean(), systems)
-    ax.set(xlabel="UAR (%), mean and 95 % interval", xlim=(0, 1.02))
+    ax.set(xlabel="UAR (%) and 95 % interval", xlim=(0, 1.04))
     ax.set_ylim(-0.9, results["place"].max() + 0.9)
     style.finish_rows(ax, ncols=2)
     return ax

@@ -20,6 +20,10 @@ from common.runs import Run
 from common.sound_plots import make_players, plot_attention, plot_features
 from common.splits import PROTOCOLS, name_protocol
 
+SCORES = (
+    "In per cent, of all test rows together, with 95 % intervals; *of folds* is the mean over "
+    "folds and seeds and its deviation."
+)
 SYNTHETIC = (
     "**Synthetic speech.** Every number here is of the sample corpus, spoken by a synthesiser. It "
     "shows that the notebook works and says nothing about people."
@@ -40,7 +44,7 @@ def show(
     names = {"notebook": notebook, "corpus": corpus}
     if corpus == "sample":
         display(Markdown(SYNTHETIC))
-    display(Markdown("Mean over folds and seeds in per cent, and its 95 % interval."))
+    display(Markdown(SCORES))
     scores = tabulate_scores({name: run.predictions for name, run in runs.items()})
     display(scores.rename(index=name_protocol))
     for name, run in runs.items():

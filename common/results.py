@@ -209,18 +209,21 @@ def tabulate_results(*, corpus: str, own: bool = True) -> pd.DataFrame:
     """Tabulate the results on one corpus but ablations, a row per notebook, variant and protocol.
 
     The columns are `notebook`, `variant` ("" for none), `title`, `own`, `protocol`; for each of
-    `uar`, `wa` and `macro_f1` the mean under its own name and `<metric>_std`, `<metric>_low`,
-    `<metric>_high`; `num_parameters` (missing where a model is no network), `num_seeds`,
-    `minutes` of training and `backend`.
+    `uar`, `wa` and `macro_f1` the score of all rows under its own name, its interval
+    `<metric>_low` and `<metric>_high`, and of the folds `<metric>_mean` and `<metric>_std`;
+    `num_parameters` (missing where a model is no network), `num_seeds`, `minutes` of training and
+    `backend`.
     """
     columns = ["notebook", "variant", "title", "own", "protocol"]
-    columns += [metric + suffix for metric in METRICS for suffix in ("", "_std", "_low", "_high")]
+    columns += [
+        metric + suffix for metric in METRICS for suffix in ("", "_low", "_high", "_mean", "_std")
+    ]
     rows = []
     for result in load_results(corpus=corpus, own=own):
         row = {**result, "variant": result["variant"] or "", "num_seeds": len(result["seeds"])}
         row["minutes"] = result["seconds"] / 60
         for metric, values in result["metrics"].items():
-            row[metric] = values["mean"]
+            row[metric] = values["score"]
             row |= {f"{metric}_{name}": value for name, value in values.items()}
         rows.append(row)
     columns += ["num_parameters", "num_seeds", "minutes", "backend"]
@@ -244,7 +247,7 @@ def tabulate_transfer(*, own: bool = True) -> pd.DataFrame:
             row = {name: result[name] for name in ("notebook", "title", "own")}
             row["trained_on"] = "+".join(corpus for corpus in corpora if corpus != tested)
             row |= {"tested_on": tested, "num_emotions": part["true_label"].nunique()}
-            row |= {"num_speakers": part["speaker"].nunique(), "uar": uar["mean"]}
+            row |= {"num_speakers": part["speaker"].nunique(), "uar": uar["score"]}
             rows.append(row | {f"uar_{name}": uar[name] for name in ("low", "high")})
     columns = ["notebook", "title", "own", "trained_on", "tested_on", "num_emotions"]
     columns += ["num_speakers", "uar", "uar_low", "uar_high"]

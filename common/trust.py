@@ -24,12 +24,13 @@ def describe_trust(recognizer: EmotionRecognizer) -> str:
     scores = facts.get("strangers") or facts.get("acquaintances")
     if scores is None:
         return f"{UNMEASURED} {LIMITS}"
-    mean, low, high = (round(100 * scores["uar"][name]) for name in ("mean", "low", "high"))
+    share, low, high = (round(100 * scores["uar"][name]) for name in ("score", "low", "high"))
     number = len(recognizer.emotions)
     heard = "has not heard" if "strangers" in facts else "may have heard before"
     return (
-        f"Of {number} emotions it finds the right one in {mean} of 100 recordings of voices that "
-        f"it {heard} ({low} to {high}; guessing: {round(100 / number)}). {_describe_limits(facts)}"
+        f"Of 100 recordings of each of {number} emotions it recognises {share} on average "
+        f"({low} to {high}; guessing: {round(100 / number)}), of voices that it {heard}. "
+        f"{_describe_limits(facts)}"
     )
 
 

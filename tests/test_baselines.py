@@ -233,7 +233,7 @@ def test_a_run_is_saved_and_tabulated_without_a_number_of_parameters():
     pd.testing.assert_frame_equal(read_predictions(path.with_suffix(".csv")), result.predictions)
     [row] = tabulate_results(corpus="toy").to_dict("records")
     assert (row["notebook"], row["variant"], row["num_seeds"]) == ("10_svm", "nb", 2)
-    assert row["uar"] == pytest.approx(content["metrics"]["uar"]["mean"])
+    assert row["uar"] == pytest.approx(content["metrics"]["uar"]["score"])
     assert pd.isna(row["num_parameters"])
 
 

@@ -115,10 +115,9 @@ def test_summary_gives_mean_and_deviation_over_folds_and_seeds(predictions):
         assert summary[metric]["mean"] == pytest.approx(np.mean(folds[metric]))
         assert summary[metric]["std"] == pytest.approx(np.std(folds[metric], ddof=1))
         assert summary[metric]["low"] < summary[metric]["high"]
-    pooled = score_predictions(predictions)
+        assert summary[metric]["score"] == pytest.approx(score_predictions(predictions)[metric])
     for metric in ("uar", "wa"):
-        assert summary[metric]["low"] < pooled[metric] < summary[metric]["high"]
-        assert summary[metric]["low"] < summary[metric]["mean"] < summary[metric]["high"]
+        assert summary[metric]["low"] < summary[metric]["score"] < summary[metric]["high"]
 
 
 @pytest.mark.parametrize("random_seed", range(8))
@@ -145,7 +144,7 @@ def test_perfect_predictions_have_an_interval_of_no_width():
     labels = [*EMOTIONS] * 3
     table = make_labelled(labels, labels, speakers=["01"] * 8 + ["02"] * 8 + ["03"] * 8)
     assert summarise_predictions(table)["uar"] == pytest.approx(
-        {"mean": 1, "std": np.nan, "low": 1, "high": 1}, nan_ok=True
+        {"score": 1, "mean": 1, "std": np.nan, "low": 1, "high": 1}, nan_ok=True
     )
 
 
@@ -410,7 +409,7 @@ def test_an_emotion_that_some_resamples_lack_keeps_an_interval():
 def test_tabulated_scores_are_the_summaries_in_per_cent(predictions):
     systems = {"second": predictions, "first": make_predictions(skill=3, random_seed=1)}
     table = tabulate_scores(systems)
-    assert [*table.columns] == [*METRIC_NAMES.values(), "deviation of UAR"]
+    assert [*table.columns] == [*METRIC_NAMES.values(), "UAR of folds"]
     assert [*table.index] == [*systems]
     for name, system in systems.items():
         summary = summarise_predictions(system)
@@ -418,16 +417,17 @@ def test_tabulated_scores_are_the_summaries_in_per_cent(predictions):
             numbers = re.fullmatch(
                 r"(\d+\.\d) \((\d+\.\d) to (\d+\.\d)\)", table.loc[name, METRIC_NAMES[metric]]
             )
-            expected = [100 * scores[key] for key in ("mean", "low", "high")]
+            expected = [100 * scores[key] for key in ("score", "low", "high")]
             assert [*map(float, numbers.groups())] == pytest.approx(expected, abs=0.0501)
-        deviation = float(table.loc[name, "deviation of UAR"])
-        assert deviation == pytest.approx(100 * summary["uar"]["std"], abs=0.0501)
+        folds = [float(number) for number in table.loc[name, "UAR of folds"].split(" ± ")]
+        expected = [100 * summary["uar"][key] for key in ("mean", "std")]
+        assert folds == pytest.approx(expected, abs=0.0501)
 
 
 def test_one_fold_is_tabulated_without_a_deviation(predictions):
     one = predictions[(predictions["seed"] == 0) & (predictions["fold"] == 0)]
     table = tabulate_scores({"one fold": one})
-    assert table.loc["one fold", "deviation of UAR"] == ""
+    assert table.loc["one fold", "UAR of folds"] == ""
     assert (table != "nan").all(axis=None)
 
 
@@ -535,7 +535,7 @@ def test_the_probability_of_more_resamples_is_of_others():
     assert 0 < abs(few["probability"] - many["probability"]) < 0.08
 
 
-def test_the_mean_is_over_folds_and_the_interval_of_all_rows():
+def test_score_and_interval_are_of_all_rows_and_the_mean_is_over_folds():
     """Two folds of unlike size, all right in the small one and all wrong in the large one."""
     table = make_predictions(num_speakers=8, repetitions=8, seeds=(0,), num_folds=8)
     right = table["fold"] == table["fold"].min()
@@ -544,7 +544,8 @@ def test_the_mean_is_over_folds_and_the_interval_of_all_rows():
     table["fold"] = np.where(right, 0, 1)
     summary = summarise_predictions(table)["uar"]
     assert summary["mean"] == 0.5
-    assert summary["low"] <= score_predictions(table)["uar"] <= summary["high"] < 0.5
+    assert summary["score"] == pytest.approx(score_predictions(table)["uar"])
+    assert summary["low"] <= summary["score"] <= summary["high"] < 0.5
 
 
 def test_many_comparisons_are_corrected_by_holm():

@@ -377,7 +377,7 @@ def test_comparison_sets_the_protocols_of_a_system_side_by_side():
     assert sorted(intervals[:, 0, 0]) == pytest.approx(sorted(results["uar_low"]))
     assert sorted(intervals[:, 1, 0]) == pytest.approx(sorted(results["uar_high"]))
     assert sorted(list_texts(ax.texts)) == ["60.0", "62.0", "64.0", "80.0", "81.0"]
-    assert ax.get_xlabel() == "UAR (%), mean and 95 % interval"
+    assert ax.get_xlabel() == "UAR (%) and 95 % interval"
     check_inside(ax.figure)
 
 

@@ -306,15 +306,17 @@ def test_results_are_tabulated_with_their_intervals():
     table = tabulate_results(corpus="ravdess")
     assert [*table.columns] == [
         *("notebook", "variant", "title", "own", "protocol"),
-        *("uar", "uar_std", "uar_low", "uar_high"),
-        *("wa", "wa_std", "wa_low", "wa_high"),
-        *("macro_f1", "macro_f1_std", "macro_f1_low", "macro_f1_high"),
+        *(
+            metric + suffix
+            for metric in ("uar", "wa", "macro_f1")
+            for suffix in ("", "_low", "_high", "_mean", "_std")
+        ),
         *("num_parameters", "num_seeds", "minutes", "backend"),
     ]
     assert table["variant"].to_list() == ["", "small"]
     metrics = json.loads(path.read_text())["metrics"]
     first = table.iloc[0]
-    assert (first["uar"], first["wa_low"]) == (metrics["uar"]["mean"], metrics["wa"]["low"])
+    assert (first["uar"], first["wa_low"]) == (metrics["uar"]["score"], metrics["wa"]["low"])
     assert (first["num_parameters"], first["num_seeds"], first["minutes"]) == (12345, 2, 1.5)
     assert np.isnan(table.loc[1, "uar_std"])
     empty = tabulate_results(corpus="tess")
@@ -336,7 +338,7 @@ def test_what_other_corpora_taught_has_a_table_of_its_own():
     for row in table.itertuples():
         own = run.predictions[run.predictions["utterance"].str.startswith(row.tested_on)]
         scores = summarise_predictions(own)["uar"]
-        assert row.uar == pytest.approx(scores["mean"]) and row.uar_low <= row.uar <= row.uar_high
+        assert row.uar == pytest.approx(scores["score"]) and row.uar_low <= row.uar <= row.uar_high
         assert row.num_speakers == own["speaker"].nunique() and row.num_emotions == 8
     assert tabulate_transfer(own=False).empty
     assert tabulate_results(corpus="ravdess")["protocol"].tolist() == ["speaker_5fold"]

@@ -109,8 +109,8 @@ def describe_sample(names: list[str]) -> list[str]:
         if result["protocol"] in PROTOCOLS and PROTOCOLS[result["protocol"]].speaker_independent
     ]
     if unheard:
-        best = max(unheard, key=lambda result: result["metrics"]["uar"]["mean"])
-        uar, chance = best["metrics"]["uar"]["mean"], 1 / len(best["per_class"])
+        best = max(unheard, key=lambda result: result["metrics"]["uar"]["score"])
+        uar, chance = best["metrics"]["uar"]["score"], 1 / len(best["per_class"])
         lines.append(
             f"\nIn voices that it had never heard, '{best['title']}' recognised {100 * uar:.0f} % "
             f"of the emotions; guessing would find {100 * chance:.0f} %."

@@ -36,10 +36,15 @@ PAGES = {
 RAVDESS = ("ravdess", "random_5fold", "speaker_5fold")
 TESS = ("tess", "random_80_10_10", "leave_one_speaker_out")
 HIGHLIGHTS = (
-    ("Whisper, as it is, learnt in noise too", "24_whisper_transfer", "speeds_degraded", *RAVDESS),
+    (
+        "Whisper frozen, classifier learnt in noise too",
+        "24_whisper_transfer",
+        "speeds_degraded",
+        *RAVDESS,
+    ),
     ("Convolutions beside an LSTM", "33_parallel_cnn_attention_lstm", None, *RAVDESS),
     ("Plain convolutional network", "11_cnn", None, *RAVDESS),
-    ("BYOL-S, as it is, and attention", "23_byol_s_transfer", "attention", *RAVDESS),
+    ("BYOL-S frozen, and attention", "23_byol_s_transfer", "attention", *RAVDESS),
     ("Acoustic statistics and an SVM", "10_mlp_functionals", "svm", *RAVDESS),
     ("Convolutions, then an LSTM, on two women", "13_cnn_lstm", None, *TESS),
 )
@@ -58,7 +63,7 @@ LABELLED = {
         *("speaker_chosen_on_validation", "ravdess", "speaker_5fold"),
         "without a leak",
     ),
-    "52_robustness": ("whisper_held_out", "ravdess", "speaker_5fold", "as recorded"),
+    "52_robustness": ("whisper_all_utterances", "ravdess", "speaker_5fold", "as recorded"),
     "71_your_corpus": ("whisper", "savee", "leave_one_speaker_out", "Whisper"),
 }
 COMPARISON = "60_comparison"  # whose best score is that of all notebooks
@@ -163,8 +168,8 @@ def format_highlights(published: list[dict]) -> str:
             [
                 f"[{name}](notebooks/{notebook}.ipynb)",
                 CORPORA[corpus].title,
-                f"{100 * known['mean']:.0f} %",
-                f"**{100 * unknown['mean']:.0f} %** "
+                f"{100 * known['score']:.0f} %",
+                f"**{100 * unknown['score']:.0f} %** "
                 f"({100 * unknown['low']:.0f} to {100 * unknown['high']:.0f})",
             ]
         )
@@ -219,7 +224,7 @@ def find_best_score(published: list[dict], *, notebook: str, corpus: str) -> str
     """
     for protocol, facts in PROTOCOLS.items():
         scores = [
-            result["metrics"]["uar"]["mean"]
+            result["metrics"]["uar"]["score"]
             for result in published
             if notebook in (result["notebook"], COMPARISON)
             and result["corpus"] == corpus
@@ -227,14 +232,14 @@ def find_best_score(published: list[dict], *, notebook: str, corpus: str) -> str
             and not result.get("ablation")
         ]
         if scores and facts.speaker_independent:
-            label = ", the best of all" * (notebook == COMPARISON)
+            label = ", the best without enrolment" * (notebook == COMPARISON)
             return f"{100 * max(scores):.1f} % ({CORPORA[corpus].title}{label})"
     *wanted, label = LABELLED.get(notebook, ("",))
     for result in published:
         names = [result.get(name) for name in ("notebook", "variant", "corpus", "protocol")]
         if names == [notebook, *wanted]:
             corpora = ", ".join(CORPORA[name].title for name in result["corpus"].split("+"))
-            return f"{100 * result['metrics']['uar']['mean']:.0f} % ({corpora}: {label})"
+            return f"{100 * result['metrics']['uar']['score']:.0f} % ({corpora}: {label})"
     return ""
 
 
@@ -296,10 +301,11 @@ def describe_results(corpus: str, *, own: bool = False) -> pd.DataFrame:
             "system": row.title,
             "notebook": row.notebook,
             **({"run": "yours" if row.own else "published"} if own else {}),
-            "UAR ± std [95 % interval]": f"{row.uar:.3f} "
-            + ("" if pd.isna(row.uar_std) else f"± {row.uar_std:.3f} ")
-            + f"[{row.uar_low:.3f}, {row.uar_high:.3f}]",
-            "WA": f"{row.wa:.3f}",
+            "UAR (%)": _format_interval(row),
+            "of folds": ""
+            if pd.isna(row.uar_std)
+            else f"{100 * row.uar_mean:.1f} ± {100 * row.uar_std:.1f}",
+            "WA (%)": f"{100 * row.wa:.1f}",
             "protocol": row.protocol,
             "weights": "" if pd.isna(row.num_parameters) else f"{row.num_parameters:,}",
             "seeds": f"{row.num_seeds}",
@@ -320,11 +326,16 @@ def describe_transfer() -> pd.DataFrame:
             "tested on": f"{row.tested_on} ({row.num_speakers} speakers)",
             "trained on": row.trained_on.replace("+", ", "),
             "emotions": f"{row.num_emotions}",
-            "UAR [95 % interval]": f"{row.uar:.3f} [{row.uar_low:.3f}, {row.uar_high:.3f}]",
+            "UAR (%)": _format_interval(row),
         }
         for row in tabulate_transfer(own=False).itertuples()
     ]
     return pd.DataFrame(rows)
+
+
+def _format_interval(row) -> str:
+    """UAR of a row in per cent and its 95 % interval."""
+    return f"{100 * row.uar:.1f} [{100 * row.uar_low:.1f}, {100 * row.uar_high:.1f}]"
 
 
 def format_table(table: pd.DataFrame) -> str:

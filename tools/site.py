@@ -53,7 +53,7 @@ THUMBNAILS = (
 )
 THUMBNAIL_PIXELS = (640, 400)
 FIRST = "which_notebook"  # of the guides
-NUMBER_CELL = re.compile(r"<td>(\d[^<a-zA-Z]*)</td>")  # "0.777 ± 0.029 [0.725, 0.826]", too
+NUMBER_CELL = re.compile(r"<td>(\d[^<a-zA-Z]*)</td>")  # "77.8 [72.0, 82.6]", too
 NOTEBOOK_NAME = re.compile(r"(?<![\[`\w])`(?P<name>\d\d_\w+)`(?!\])")
 NOTEBOOK_LINK = re.compile(r"\]\((?:\.\./)?(?:notebooks/)?(?P<name>\d\d_\w+)\.ipynb\)")
 # What a page of the repository links to, and where that stands on the site.
