@@ -73,8 +73,8 @@ def compare_predictions(
     Folds and seeds may differ; all rows of a table are scored together, both on the same
     resamples of speakers, then utterances (Ferrer & Riera, arXiv 2412.03700), so that what makes
     a speaker hard for both cancels. `difference` is of the scores of all rows, first minus second
-    (`score_predictions`); `low` and `high` are its 95 % interval, from
-    the first thousand resamples, evidence of a difference if 0 is outside; `probability` is the
+    (`score_predictions`); `low` and `high` are its 95 % interval, from the first thousand
+    resamples, evidence of a difference if 0 is outside; `probability` is the
     share of all `num_resamples` in which the first is better, ties counting half. More `thousands`
     serve `correct_for_many`. Raises ValueError if the metric is unknown, or the tables differ in
     utterances, true labels or speakers.

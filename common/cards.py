@@ -25,7 +25,7 @@ TRAINED = "trained_on_ravdess"  # the protocol of what is tested on other corpor
 STEPS = (0.0, 0.4, 0.6, 0.8)  # of the probability of the answer, each up to the next
 LICENCE = "CC BY-NC-SA 4.0, as RAVDESS, which it was trained on: not for commercial use"
 SPOILT = {  # the variant of `52_robustness`, and how its models were trained
-    "small": ("network_degraded_copies_conditions", "models of one of the two seeds"),
+    "small": ("network_degraded_copies_conditions", "networks of one seed, trained again"),
     "whisper": ("whisper_degraded_copies_conditions", "C = 0.01 in every fold"),
 }
 HARDEST = ("white noise 10 dB", "babble 10 dB", "level -30 dB", "through a telephone")
