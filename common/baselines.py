@@ -5,11 +5,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from sklearn.base import ClassifierMixin, clone
+from scipy.special import softmax
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
 
 from common.backend import describe_scikit_learn
 from common.cross_validation import collect_run, describe_data
@@ -31,12 +33,75 @@ def make_regression(
     """
     usual = sorted(inverse_penalties)[len(inverse_penalties) // 2]
     regression = LogisticRegression(C=usual, max_iter=1000, tol=1e-3)
+    return _search_penalty(regression, inverse_penalties, num_inner)
+
+
+class SoftSVC(SVC):
+    """A support vector machine whose probabilities are the softmax of its decision values.
+
+    They are not calibrated, which takes several utterances of each emotion, but agree with its
+    predictions.
+    """
+
+    def predict_proba(self, values: np.ndarray) -> np.ndarray:
+        decisions = self.decision_function(values)
+        if decisions.ndim == 1:  # of two classes
+            decisions = np.stack([-decisions, decisions], axis=1)
+        return softmax(decisions, axis=1)
+
+
+def make_svm(inverse_penalties: Sequence[float] = (0.3, 1, 3, 10)) -> GridSearchCV:
+    """Scaling and a support vector machine, radial, its penalty chosen as in `make_regression`."""
+    usual = sorted(inverse_penalties)[len(inverse_penalties) // 2]
+    machine = SoftSVC(C=usual, class_weight="balanced", break_ties=True)
+    return _search_penalty(machine, inverse_penalties, 3)
+
+
+def _search_penalty(
+    classifier: ClassifierMixin, inverse_penalties: Sequence[float], num_inner: int
+) -> GridSearchCV:
     return GridSearchCV(
-        make_pipeline(StandardScaler(), regression),
-        {"logisticregression__C": list(inverse_penalties)},
+        make_pipeline(StandardScaler(), classifier),
+        {f"{type(classifier).__name__.lower()}__C": list(inverse_penalties)},
         scoring="recall_macro",
         cv=GroupKFold(num_inner),
     )
+
+
+class CopiesClassifier(ClassifierMixin, BaseEstimator):
+    """A classifier of which a `GridSearchCV` can choose what it reads, learns from and hears.
+
+    Its values are of shape (rows, 1 + copies, embeddings, dimensions), utterances as recorded
+    first. It reads the embeddings with the numbers `layers` side by side (None: all), learns from
+    the first `copies[0]` copies of a row too, and its probabilities are the mean of those of the
+    row and of its first `copies[1]` copies.
+    """
+
+    def __init__(
+        self,
+        classifier: ClassifierMixin,
+        layers: tuple[int, ...] | None = None,
+        copies: tuple[int, int] = (0, 0),
+    ) -> None:
+        self.classifier, self.layers, self.copies = classifier, layers, copies
+
+    def fit(self, values: np.ndarray, labels: np.ndarray) -> "CopiesClassifier":
+        versions = self._flatten(values, self.copies[0])
+        labels = np.tile(labels, len(versions))
+        self.classifier_ = clone(self.classifier).fit(np.concatenate(versions), labels)
+        self.classes_ = self.classifier_.classes_
+        return self
+
+    def predict_proba(self, values: np.ndarray) -> np.ndarray:
+        versions = self._flatten(values, self.copies[1])
+        return np.mean([self.classifier_.predict_proba(version) for version in versions], axis=0)
+
+    def predict(self, values: np.ndarray) -> np.ndarray:
+        return self.classes_[self.predict_proba(values).argmax(axis=1)]
+
+    def _flatten(self, values: np.ndarray, num_copies: int) -> list[np.ndarray]:
+        read = slice(None) if self.layers is None else list(self.layers)
+        return [values[:, n, read].reshape(len(values), -1) for n in range(1 + num_copies)]
 
 
 def fit_classifier(
@@ -83,6 +148,7 @@ def cross_validate_classifier(
     it is fitted to the augmented copies of these rows as well; then, if `hear_copies`, a test
     utterance's probabilities are the mean of those of the utterance and of its own copies, of all
     or of the first so many (test-time augmentation; Krizhevsky, Sutskever and Hinton, NIPS 2012).
+    A `CopiesClassifier`, or a search among its settings, is given all versions and decides itself.
     No epoch is chosen, so validation rows join the training, unless `hold_out` keeps them to be
     predicted, as a temperature needs it. A published run is read back. The rest is as in
     `cross_validate`, errors too; the run has no models, and its history is what a `GridSearchCV`
@@ -108,7 +174,10 @@ def cross_validate_classifier(
     emotions = order_emotions(table["emotion"])
 
     def test(task: Task, fold: Fold) -> FoldResult:
-        versions = flatten_versions(features, use_copies)
+        if isinstance(getattr(classifier, "estimator", classifier), CopiesClassifier):
+            versions = [np.stack(list_versions(features, use_copies), axis=1)]
+        else:
+            versions = flatten_versions(features, use_copies)
         asked = versions if hear_copies is True else versions[: 1 + hear_copies]
         started = time.perf_counter()
         known = np.concatenate([version[fold.train] for version in versions])
@@ -141,5 +210,9 @@ def cross_validate_classifier(
 
 def flatten_versions(features: Features, use_copies: bool) -> list[np.ndarray]:
     """Give the utterances, and their copies one after the other, each of shape (rows, values)."""
-    copies = np.moveaxis(features.copies, 1, 0) if use_copies else ()
-    return [version.reshape(len(features), -1) for version in (features.values, *copies)]
+    return [version.reshape(len(features), -1) for version in list_versions(features, use_copies)]
+
+
+def list_versions(features: Features, use_copies: bool) -> list[np.ndarray]:
+    """Give the utterances, and their copies one after the other, as extracted."""
+    return [features.values, *(np.moveaxis(features.copies, 1, 0) if use_copies else ())]

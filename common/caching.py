@@ -1,8 +1,11 @@
 """The cache of features: what names a file of it, reading one and writing one."""
 
 import inspect
+import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields, is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 # Where functions, and what wraps them, keep what they compute with.
 PARTS = ("__code__", "__defaults__", "__kwdefaults__", "__closure__", "cell_contents")
 PARTS += ("__func__", "__wrapped__", "fget", "func", "args", "keywords")
+CONTRACT = "common.recipes"  # says what a step is
 
 
 def name_cache(table: "pd.DataFrame", recipe, copies: tuple | None) -> Path:
@@ -28,11 +32,42 @@ def name_cache(table: "pd.DataFrame", recipe, copies: tuple | None) -> Path:
     return paths.CACHE_DIR / f"features-{name}.npy"
 
 
+def _list_code(thing: object, seen: set[int]) -> Iterator[type | Callable]:
+    """List the classes, their bases and the functions of a step and of all that it holds."""
+    if id(thing) in seen:
+        return
+    seen.add(id(thing))
+    if isinstance(thing, list | tuple):
+        parts = [*thing]
+    elif isinstance(thing, partial):
+        parts = [thing.func, *thing.args, *thing.keywords.values()]
+    elif inspect.ismethod(thing):
+        parts = [thing.__func__, thing.__self__]
+    elif inspect.isfunction(thing):
+        yield from filter(_is_own, [thing])
+        parts = [cell.cell_contents for cell in thing.__closure__ or ()]
+    else:
+        yield from filter(_is_own, type(thing).__mro__)
+        names = [field.name for field in fields(thing)] if is_dataclass(thing) else []
+        parts = [getattr(thing, name) for name in names] + getattr(thing, "made_by", [])
+    for part in parts:
+        yield from _list_code(part, seen)
+
+
+def _is_own(kind: type | Callable) -> bool:
+    """Whether its code computes, and is neither Python's nor an installed package's."""
+    module = kind.__module__ or "builtins"
+    if module == CONTRACT or module.split(".")[0] in sys.stdlib_module_names:
+        return False
+    file = getattr(sys.modules.get(module), "__file__", None) or ""
+    return not {"site-packages", "dist-packages"} & {*Path(file).parts}
+
+
 def _hash_code(steps: Sequence[object]) -> str:
-    """Name the code that computes: of the steps, and of what decodes recordings."""
+    """Name the code that computes: of the steps and all they hold, and of what decodes."""
     sources = {inspect.getsource(audio), inspect.getsource(decoding)}
-    for kind in map(type, steps):
-        module = inspect.getmodule(kind)
+    for kind in _list_code(list(steps), set()):
+        module = sys.modules.get(kind.__module__)
         try:
             sources.add(inspect.getsource(module))
         except (OSError, TypeError):  # a notebook, which is no file

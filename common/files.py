@@ -1,6 +1,5 @@
 """The one way to write a file, and names for what files and settings hold."""
 
-import glob
 import hashlib
 import json
 import os
@@ -14,6 +13,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import BinaryIO, get_args
 
+UNFINISHED = ".unfinished-"  # how names of temporary files begin
 NAME_PART = re.compile(r"[A-Za-z0-9]+([_+.-][A-Za-z0-9]+)*")  # what may be part of a file name
 
 
@@ -32,7 +32,7 @@ def write_atomically(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=UNFINISHED, suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -41,7 +41,7 @@ def write_atomically(path: Path) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
-        sweep(path.parent, f".{glob.escape(path.stem)}-*{path.suffix}")
+        sweep(path.parent, f"{UNFINISHED}*")
     except OSError as error:
         error.filename = error.filename or str(path)  # a full disk does not name the file
         raise

@@ -14,17 +14,11 @@ import common.features
 import common.loudness
 from common.activity import cut_speech, judge_activity
 from common.audio import SAMPLE_RATE_HERTZ, hear_recording
-from common.networks import (
-    OnnxNetwork,
-    load_network,
-    load_recipe,
-    read_contents,
-    run_network,
-    write_contents,
-)
+from common.networks import OnnxNetwork, run_network
 from common.paths import MODELS_DIR
 from common.problems import RecordingError
 from common.recipes import Recipe
+from common.recognizer_files import load_network, load_recipe, read_contents, write_contents
 
 if TYPE_CHECKING:
     import pandas as pd

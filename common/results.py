@@ -84,6 +84,7 @@ def save_results(
     kinds += ["history"] * (len(run.history) > 0)
     kinds += ["model"] * (with_model and run.first_model is not None)
     files = {kind: path.with_suffix(SUFFIXES[kind]) for kind in kinds}
+    path.unlink(missing_ok=True)  # a result counts from when this is written, after all else
     if labels_only:
         rows, columns = run.predictions, COLUMNS
     else:
@@ -184,13 +185,14 @@ def _read_folder(folder: Path, *, containing: str = "") -> dict[str, dict]:
             content = json.loads(text)
         except json.JSONDecodeError as error:
             raise ValueError(f"{path} is not JSON ({error}): run its notebook again.") from error
-        csv, kept = _find_table(path, content), _get_hash(content)
-        if kept is not None and (not csv.is_file() or hash_file(csv) != kept):
-            raise ValueError(
-                f"{csv} is not the one that {path.name} was computed from: check both out again, "
-                "or delete both and run their notebook"
-            )
-        results[f"{path.parent.name}/{path.stem}"] = {**content, "csv": csv}
+        for kind, kept in content.get("files", {}).items():
+            file = path.with_suffix(SUFFIXES[kind])
+            if not file.is_file() or hash_file(file) != kept:
+                raise ValueError(
+                    f"{file} is not the one that {path.name} was written with: check both out "
+                    "again, or delete both and run their notebook"
+                )
+        results[f"{path.parent.name}/{path.stem}"] = {**content, "csv": _find_table(path, content)}
     return results
 
 

@@ -21,7 +21,7 @@ from common.batches import Examples
 from common.cross_validation import collect_run, describe_data
 from common.emotions import order_emotions
 from common.files import describe_settings, digest
-from common.models import BuildModel, build_seeded, describe_model
+from common.models import BuildModel, build_seeded, check_model, describe_model
 from common.networks import run_network
 from common.optimizers import TRACED, Trainee
 from common.predictions import tabulate_predictions
@@ -87,7 +87,12 @@ class NestedSearch:
         trial also predict the fold's test speakers, which no choice sees: `test_uar`. A search
         that was stopped goes on; a published one is read back. Where a single speaker trains,
         nothing is chosen and the defaults are tested.
+
+        Raises ValueError if the network of the defaults would fail after it was trained
+        (`models.check_model`).
         """
+        build_model, _ = self._specify(self.defaults)
+        check_model(build_seeded(build_model, *self._shape, seed=0), *self._shape)
         settings = {**self._settings, "sampler": sampler, "num_trainings": num_trainings}
         description = {**self._description, "training": settings}
         key = digest(description)

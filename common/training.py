@@ -7,7 +7,6 @@ import json
 import math
 import time
 import warnings
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,7 +180,7 @@ class _EpochKeeper(keras.callbacks.Callback):
             if shapes != [value.shape for value in values]:
                 raise ValueError("it is of another model")
             history, best_epoch, seconds = notes["history"], notes["best_epoch"], notes["seconds"]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except Exception as error:  # whatever a damaged archive raises
             warnings.warn(f"{self.path}: damaged ({error}); begun anew", stacklevel=2)
             self.path.unlink()
             return 0

@@ -7,12 +7,20 @@ import pandas as pd
 import pytest
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from common import paths
-from common.baselines import cross_validate_classifier, fit_classifier, make_regression
+from common.baselines import (
+    CopiesClassifier,
+    SoftSVC,
+    cross_validate_classifier,
+    fit_classifier,
+    make_regression,
+    make_svm,
+)
 from common.evaluation import score_predictions
 from common.recipes import Features
 from common.results import load_results, read_predictions, save_results, tabulate_results
@@ -315,3 +323,68 @@ def test_where_one_speaker_trains_the_middle_penalty_is_taken():
     values = make_features(TABLE).values[few.index].reshape(len(few), -1)
     fitted, tried = fit_classifier(make_regression(), values, few["emotion"], few["speaker"])
     assert fitted[-1].C == 0.01 and tried.empty
+
+
+def make_layers(num_copies: int) -> Features:
+    """Two layers of which the second tells the emotion, and copies that tell it as well."""
+    told = TABLE["emotion"].astype("category").cat.codes.to_numpy(np.float32)
+    drawn = np.random.default_rng(0).normal(size=(1 + num_copies, len(TABLE), 2, 3))
+    drawn[:, :, 1] += told[:, None]
+    values, *copies = drawn.astype(np.float32)
+    return Features(values, np.stack(copies, axis=1), make_features(TABLE).recipe)
+
+
+@pytest.mark.parametrize(
+    ("copies", "settings"),
+    [
+        ((0, 0), {}),
+        ((2, 2), {"use_copies": True}),
+        ((2, 1), {"use_copies": True, "hear_copies": 1}),
+        ((2, 0), {"use_copies": True, "hear_copies": False}),
+    ],
+)
+def test_copies_as_a_setting_are_copies_as_an_argument(copies, settings):
+    features = make_layers(2)
+    given = run(CopiesClassifier(GaussianNB(), copies=copies), features=features, use_copies=True)
+    expected = run(features=features, **settings)
+    pd.testing.assert_frame_equal(given.predictions, expected.predictions)
+    assert given.description["key"] != expected.description["key"]
+
+
+def test_layers_and_copies_are_chosen_on_training_speakers():
+    search = GridSearchCV(
+        CopiesClassifier(GaussianNB()),
+        {"layers": [(0,), (1,)], "copies": [(0, 0), (2, 2)]},
+        scoring="recall_macro",
+        cv=GroupKFold(3),
+    )
+    found = run(search, features=make_layers(2), use_copies=True)
+    chosen = found.history[found.history["chosen"]]
+    assert chosen["layers"].tolist() == [(1,)] * 5
+    assert chosen["copies"].tolist() == [(2, 2)] * 5  # three looks in the place of one
+    best = CopiesClassifier(GaussianNB(), layers=(1,), copies=(2, 2))
+    again = run(best, features=make_layers(2), use_copies=True)
+    pd.testing.assert_frame_equal(found.predictions, again.predictions)
+
+
+@pytest.mark.parametrize("num_emotions", [2, 4])
+def test_probabilities_of_a_support_vector_machine_agree_with_what_it_says(num_emotions):
+    rows = TABLE["emotion"].isin(TABLE["emotion"].unique()[:num_emotions]).to_numpy()
+    values = FEATURES.values[rows].reshape(rows.sum(), -1)
+    machine = SoftSVC(break_ties=True).fit(values, TABLE["emotion"][rows])
+    probabilities = machine.predict_proba(values)
+    assert probabilities.shape == (rows.sum(), num_emotions)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1)
+    said = machine.classes_[probabilities.argmax(axis=1)]
+    np.testing.assert_array_equal(said, machine.predict(values))
+
+
+def test_a_support_vector_machine_needs_no_more_than_one_utterance_of_an_emotion():
+    kept = TABLE.groupby(["speaker", "emotion"]).head(1).index
+    few = TABLE.loc[kept].reset_index(drop=True)
+    of_two = few[few["speaker"].isin(few["speaker"].unique()[:2])]
+    for table in (few, of_two):
+        where = {"table": table, "features": make_features(table)}
+        found = run(make_svm(), **where, protocol="leave_one_speaker_out")
+        assert len(found.predictions) == len(table)
+    assert found.history.empty  # one speaker trains

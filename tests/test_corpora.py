@@ -902,6 +902,18 @@ def test_validation_reads_the_bytes_again():
     assert validate_corpus("ravdess")["problem"].tolist() == ["altered"]
 
 
+def test_a_recording_that_changes_between_two_ticks_is_read_again(tmp_path):
+    files = write_ravdess(paths.RAW_DIR / "ravdess")
+    before = load_corpus("ravdess")
+    state, content = files[0].stat(), bytearray(files[0].read_bytes())
+    content[2_000] ^= 1
+    files[0].write_bytes(content)
+    os.utime(files[0], ns=(state.st_atime_ns, state.st_mtime_ns))
+    after = load_corpus("ravdess")
+    changed = before["audio_hash"] != after["audio_hash"]
+    assert changed.sum() == 1 and before.loc[changed, "path"].tolist() == [str(files[0])]
+
+
 def test_open_corpus_takes_what_is_there(tmp_path):
     write_ravdess(paths.RAW_DIR / "savee")  # nothing of SAVEE
     with pytest.raises(FileNotFoundError, match="0 of the 480 recordings of SAVEE are here"):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from common import networks, paths
+from common import networks, paths, recognizer_files
 from common.audio import load_waveform
 from common.command import main
 from common.encoders import ENCODERS, load_encoder, portable, whisper
@@ -25,10 +25,11 @@ from common.encoders.whisper_graph import (
 )
 from common.encoders.whisper_weights import FILE, NUM_BANDS
 from common.features import Trim
-from common.networks import OnnxNetwork, load_recipe
+from common.networks import OnnxNetwork
 from common.paths import ROOT, SAMPLE_DIR
-from common.recipes import Recipe
+from common.recipes import Recipe, Step
 from common.recognition import EmotionRecognizer
+from common.recognizer_files import load_recipe
 from tests.conftest import SPEECH_DIR
 from tests.whisper_arrays import BASE, SMALL, SPEECH, make_arrays, write_folder
 
@@ -131,7 +132,7 @@ def test_what_is_trimmed_is_what_librosa_trims(top_db):
 
 
 def test_the_recipe_is_described_as_it_was(own, monkeypatch):
-    description = networks.read_contents(own).facts["recipe"]
+    description = recognizer_files.read_contents(own).facts["recipe"]
     made = make_recipe(description)
     slow = load_by_keras(monkeypatch, lambda: load_recipe(description, None, "keras"))
     assert made.describe() == description == slow.describe()
@@ -197,7 +198,8 @@ def test_a_given_encoder_is_run_as_it_is(own):
 
 def test_what_is_missing_decides_what_runs(own, monkeypatch, capsys):
     def lack(*missing):
-        monkeypatch.setattr(networks, "find_spec", lambda name: None if name in missing else name)
+        for module in (networks, recognizer_files):
+            monkeypatch.setattr(module, "find_spec", lambda name: None if name in missing else name)
 
     for part in ("onnx", "safetensors"):
         lack(part)
@@ -210,7 +212,7 @@ def test_what_is_missing_decides_what_runs(own, monkeypatch, capsys):
     with pytest.raises(ImportError, match=r"Keras is not installed; pip install .*use\.txt"):
         EmotionRecognizer.load(own)
     lack("onnx", "keras")
-    monkeypatch.setattr(networks.Step, "KINDS", {"Trim": Trim})
+    monkeypatch.setattr(Step, "KINDS", {"Trim": Trim})
     assert main([str(CLIPS[0]), "--model", str(own)]) == 2
     problem = capsys.readouterr().err
     assert problem.endswith("pip install -r requirements-use.txt\n") and "needs Keras" in problem
@@ -235,6 +237,7 @@ from dataclasses import replace
 from common import paths
 from common.encoders import portable
 from common.recognition import EmotionRecognizer
+from common.recognizer_files import load_recipe
 
 clips = sys.argv[2:]
 portable.PORTABLE["whisper_base"] = replace(

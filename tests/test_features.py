@@ -24,6 +24,9 @@ from hypothesis import strategies as st
 from common import caching, features, paths, recipes
 from common.audio import SAMPLE_RATE_HERTZ, load_waveform, scan_recording
 from common.augmentation import Augmentation, ChangeSpeed
+from common.degradations import Degrade
+from common.encoders import load_encoder
+from common.encoders.extraction import Embed
 from common.features import (
     FUNCTIONALS,
     Cepstra,
@@ -711,6 +714,39 @@ def test_the_code_of_a_notebook_has_one_name_in_every_process():
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         names.add(done.stdout)
     assert len(names) == 1
+
+
+HELD = """
+from dataclasses import dataclass
+from common.augmentation import Augmentation
+
+class Base(Augmentation):
+    def strengthen(self, x): return 2 * x
+
+@dataclass(frozen=True)
+class Louder(Base):
+    def __call__(self, x, rng): return self.strengthen(x)
+"""
+
+
+def test_an_edit_in_what_a_step_holds_makes_features_anew():
+    names = []
+    for code in (HELD, HELD, HELD.replace("2 * x", "3 * x"), HELD.replace("(x)", "(-x)")):
+        held = ModuleType("held")
+        sys.modules["held"] = held
+        try:
+            exec(code, vars(held))
+            names.append(caching._hash_code([Degrade(held.Louder())]))
+        finally:
+            del sys.modules["held"]
+    assert names[0] == names[1] and len(set(names)) == 3
+
+
+def test_what_loads_an_encoder_counts_among_the_code_of_its_step():
+    encoder = load_encoder("byol_s", weights="random", duration_seconds=1.0)
+    found = {thing.__module__ for thing in caching._list_code(Embed(encoder), set())}
+    assert found >= {"common.encoders.extraction", "common.encoders.byol_s"}
+    assert all(module.startswith("common.") for module in found)
 
 
 def test_features_that_are_not_finite_are_refused(table):

@@ -20,10 +20,17 @@ def name_module(path) -> str:
 MODULES = {name_module(path): path for path in FILES}
 
 
+def is_command(statement: ast.stmt) -> bool:
+    """Whether this is what a module does when it is run as a program."""
+    return isinstance(statement, ast.If) and "__main__" in ast.unparse(statement.test)
+
+
 def list_imports(module: str) -> set[str]:
-    """Modules of `common` that a module imports when it is imported itself."""
+    """Modules of `common` that a module imports, at its head or inside its functions."""
     found = set()
-    for statement in ast.parse(MODULES[module].read_text()).body:
+    tree = ast.parse(MODULES[module].read_text())
+    tree.body = [statement for statement in tree.body if not is_command(statement)]
+    for statement in ast.walk(tree):
         if isinstance(statement, ast.Import):
             found |= {alias.name for alias in statement.names}
         elif isinstance(statement, ast.ImportFrom) and statement.module:

@@ -10,13 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from common import paths
+from common import paths, results
 from common.bootstrap import summarise_predictions
 from common.evaluation import METRICS, report_classes
 from common.files import hash_file
 from common.predictions import pair_copies
 from common.results import (
     DESCRIBED,
+    SUFFIXES,
     find_published,
     load_results,
     read_predictions,
@@ -390,6 +391,29 @@ def test_a_table_of_another_run_beside_a_json_is_refused(folders):
     shutil.copy(other.with_suffix(".csv"), path.with_suffix(".csv"))
     with pytest.raises(ValueError, match=r"11_cnn.ravdess__speaker_5fold.csv is not the one"):
         load_results()
+
+
+def test_curves_and_a_model_of_another_run_beside_a_json_are_refused(folders):
+    for kind in ("history", "model"):
+        path = save_results(make_run(), notebook="11_cnn", title="CNN")
+        content = json.loads(path.read_text())
+        file = path.with_suffix(SUFFIXES[kind])
+        content["files"][kind] = hash_file(path)  # of anything else
+        file.write_bytes(b"another")
+        path.write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=f"11_cnn.{file.name} is not the one"):
+            load_results()
+
+
+def test_a_save_that_is_killed_leaves_no_half_of_a_result(folders, monkeypatch):
+    save_results(make_run(), notebook="11_cnn", title="CNN")
+    with monkeypatch.context() as dying:
+        dying.setattr(results, "compute_evidence", lambda predictions: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            save_results(make_run(skill=3), notebook="11_cnn", title="CNN")
+    assert load_results() == []
+    save_results(make_run(skill=3), notebook="11_cnn", title="CNN")
+    assert len(load_results()) == 1
 
 
 def publish(folders) -> None:

@@ -135,6 +135,21 @@ def test_where_one_speaker_trains_the_defaults_are_tested(corpus, tmp_path, monk
     assert not path.with_suffix(".history.csv").exists()
 
 
+def test_a_network_that_ends_in_no_probabilities_is_refused_before_the_search(corpus, tmp_path):
+    def build_scores(input_shape, num_classes, **settings):
+        model = build_model(input_shape, num_classes, **settings)
+        scores = keras.layers.Dense(num_classes, name="scores")(model.layers[-2].output)
+        return keras.Model(model.input, scores)
+
+    table, features = corpus
+    storage = tmp_path / "journal.log"
+    settings = {"config": CONFIG, "storage": storage}
+    nested = NestedSearch(build_scores, SPACE, DEFAULTS, table, features, PROTOCOL, **settings)
+    with pytest.raises(ValueError, match="softmax"):
+        nested.run("tpe", num_trainings=4)
+    assert not storage.exists()
+
+
 def test_what_would_choose_epochs_or_mix_speakers_is_refused(corpus):
     table, features = corpus
     known = (build_model, SPACE, DEFAULTS, table, features)

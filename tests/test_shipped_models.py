@@ -32,10 +32,11 @@ from common.enrolment import EnrolledSystem
 from common.features import FitLength, LogMel
 from common.final import fit_all, fit_linear, score_elsewhere
 from common.known_voices import write_voices
-from common.networks import OnnxNetwork, read_contents, run_network
+from common.networks import OnnxNetwork, run_network
 from common.paths import MODELS_DIR, ROOT
 from common.recipes import Recipe, extract_features
 from common.recognition import SHIPPED, EmotionRecognizer
+from common.recognizer_files import read_contents
 from common.training import TrainingConfig
 from common.trust import describe_trust
 from common.voices import Candidate, VoiceModel, VoiceNormalisation

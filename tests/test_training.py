@@ -1,5 +1,7 @@
 """Training: schedules, batches, the choice of the epoch, resuming, caching."""
 
+import io
+import json
 import linecache
 import random
 from dataclasses import replace
@@ -17,10 +19,10 @@ from common.batches import SAMPLINGS, Examples, TrainingBatches
 from common.cross_validation import cross_validate
 from common.models import build_seeded, describe_model
 from common.networks import run_network
-from common.optimizers import compute_learning_rate
+from common.optimizers import compile_model, compute_learning_rate
 from common.results import save_results
 from common.splits import make_folds
-from common.training import TrainingConfig, train_model
+from common.training import TrainingConfig, _EpochKeeper, train_model
 from tests.speech_tables import make_features, make_speakers
 
 TABLE = make_speakers(6, per_emotion=4)
@@ -384,6 +386,22 @@ def test_a_run_killed_in_the_middle_of_an_epoch_continues_exactly(
         continued.history[columns], finished.history[columns], rtol=0, atol=1e-5
     )
     assert not list(tmp_path.rglob("state.npz"))
+
+
+def test_a_state_with_any_byte_damaged_is_begun_anew(tmp_path):
+    model = build_model((8, 4), 4)
+    compile_model(model, CONFIG)
+    nothing = Examples(np.zeros((0, 8, 4), np.float32), np.zeros((0, 4), np.float32))
+    whole, path = io.BytesIO(), tmp_path / "state.npz"
+    np.savez(whole, value_0=np.arange(3.0), notes=json.dumps({"history": []}))
+    for place in (*range(0, 60), *range(-60, -1)):
+        content = bytearray(whole.getvalue())
+        content[place] ^= 0xFF
+        path.write_bytes(content)
+        keeper = _EpochKeeper(None, nothing, config=CONFIG, path=path)
+        with pytest.warns(UserWarning, match=r"state.npz: damaged \(.*\); begun anew"):
+            assert keeper.restore(model) == 0
+        assert not path.exists()
 
 
 def test_a_second_call_loads_and_says_so(finished, monkeypatch):

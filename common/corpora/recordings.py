@@ -252,7 +252,7 @@ def match_recordings(corpus: Corpus, folder: Path) -> dict[str, Path]:
 def scan_recordings(recordings: list[Path], folder: Path, *, fresh: bool = False) -> list[dict]:
     """Run `audio.scan_recording` on files, in parallel and in their order.
 
-    The result is cached per file, size and modification time, and per text of the modules whose
+    The result is cached per file, size and times of change, and per text of the modules whose
     rules decide what is usable; `fresh` reads every byte again. A cache that is damaged is made
     again. A cache that cannot be written raises a warning only.
     """
@@ -264,7 +264,8 @@ def scan_recordings(recordings: list[Path], folder: Path, *, fresh: bool = False
     states = {}
     for path in recordings:
         status = path.stat() if path.exists() else None
-        states[str(path)] = [status.st_size, status.st_mtime_ns] if status else None
+        times = status and [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+        states[str(path)] = times
     stale = [key for key in states if key not in known or known[key].get("state") != states[key]]
     if stale:
         work = (joblib.delayed(audio.scan_recording)(path) for path in stale)

@@ -1,6 +1,6 @@
 """The steps that put an encoder into a recipe, and the embeddings of whole tables."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -9,7 +9,7 @@ import pandas as pd
 
 from common.audio import SAMPLE_RATE_HERTZ
 from common.augmentation import Augmentation
-from common.encoders.contract import ENCODERS, Encoder, load_encoder
+from common.encoders.contract import ENCODERS, LOADERS, Encoder, load_encoder
 from common.features import Trim
 from common.recipes import Features, Recipe, Step, extract_features
 
@@ -35,6 +35,12 @@ class Embed(Step):
 
     encoder: Encoder
     trainable: ClassVar[bool] = False
+
+    @property
+    def made_by(self) -> list[Callable]:
+        """Functions whose code decides the values too: what loads the encoder."""
+        name = self.encoder.record.name
+        return [LOADERS[name]] if name in LOADERS else []
 
     @property
     def seconds_kept(self) -> float:
