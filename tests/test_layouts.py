@@ -90,7 +90,7 @@ def choose_parameters(path: Path, layout: str, folder: Path) -> dict:
     return small
 
 
-@pytest.mark.skipif(not os.environ.get("ALL"), reason="an hour; ALL=1 runs it")
+@pytest.mark.skipif(not os.environ.get("LAYOUTS"), reason="an hour; LAYOUTS=1 runs it")
 @pytest.mark.parametrize("layout", [*LAYOUTS, "own"])
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 @pytest.mark.filterwarnings("ignore")

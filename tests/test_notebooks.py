@@ -521,7 +521,8 @@ def test_findings_may_say_what_the_evidence_holds(tmp_path):
     [
         ("One. Two! Three?\n\n- four\n- five\n\nSix. Seven.", "7 sentences, at most 6"),
         (f"Here {'are ' * 35}words.", "has 37 words, at most 35"),
-        (" and ".join(["66.3"] * 15) + ".", "15 decimals, at most 14"),
+        ("66.3 or 66.3 or 66.3. " * 5, "15 decimals, at most 14"),
+        (" and ".join(["66.3"] * 7) + ".", "has 7 numbers, at most 6"),
         ("That is below the 66 % that we aimed at.", "speak of aims ('we aimed')"),
         ("Our aim was 66 %.", "speak of aims ('Our aim')"),
         ("It passes the mark of 66 %.", "speak of aims ('the mark of')"),

@@ -11,6 +11,7 @@ from nbformat import NotebookNode
 MAX_SENTENCES = 6
 MAX_WORDS = 35
 MAX_DECIMALS = 14
+MAX_NUMBERS = 6  # of a sentence
 SCALES = {"thousand": 1e3, "million": 1e6}
 NUMBER = re.compile(
     r"(?<![A-Za-z_\d.])(?<![A-Za-z]-)"
@@ -50,10 +51,13 @@ def check_findings(notebook: NotebookNode, evidence: Iterable[Path] = ()) -> Ite
     if len(sentences) > MAX_SENTENCES:
         yield f"Findings have {len(sentences)} sentences, at most {MAX_SENTENCES}: leave some out"
     for sentence in sentences:
+        start = f"Findings: {sentence[:40]!r}…"
         num_words = sum(any(map(str.isalnum, word)) for word in sentence.split())
         if num_words > MAX_WORDS:
-            start = f"Findings: {sentence[:40]!r}…"
             yield f"{start} has {num_words} words, at most {MAX_WORDS}: split it"
+        num_numbers = len(NUMBER.findall(NO_FINDING.sub(" ", sentence)))
+        if num_numbers > MAX_NUMBERS:
+            yield f"{start} has {num_numbers} numbers, at most {MAX_NUMBERS}: leave some to tables"
     if match := AIMS.search(text):
         yield f"Findings speak of aims ({match[0]!r}): say what is, beside published references"
     numbers = list(NUMBER.finditer(NO_FINDING.sub(" ", text)))
