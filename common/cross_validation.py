@@ -179,8 +179,8 @@ def collect_run(
 
     def join(part: str, results: Mapping[Task, FoldResult] = results) -> pd.DataFrame:
         frames = [getattr(result, part) for result in results.values()]
-        frames = [frame for frame in frames if len(frame)]
-        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+        filled = [frame for frame in frames if len(frame)]
+        return pd.concat(filled or frames, ignore_index=True) if frames else pd.DataFrame()
 
     facts = [result.facts for result in results.values()]
     return Run(

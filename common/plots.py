@@ -239,9 +239,14 @@ def _name_systems(results: pd.DataFrame) -> pd.Series:
     return names.where(~results["own"].astype(bool), names + " (yours)")
 
 
+def name_figure(*, notebook: str, name: str, corpus: str) -> str:
+    """Name the file of a figure."""
+    return f"{notebook}__{corpus}__{name}.png"
+
+
 def save_figure(figure: Figure, *, notebook: str, name: str, corpus: str) -> Path:
     """Write `data/runs/figures/<notebook>__<corpus>__<name>.png` at 150 dots per inch."""
-    path = paths.RUNS_DIR / "figures" / f"{notebook}__{corpus}__{name}.png"
+    path = paths.RUNS_DIR / "figures" / name_figure(notebook=notebook, name=name, corpus=corpus)
     with write_atomically(path) as temporary:
         figure.savefig(temporary, dpi=150, bbox_inches="tight", metadata={"Software": None})
     return path

@@ -6,9 +6,9 @@ from itertools import product
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from IPython.display import Markdown, display
+from IPython.display import Image, Markdown, display
 
-from common import evaluation, plots
+from common import evaluation, paths, plots
 from common.audio import load_waveform
 from common.bootstrap import compare_predictions, describe_difference, tabulate_scores
 from common.features import measure_seconds
@@ -129,12 +129,19 @@ def _compare_uar(title: str, first: pd.DataFrame, second: pd.DataFrame) -> str:
 
 
 def show_curves(run: Run, *, notebook: str, name: str = "history") -> None:
-    """Draw loss and accuracy over the epochs, single folds and their mean."""
-    if run.history.empty:
+    """Draw loss and accuracy over the epochs, single folds and their mean.
+
+    Where a run was published without its curves, the picture that was drawn of them is shown.
+    """
+    names = {"notebook": notebook, "corpus": run.description["corpus"], "name": name}
+    drawn = paths.FIGURES_DIR / plots.name_figure(**names)
+    if len(run.history):
+        _keep(plots.plot_history(run.history)[0], **names)
+    elif set(run.sources.values()) == {"published"} and drawn.is_file():
+        display(Markdown("The curves of the published run, drawn when it was trained:"))
+        display(Image(drawn, width=750))
+    else:
         display(Markdown("No curves are kept of this run; `retrain=True` makes them."))
-        return
-    corpus = run.description["corpus"]
-    _keep(plots.plot_history(run.history)[0], notebook=notebook, corpus=corpus, name=name)
 
 
 def show_example(features: Features, table: pd.DataFrame, *, emotion: str) -> None:
@@ -166,7 +173,7 @@ def compare(runs: Mapping[str, Run], notebooks: Sequence[str]) -> None:
     """Tabulate paired differences of these runs from published results of other notebooks.
 
     A row per result on the same corpus and protocol that tests the same utterances: UAR of these
-    runs less that of the other, in points, with its 95 % interval.
+    runs minus that of the other, in points, with its 95 % interval.
     """
     rows = []
     for (protocol, run), notebook in product(runs.items(), notebooks):
@@ -181,7 +188,7 @@ def compare(runs: Mapping[str, Run], notebooks: Sequence[str]) -> None:
     if not rows:
         display(Markdown("No results to compare with on this corpus: run the other notebooks."))
         return
-    columns = ["protocol", "less", "points of UAR", "95 % interval"]
+    columns = ["protocol", "minus", "points of UAR", "95 % interval"]
     display(pd.DataFrame(rows, columns=columns).set_index(columns[:2]))
 
 

@@ -42,6 +42,7 @@ def make_run(predictions, *, protocol="speaker_5fold", corpus="toy", published=N
         history=pd.DataFrame() if history is None else history,
         description={"corpus": corpus, "protocol": protocol},
         published=published,
+        sources={(0, 1): "trained"},
     )
 
 
@@ -165,3 +166,20 @@ def test_curves_are_drawn_where_they_are_kept(shown):
     shown.clear()
     report.show_curves(make_run(UNKNOWN), notebook="12_bilstm")
     assert len(shown) == 1 and shown[0].startswith("No curves are kept")
+
+
+def test_a_published_run_without_its_curves_shows_their_picture(shown, tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "FIGURES_DIR", tmp_path)
+    figure, _ = plt.subplots()
+    figure.savefig(tmp_path / "11_cnn__toy__history.png")
+    plt.close(figure)
+    drawn = (tmp_path / "11_cnn__toy__history.png").read_bytes()
+    run = make_run(UNKNOWN)
+    for source, words in (("trained", "No curves"), ("published", "The curves of the published")):
+        shown.clear()
+        run.sources = {(0, 1): source}
+        report.show_curves(run, notebook="11_cnn")
+        assert shown[0].startswith(words)
+    assert shown[1:] == [drawn]
+    report.show_curves(run, notebook="12_bilstm")
+    assert shown[-1].startswith("No curves")

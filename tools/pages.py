@@ -37,9 +37,9 @@ RAVDESS = ("ravdess", "random_5fold", "speaker_5fold")
 TESS = ("tess", "random_80_10_10", "leave_one_speaker_out")
 HIGHLIGHTS = (
     (
-        "Whisper frozen, classifier learnt in noise too",
+        "Whisper frozen, all chosen on training speakers",
         "24_whisper_transfer",
-        "speeds_degraded",
+        "chosen",
         *RAVDESS,
     ),
     ("Convolutions beside an LSTM", "33_parallel_cnn_attention_lstm", None, *RAVDESS),
