@@ -34,7 +34,7 @@ run: $(INSTALLED) ## Execute notebooks on the sample corpus, or on FOLDER and CS
 demo: $(INSTALLED) ## Try your voice on a page of this computer: microphone, recordings, both models
 	$(RUN) -m common.demo
 
-test: check ## Check style and notebooks, then test; with ALL=1 every notebook
+test: check ## Check style and notebooks, then test; ALL=1 every notebook, LAYOUTS=1 on all kinds of corpora
 	$(if $(ALL),ALL=$(ALL)) $(RUN) -m pytest
 
 torture: $(INSTALLED) ## Damage 2,000 recordings and 200 archives, kill 20 trainings; some minutes

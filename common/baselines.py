@@ -23,24 +23,40 @@ from common.runs import FoldResult, Run, Task, finish_folds, list_tasks, name_fo
 from common.splits import Fold
 
 
-def make_regression(
-    inverse_penalties: Sequence[float] = (0.001, 0.003, 0.01, 0.03), num_inner: int = 3
-) -> GridSearchCV:
+def make_regression(num_inner: int = 3) -> GridSearchCV:
     """Scaling and multinomial logistic regression whose penalty, 1 / C, training speakers choose.
 
     Taken is the C with the highest mean UAR on `num_inner` parts of the training speakers, each
     left out once; where fewer speakers train than there are parts, the one in the middle.
     """
-    usual = sorted(inverse_penalties)[len(inverse_penalties) // 2]
-    regression = LogisticRegression(C=usual, max_iter=1000, tol=1e-3)
-    return _search_penalty(regression, inverse_penalties, num_inner)
+    regression = LogisticRegression(max_iter=1000, tol=1e-3)
+    return _search_penalty(regression, [0.001, 0.003, 0.01, 0.03], num_inner)
+
+
+def make_svm() -> GridSearchCV:
+    """Scaling and a support vector machine, radial, its penalty chosen as in `make_regression`."""
+    machine = SoftSVC(class_weight="balanced", break_ties=True)
+    return _search_penalty(machine, [0.3, 1, 3, 10], 3)
+
+
+def _search_penalty(
+    classifier: ClassifierMixin, inverse_penalties: list[float], num_inner: int
+) -> GridSearchCV:
+    """Search a penalty, with the one in the middle of rising ones where there is no search."""
+    classifier.set_params(C=inverse_penalties[len(inverse_penalties) // 2])
+    return GridSearchCV(
+        make_pipeline(StandardScaler(), classifier),
+        {f"{type(classifier).__name__.lower()}__C": inverse_penalties},
+        scoring="recall_macro",
+        cv=GroupKFold(num_inner),
+    )
 
 
 class SoftSVC(SVC):
     """A support vector machine whose probabilities are the softmax of its decision values.
 
     They are not calibrated, which takes several utterances of each emotion, but agree with its
-    predictions.
+    predictions where `break_ties` is set.
     """
 
     def predict_proba(self, values: np.ndarray) -> np.ndarray:
@@ -48,24 +64,6 @@ class SoftSVC(SVC):
         if decisions.ndim == 1:  # of two classes
             decisions = np.stack([-decisions, decisions], axis=1)
         return softmax(decisions, axis=1)
-
-
-def make_svm(inverse_penalties: Sequence[float] = (0.3, 1, 3, 10)) -> GridSearchCV:
-    """Scaling and a support vector machine, radial, its penalty chosen as in `make_regression`."""
-    usual = sorted(inverse_penalties)[len(inverse_penalties) // 2]
-    machine = SoftSVC(C=usual, class_weight="balanced", break_ties=True)
-    return _search_penalty(machine, inverse_penalties, 3)
-
-
-def _search_penalty(
-    classifier: ClassifierMixin, inverse_penalties: Sequence[float], num_inner: int
-) -> GridSearchCV:
-    return GridSearchCV(
-        make_pipeline(StandardScaler(), classifier),
-        {f"{type(classifier).__name__.lower()}__C": list(inverse_penalties)},
-        scoring="recall_macro",
-        cv=GroupKFold(num_inner),
-    )
 
 
 class CopiesClassifier(ClassifierMixin, BaseEstimator):

@@ -902,7 +902,7 @@ def test_validation_reads_the_bytes_again():
     assert validate_corpus("ravdess")["problem"].tolist() == ["altered"]
 
 
-def test_a_recording_that_changes_between_two_ticks_is_read_again(tmp_path):
+def test_a_recording_that_changed_and_kept_its_time_is_read_again(tmp_path):
     files = write_ravdess(paths.RAW_DIR / "ravdess")
     before = load_corpus("ravdess")
     state, content = files[0].stat(), bytearray(files[0].read_bytes())

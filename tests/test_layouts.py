@@ -20,8 +20,8 @@ COLLECTION = list_collection(generation.README.read_text(encoding="utf-8"))
 NOTEBOOKS = [path for path in COLLECTION if "folder" in read_parameters(nbformat.read(path, 4))]
 SHORT = {"num_timed": 5, "num_pitch_shifts": 1}
 TAKEN_OVER = ["gender", "intensity", "statement", "repetition"]
-OF_FOLDS = {"protocol": "speaker_5fold", "protocols": ["speaker_5fold"]}
-OF_FOLDS |= {"stage_protocol": "speaker_5fold"}
+OF_FOLDS = dict.fromkeys(("protocol", "stage_protocol"), "speaker_5fold")
+OF_FOLDS |= {"protocols": ["speaker_5fold"]}
 
 
 @pytest.fixture(scope="session")
