@@ -26,14 +26,14 @@ STEPS = (0.0, 0.4, 0.6, 0.8)  # of the probability of the answer, each up to the
 LICENCE = "CC BY-NC-SA 4.0, as RAVDESS, which it was trained on: not for commercial use"
 SPOILT = {  # the variant of `52_robustness`, and how its models were trained
     "small": ("network_degraded_copies_conditions", "networks of one seed, trained again"),
-    "whisper": ("whisper_degraded_copies_conditions", "C = 0.01 in every fold"),
+    "whisper": ("whisper_one_level_degraded_copies_conditions", "C = 0.01 in every fold"),
 }
 HARDEST = ("white noise 10 dB", "babble 10 dB", "level -30 dB", "through a telephone")
 TITLES = {
     "small": "CNN and BiLSTM with attention, side by side, of recordings at one level, heard in "
     "training also in noise and over a telephone",
-    "whisper": "Whisper base frozen, logistic regression on its layers 1 to 4, which learnt from "
-    "softer, louder and noisy speech and from the telephone too",
+    "whisper": "Whisper base frozen, logistic regression on its layers 1 to 4, of recordings at "
+    "one level, heard in training also in noise and over a telephone",
 }
 SEXES = {"female": "its women", "male": "its men"}
 USE = """## Use and misuse
@@ -71,8 +71,7 @@ def read_conditions(name: str) -> dict[str, pd.DataFrame]:
 
 def read_enrolled() -> dict[str, pd.DataFrame]:
     """Predictions of voices that were heard before, by the number of utterances heard."""
-    counts = ("0", "4", "16", "all")
-    return {n: _read("42_speaker_enrolment", f"whisper_enrolled_{n}") for n in counts}
+    return {count: _read(NOTEBOOK, f"whisper_heard_{count}") for count in ("4", "16", "all")}
 
 
 def calibrate(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -151,17 +150,16 @@ def make_card(name: str) -> str:
             "refuses. `whisper` has one."
         )
     else:
-        titles = {"0": "none", "all": "all, the scored ones among them"}
-        enrolled = {titles.get(n, n): rows for n, rows in read_enrolled().items()}
+        titles = {"all": "all, the scored ones among them"}
+        enrolled = {"none": predictions}
+        enrolled |= {titles.get(n, n): rows for n, rows in read_enrolled().items()}
         parts.append(
             "## Knowing the voice\n\n`enrol` takes recordings of a voice without labels. RAVDESS, "
-            "`speaker_5fold`, by utterances of the test speaker heard before "
-            "(`42_speaker_enrolment`); of neutral speech alone nothing is gained. Each fold chose "
-            "there, on its training speakers, the layers, the penalty and how many utterances the "
-            "average voice counts as; the file has layers 1 to 4, C = 0.003 and "
-            f"{PRIOR:g} for all, which was not measured for itself. This head learnt from speech "
-            "as recorded alone, so noise and level were only mended for strangers.\n\n"
-            + _list_scores(enrolled, "heard")
+            "`speaker_5fold`, by utterances of the test speaker heard before; of neutral speech "
+            "alone nothing is gained (`42_speaker_enrolment`). Each fold chose on its training "
+            "speakers how many utterances the average voice counts as; in the file it counts as "
+            f"{PRIOR:g}. This head learnt from speech as recorded alone, without degraded copies."
+            "\n\n" + _list_scores(enrolled, "heard")
         )
     return "\n\n".join(part.strip() for part in (*parts, USE)) + "\n"
 
@@ -233,7 +231,7 @@ def _describe_conditions(name: str) -> str:
         "## In noise and from afar\n\nVoices never heard, their recordings spoilt one way at a "
         f"time (`52_robustness`, {SPOILT[name][1]}).\n\n"
         f"{_list_scores(found, 'recordings')}\n\nIn white noise at 10 dB it finds {noise:.0f} %; "
-        f"recordings 30 dB softer cost it {soft:.0f} points."
+        f"recordings 30 dB softer cost it {round(soft)} points."
     )
 
 

@@ -129,7 +129,7 @@ def mix_channels(
         raise RecordingError("rate", rate)
     if not 1 <= channels <= MAX_CHANNELS:
         raise RecordingError("channels", channels)
-    parts, frames, loudest, broken = [np.zeros(0, np.float32)], 0, 0.0, 0
+    samples, frames, loudest, broken = bytearray(), 0, 0.0, 0  # float32, that grow in place
     for block in blocks:
         finite = np.isfinite(block)
         broken += finite.size - np.count_nonzero(finite)
@@ -139,7 +139,7 @@ def mix_channels(
         if frames > longest_seconds * rate:
             raise RecordingError("too long", f"{longest_seconds:.0f}")
         if loudest <= LOUDEST_PEAK and not broken:
-            parts.append(block.mean(axis=1))
+            samples += block.mean(axis=1).tobytes()
     if broken:
         raise RecordingError("not finite", broken)
     if loudest > LOUDEST_PEAK:
@@ -148,8 +148,8 @@ def mix_channels(
         raise RecordingError("truncated", f"{promised} samples and {frames} are there")
     if frames < SHORTEST_SECONDS * rate:
         raise RecordingError("too short", f"{frames / rate:.3f}")
-    mono = np.concatenate(parts)
-    facts["peak"] = round(float(np.abs(mono).max()), 6)
+    mono = np.frombuffer(samples, np.float32)
+    facts["peak"] = round(float(max(mono.max(), -mono.min())), 6)
     if loudest < SILENCE_PEAK:
         raise RecordingError("silent", facts["peak"])
     if facts["peak"] < max(SILENCE_PEAK, CANCELLING_SHARE * loudest):

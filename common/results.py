@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from contextlib import ExitStack
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 
@@ -84,30 +85,32 @@ def save_results(
     kinds += ["history"] * (len(run.history) > 0)
     kinds += ["model"] * (with_model and run.first_model is not None)
     files = {kind: path.with_suffix(SUFFIXES[kind]) for kind in kinds}
-    path.unlink(missing_ok=True)  # a result counts from when this is written, after all else
     if labels_only:
         rows, columns = run.predictions, COLUMNS
     else:
         both = [run.predictions.assign(part="test"), run.validation.assign(part="validation")]
         rows = pd.concat([part for part in both if len(part)], ignore_index=True)
         columns = (*COLUMNS, "part", *rows.filter(regex="^p_"))
-    _write_csv(files[kinds[0]], rows[[*columns]], decimals=4)
-    if "history" in files:
-        _write_csv(files["history"], run.history, decimals=NUM_DECIMALS)
-    if "model" in files:
-        run.export_model(files["model"])
-    content = {
-        **{"notebook": notebook, "title": title, "variant": variant},
-        **{"corpus": corpus, "protocol": protocol, "ablation": ablation},
-        **compute_evidence(read_predictions(files[kinds[0]])),
-        **{key: description[key] for key in DESCRIBED},
-        "model_of": "{}/{}".format(*run.first_model) if "model" in files else None,
-        "commit": _read_commit(),
-        "files": {kind: hash_file(file) for kind, file in files.items()},
-    }
-    text = json.dumps(simplify(content), indent=2, ensure_ascii=False, allow_nan=False)
-    with write_atomically(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    with ExitStack() as stack:  # what is entered first is put in its place last
+        listing = stack.enter_context(write_atomically(path))
+        made = {kind: stack.enter_context(write_atomically(file)) for kind, file in files.items()}
+        _write_csv(made[kinds[0]], rows[[*columns]], decimals=4)
+        if "history" in made:
+            _write_csv(made["history"], run.history, decimals=NUM_DECIMALS)
+        if "model" in made:
+            run.export_model(made["model"])
+        content = {
+            **{"notebook": notebook, "title": title, "variant": variant},
+            **{"corpus": corpus, "protocol": protocol, "ablation": ablation},
+            **compute_evidence(read_predictions(made[kinds[0]])),
+            **{key: description[key] for key in DESCRIBED},
+            "model_of": "{}/{}".format(*run.first_model) if "model" in made else None,
+            "commit": _read_commit(),
+            "files": {kind: hash_file(file) for kind, file in made.items()},
+        }
+        text = json.dumps(simplify(content), indent=2, ensure_ascii=False, allow_nan=False)
+        listing.write_text(text + "\n", encoding="utf-8")
+        path.unlink(missing_ok=True)  # a result counts from when this is there, after all else
     return path
 
 
@@ -130,8 +133,7 @@ def _is_same_run(published: Path, run) -> bool:
 
 
 def _write_csv(path: Path, rows: pd.DataFrame, *, decimals: int) -> None:
-    with write_atomically(path) as temporary:
-        rows.to_csv(temporary, index=False, float_format=f"%.{decimals}f", lineterminator="\n")
+    rows.to_csv(path, index=False, float_format=f"%.{decimals}f", lineterminator="\n")
 
 
 def load_results(

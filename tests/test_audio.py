@@ -408,6 +408,19 @@ def test_only_files_with_an_end_are_opened(tmp_path):
     assert scan_recording(link)["problem"].startswith("absent: no such recording")
 
 
+def test_a_long_recording_is_held_once(tmp_path):
+    rate, seconds = 48_000, 120
+    samples = np.random.default_rng(0).integers(-9_000, 9_000, rate * seconds, dtype=np.int16)
+    soundfile.write(tmp_path / "long.wav", samples, rate)
+    del samples
+    tracemalloc.start()
+    waveform = load_waveform(tmp_path / "long.wav", longest_seconds=seconds)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    held = 4 * rate * seconds  # mono, before its rate is changed
+    assert len(waveform) == 16_000 * seconds and peak < 1.2 * held + waveform.nbytes + (4 << 20)
+
+
 def test_little_memory_is_taken_by_files_that_promise_much(tmp_path):
     noise = np.random.default_rng(0).uniform(-0.1, 0.1, (60_000, 8))
     soundfile.write(tmp_path / "fast.flac", noise, 655_350, format="FLAC")

@@ -25,6 +25,7 @@ from common.encoders.whisper_graph import (
 )
 from common.encoders.whisper_weights import FILE, NUM_BANDS
 from common.features import Trim
+from common.loudness import Level
 from common.networks import OnnxNetwork
 from common.paths import ROOT, SAMPLE_DIR
 from common.recipes import Recipe, Step
@@ -154,6 +155,19 @@ def test_the_recipe_is_described_as_it_was(own, monkeypatch):
     )
 
 
+def test_a_recipe_at_one_level_is_portable_too(published, monkeypatch):
+    encoder = load_by_keras(monkeypatch, lambda: load_encoder("whisper_base", duration_seconds=1))
+    recipe = Recipe((Level(target_db=-20), Embed(encoder), SelectLayers((0, 1))))
+    description = recipe.describe()
+    made = make_recipe(description)
+    assert is_portable(description) and made.describe() == description
+    np.testing.assert_allclose(made(SPEECH), recipe(SPEECH), atol=1e-4)
+    np.testing.assert_allclose(made(SPEECH), made(SPEECH / 30), atol=1e-4)
+    level, *steps = description["steps"]
+    assert not is_portable(description | {"steps": [level, level, *steps]})
+    assert not is_portable(description | {"steps": [level | {"gain_db": 3}, *steps]})
+
+
 def test_other_weights_are_refused(own, published):
     write_folder(published / "pretrained" / "whisper_base", make_arrays(seed=2))
     with pytest.raises(ValueError, match=r"whisper_base holds .*; delete it to fetch") as caught:
@@ -270,3 +284,16 @@ def test_what_ships_says_the_same_with_and_without_keras(monkeypatch):
         assert quick.predict(path).probabilities == pytest.approx(expected, abs=1e-4)
     known = [model.enrol(CLIPS[:4]).predict(CLIPS[5]).probabilities for model in (quick, slow)]
     assert known[0] == pytest.approx(known[1], abs=1e-4)
+
+
+@pytest.mark.skipif(not PUBLISHED.is_file(), reason="no weights in data/pretrained")
+def test_a_gain_changes_no_answer_of_the_whisper_that_ships(monkeypatch):
+    monkeypatch.setattr(paths, "PRETRAINED_DIR", PUBLISHED.parent.parent)
+    stranger = EmotionRecognizer.load("whisper")
+    sound = load_waveform(CLIPS[5])
+    sound /= 4 * np.abs(sound).max()
+    for model in (stranger, stranger.enrol(CLIPS[:4])):
+        expected = model.predict(sound).probabilities
+        for decibels in (-30, 30):
+            found = model.predict(sound * 10 ** (decibels / 20)).probabilities
+            assert found == pytest.approx(expected, abs=1e-3)

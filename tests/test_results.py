@@ -405,11 +405,30 @@ def test_curves_and_a_model_of_another_run_beside_a_json_are_refused(folders):
             load_results()
 
 
-def test_a_save_that_is_killed_leaves_no_half_of_a_result(folders, monkeypatch):
-    save_results(make_run(), notebook="11_cnn", title="CNN")
+@pytest.mark.parametrize("step", ["compute_evidence", "_write_csv", "hash_file"])
+def test_a_save_that_fails_leaves_what_was_there(step, folders, monkeypatch):
+    path = save_results(make_run(), notebook="11_cnn", title="CNN")
+    before = {file.name: file.read_bytes() for file in path.parent.iterdir()}
     with monkeypatch.context() as dying:
-        dying.setattr(results, "compute_evidence", lambda predictions: 1 / 0)
+        dying.setattr(results, step, lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
+            save_results(make_run(skill=3), notebook="11_cnn", title="CNN")
+    assert {file.name: file.read_bytes() for file in path.parent.iterdir()} == before
+    check_evidence(save_results(make_run(skill=3), notebook="11_cnn", title="CNN"))
+
+
+def test_a_save_that_is_killed_between_two_files_leaves_no_half_of_a_result(folders, monkeypatch):
+    save_results(make_run(), notebook="11_cnn", title="CNN")
+    replace_by = Path.replace
+
+    def die(temporary, target):
+        if Path(target).suffix == ".json":
+            raise KeyboardInterrupt
+        return replace_by(temporary, target)
+
+    with monkeypatch.context() as dying:
+        dying.setattr(Path, "replace", die)
+        with pytest.raises(KeyboardInterrupt):
             save_results(make_run(skill=3), notebook="11_cnn", title="CNN")
     assert load_results() == []
     save_results(make_run(skill=3), notebook="11_cnn", title="CNN")

@@ -14,15 +14,15 @@ from common.encoders.whisper_graph import load_portable
 from common.encoders.whisper_weights import RECORDS
 from common.features import Trim
 from common.graphs import SMALLEST_POWER
-from common.loudness import HOP_LENGTH, find_speech, measure_frames
+from common.loudness import HOP_LENGTH, Level, find_speech, measure_frames
 from common.recipes import Recipe, Step
 
 PORTABLE = {record.name: record for record in RECORDS}
-SETTINGS = {  # of the steps of a portable recipe, in their order; the last may be missing
-    "Trim": {"top_db"},
-    "Embed": {"encoder", "weights", "num_samples"},
-    "SelectLayers": {"numbers"},
-}
+FIRST = {"Trim": {"top_db"}, "Level": {"target_db", "range_db", "floor_db"}}  # one of the two
+THEN = (  # the steps that follow, in their order; the last may be missing
+    ("Embed", {"encoder", "weights", "num_samples"}),
+    ("SelectLayers", {"numbers"}),
+)
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,10 @@ class Counterpart(Step):
 
 def is_portable(description: dict) -> bool:
     """Whether `make_recipe` makes the recipe of that description."""
-    steps, known = description["steps"], [*SETTINGS.items()]
-    found = [(step.get("step"), step.keys() - {"step"}) for step in steps]
-    whole = found in (known[:2], known) and "normalise" in description
-    return whole and steps[1]["encoder"] in PORTABLE
+    steps = description["steps"]
+    first, *found = [(step.get("step"), step.keys() - {"step"}) for step in steps] or [None]
+    whole = first in FIRST.items() and (*found,) in (THEN[:1], THEN)
+    return whole and "normalise" in description and steps[1]["encoder"] in PORTABLE
 
 
 def make_recipe(description: dict) -> Recipe:
@@ -68,7 +68,7 @@ def make_recipe(description: dict) -> Recipe:
     Layers of Whisper above the last that it reads are left out. Raises ValueError if its weights
     cannot be had, or are not those that the recipe names.
     """
-    trim, embed, *select = description["steps"]
+    first, embed, *select = description["steps"]
     record, num_samples = PORTABLE[embed["encoder"]], embed["num_samples"]
     numbers = [number for step in select for number in step["numbers"]]
     whole = not numbers or min(numbers) < 0
@@ -83,7 +83,9 @@ def make_recipe(description: dict) -> Recipe:
             f"{needed}, but {record.path} holds {encoder.digest}; delete it to fetch what is "
             "published, or give the right one, encoder=load_encoder(…)"
         )
-    steps = [QuickTrim(trim["top_db"])]
+    kinds = {"Trim": QuickTrim, "Level": Level}
+    settings = {name: value for name, value in first.items() if name != "step"}
+    steps = [kinds[first["step"]](**settings)]
     steps.append(Counterpart(embed, encoder.embed, num_samples / SAMPLE_RATE_HERTZ))
     steps += [Counterpart(step, lambda values: values[numbers]) for step in select]
     return Recipe(steps, normalise=bool(description["normalise"]))
