@@ -156,9 +156,10 @@ def make_card(name: str) -> str:
         parts.append(
             "## Knowing the voice\n\n`enrol` takes recordings of a voice without labels. RAVDESS, "
             "`speaker_5fold`, by utterances of the test speaker heard before; of neutral speech "
-            "alone nothing is gained (`42_speaker_enrolment`). Each fold chose on its training "
-            "speakers how many utterances the average voice counts as; in the file it counts as "
-            f"{PRIOR:g}. This head learnt from speech as recorded alone, without degraded copies."
+            "alone nothing is gained (`42_speaker_enrolment`). Layers and penalty are those that "
+            "most folds chose there. Each fold chose on its training speakers how many utterances "
+            f"the average voice counts as; in the file it counts as {PRIOR:g}. This head learnt "
+            "from speech as recorded alone, without degraded copies."
             "\n\n" + _list_scores(enrolled, "heard")
         )
     return "\n\n".join(part.strip() for part in (*parts, USE)) + "\n"

@@ -139,7 +139,7 @@ def mix_channels(
         if frames > longest_seconds * rate:
             raise RecordingError("too long", f"{longest_seconds:.0f}")
         if loudest <= LOUDEST_PEAK and not broken:
-            samples += block.mean(axis=1).tobytes()
+            samples += block.mean(axis=1, dtype=np.float32).tobytes()
     if broken:
         raise RecordingError("not finite", broken)
     if loudest > LOUDEST_PEAK:

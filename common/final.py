@@ -21,7 +21,7 @@ from common.known_voices import fold_scaler, write_voices
 from common.models import BuildModel, build_seeded, check_model, describe_model
 from common.predictions import tabulate_predictions
 from common.recipes import Features
-from common.runs import FACTS, FoldResult, Run, name_folds
+from common.runs import FACTS, FoldResult, Run, name_folds, read_published_folds
 from common.splits import Fold
 from common.training import TrainingConfig
 from common.voices import VoiceModel
@@ -158,7 +158,7 @@ def _is_whole(folder: Path) -> bool:
 def score_elsewhere(
     recognizer, table: pd.DataFrame, features: Features, *, merged: dict[str, str]
 ) -> Run:
-    """Test a recogniser on all rows of another corpus, as a run to save and to report.
+    """Test a recogniser on all rows of another corpus, or read back where that is published.
 
     `features` are what its recipe gives of the table; `merged` names the emotions of the recogniser
     that count as another one, such as {"calm": "neutral"}. Emotions that the table does not have
@@ -169,28 +169,31 @@ def score_elsewhere(
     unknown = sorted(set(emotions) - set(recognizer.emotions))
     if unknown:
         raise ValueError(f"the recogniser does not know {unknown}: leave these rows out")
-    given = recognizer.predict_features(features.values)
-    probabilities = np.zeros((len(table), len(emotions)))
-    for emotion, column in zip(recognizer.emotions, given.T, strict=True):
-        counted = emotion if emotion in emotions else merged.get(emotion)
-        if counted in emotions:
-            probabilities[:, emotions.index(counted)] += column
-    probabilities /= probabilities.sum(axis=1, keepdims=True)
     rows = np.arange(len(table))
-    predictions = tabulate_predictions(table, rows, probabilities, fold=1, seed=0)
+    tasks = {(0, 1): Fold(1, rows[:0], rows[:0], rows)}
     protocol = f"trained_on_{recognizer.facts['corpus']}"
-    folds = name_folds({(0, 1): Fold(1, rows[:0], rows[:0], rows)})
     training = {"model": recognizer.facts["key"], "merged": merged}
     description = {
         **describe_data(table, features, protocol=protocol),
         **{"training": training, "model": recognizer.facts["title"], "start": None},
     }
-    facts = {"seconds": perf_counter() - started, **describe_backend()}
-    nothing = pd.DataFrame()
     key, parameters = digest(description), recognizer.network.count_params()
+    results, _ = read_published_folds(key, table, tasks)
+    if not results:
+        given = recognizer.predict_features(features.values)
+        probabilities = np.zeros((len(table), len(emotions)))
+        for emotion, column in zip(recognizer.emotions, given.T, strict=True):
+            counted = emotion if emotion in emotions else merged.get(emotion)
+            if counted in emotions:
+                probabilities[:, emotions.index(counted)] += column
+        probabilities /= probabilities.sum(axis=1, keepdims=True)
+        predictions = tabulate_predictions(table, rows, probabilities, fold=1, seed=0)
+        facts = {"seconds": perf_counter() - started, **describe_backend()}
+        nothing = pd.DataFrame()
+        results = {(0, 1): FoldResult(predictions, nothing, nothing, facts, "trained")}
     return collect_run(
-        {(0, 1): FoldResult(predictions, nothing, nothing, facts, "trained")},
-        {**description, "key": key, "folds": folds, "num_parameters": parameters},
+        results,
+        {**description, "key": key, "folds": name_folds(tasks), "num_parameters": parameters},
         features=features,
         training=training,
     )

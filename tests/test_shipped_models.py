@@ -15,6 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from common import paths
 from common.audio import load_waveform
 from common.augmentation import ChangeSpeed
 from common.baselines import fit_classifier, make_regression
@@ -37,6 +38,7 @@ from common.paths import MODELS_DIR, ROOT
 from common.recipes import Recipe, extract_features
 from common.recognition import SHIPPED, EmotionRecognizer
 from common.recognizer_files import read_contents
+from common.results import save_results
 from common.training import TrainingConfig
 from common.trust import describe_trust
 from common.voices import Candidate, VoiceModel, VoiceNormalisation
@@ -207,7 +209,7 @@ def test_a_sentence_on_trust_follows_the_probability(small):
         assert f"about {10 * row['accuracy']:.0f} in 10" in text
 
 
-def test_training_on_all_rows_is_kept_and_scored_elsewhere(table, tmp_path):
+def test_training_on_all_rows_is_kept_and_scored_elsewhere(table, tmp_path, monkeypatch):
     features = extract_features(table, RECIPE)
     settings = {"config": CONFIG, "runs_folder": tmp_path}
     model, facts = fit_all(build_model, table, features, **settings)
@@ -227,6 +229,15 @@ def test_training_on_all_rows_is_kept_and_scored_elsewhere(table, tmp_path):
     assert tested.description["protocol"] == "trained_on_sample"
     with pytest.raises(ValueError, match="does not know"):
         score_elsewhere(replace(recognizer, emotions=tuple("abcdefgh")), seven, features, merged={})
+    monkeypatch.setattr(paths, "RESULTS_DIR", tmp_path / "runs" / "results")
+    monkeypatch.setattr(paths, "RUNS_DIR", tmp_path / "runs")
+    save_results(tested, notebook="91_mine", title="a model", ablation=True)
+    lazy = extract_features(seven, RECIPE)
+    monkeypatch.setattr(EmotionRecognizer, "predict_features", lambda *_: 1 / 0)
+    again = score_elsewhere(recognizer, seven, lazy, merged={"calm": "neutral"})
+    assert again.predictions["p_neutral"][0] == pytest.approx(
+        tested.predictions["p_neutral"][0], abs=1e-4
+    )
 
 
 @pytest.fixture(scope="module")

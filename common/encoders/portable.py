@@ -5,7 +5,7 @@ TensorFlow and librosa, which take seconds to import, are not.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -18,11 +18,10 @@ from common.loudness import HOP_LENGTH, Level, find_speech, measure_frames
 from common.recipes import Recipe, Step
 
 PORTABLE = {record.name: record for record in RECORDS}
-FIRST = {"Trim": {"top_db"}, "Level": {"target_db", "range_db", "floor_db"}}  # one of the two
-THEN = (  # the steps that follow, in their order; the last may be missing
+THEN = [  # the steps that follow one of `FIRST`, in their order; the last may be missing
     ("Embed", {"encoder", "weights", "num_samples"}),
     ("SelectLayers", {"numbers"}),
-)
+]
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,9 @@ class QuickTrim(Trim):
 
     def describe(self, *, changed: bool = False) -> dict:
         return Trim(self.top_db).describe(changed=changed)
+
+
+FIRST = {"Trim": QuickTrim, "Level": Level}
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,9 @@ class Counterpart(Step):
 def is_portable(description: dict) -> bool:
     """Whether `make_recipe` makes the recipe of that description."""
     steps = description["steps"]
-    first, *found = [(step.get("step"), step.keys() - {"step"}) for step in steps] or [None]
-    whole = first in FIRST.items() and (*found,) in (THEN[:1], THEN)
+    begins = [(name, {field.name for field in fields(kind)}) for name, kind in FIRST.items()]
+    found = [(step.get("step"), step.keys() - {"step"}) for step in steps]
+    whole = found[:1] in [[begin] for begin in begins] and found[1:] in (THEN[:1], THEN)
     return whole and "normalise" in description and steps[1]["encoder"] in PORTABLE
 
 
@@ -83,9 +86,8 @@ def make_recipe(description: dict) -> Recipe:
             f"{needed}, but {record.path} holds {encoder.digest}; delete it to fetch what is "
             "published, or give the right one, encoder=load_encoder(…)"
         )
-    kinds = {"Trim": QuickTrim, "Level": Level}
-    settings = {name: value for name, value in first.items() if name != "step"}
-    steps = [kinds[first["step"]](**settings)]
+    settings = dict(first)
+    steps = [FIRST[settings.pop("step")](**settings)]
     steps.append(Counterpart(embed, encoder.embed, num_samples / SAMPLE_RATE_HERTZ))
     steps += [Counterpart(step, lambda values: values[numbers]) for step in select]
     return Recipe(steps, normalise=bool(description["normalise"]))
