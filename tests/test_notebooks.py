@@ -914,6 +914,19 @@ def test_what_attention_adds_is_a_local_edit():
     assert 0 < len([line for line in changed if not line.startswith(("title", "notebook"))]) <= 10
 
 
+def test_folds_are_checked_with_their_validation_speakers():
+    """They train too where no epoch is chosen, so none may be tested."""
+    checking = {
+        path.stem: cell.source
+        for path in COLLECTION
+        for cell in nbformat.read(path, as_version=4).cells
+        if ".isdisjoint(" in cell.source
+    }
+    assert len(checking) >= 15
+    counted = ("*fold.validation", "fold.join_validation() for fold in make_folds")
+    assert [name for name, text in checking.items() if not any(c in text for c in counted)] == []
+
+
 def test_bootstrap_is_short():
     assert len(BOOTSTRAP.splitlines()) <= 28
 
