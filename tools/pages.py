@@ -37,7 +37,7 @@ RAVDESS = ("ravdess", "random_5fold", "speaker_5fold")
 TESS = ("tess", "random_80_10_10", "leave_one_speaker_out")
 HIGHLIGHTS = (
     (
-        "Whisper frozen, all chosen on training speakers",
+        "Whisper frozen, settings chosen on training speakers",
         "24_whisper_transfer",
         "chosen",
         *RAVDESS,
@@ -54,7 +54,10 @@ LABELLED = {
     "02_explore_features": ("base", "ravdess", "speaker_5fold", "first settings"),
     "40_augmentation_and_balance": ("all_together", "ravdess", "speaker_5fold", "all copies"),
     "41_hyperparameter_search": ("tpe", "ravdess", "speaker_5fold", "settings searched"),
-    "42_speaker_enrolment": ("whisper_enrolled_all", "ravdess", "speaker_5fold", "voice enrolled"),
+    "42_speaker_enrolment": (
+        *("whisper_enrolled_16", "ravdess", "speaker_5fold"),
+        "16 utterances of the voice heard",
+    ),
     "50_cross_corpus": (
         *("four_whisper", "ravdess+savee+tess", "leave_one_corpus_out"),
         "trained on the others, 4 emotions",
@@ -173,7 +176,7 @@ def format_highlights(published: list[dict]) -> str:
                 f"({100 * unknown['low']:.0f} to {100 * unknown['high']:.0f})",
             ]
         )
-    columns = ["system", "corpus", "voices it knows", "voices it never heard (95 % interval)"]
+    columns = ["system", "corpus", "random split, voices known", "voices never heard (95 % interval)"]
     return format_table(pd.DataFrame(rows, columns=columns))
 
 
