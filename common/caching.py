@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from common import audio, decoding, paths
-from common.files import digest, write_atomically
+from common.files import digest, is_common, spell_code, write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,6 +52,15 @@ def _list_code(thing: object, seen: set[int]) -> Iterator[type | Callable]:
         parts = [getattr(thing, name) for name in names] + getattr(thing, "made_by", [])
     for part in parts:
         yield from _list_code(part, seen)
+
+
+def name_own_code(steps: Sequence[object]) -> str | None:
+    """Name the code of the steps that are defined outside `common`; None where there are none.
+
+    Their names and settings do not tell what they do: a step of a notebook may be edited.
+    """
+    own = [kind for kind in _list_code(list(steps), set()) if not is_common(kind)]
+    return digest(sorted(map(spell_code, own))) if own else None
 
 
 def _is_own(kind: type | Callable) -> bool:

@@ -105,9 +105,9 @@ def build_demo(models: Mapping[str, EmotionRecognizer], *, remark: str = "") -> 
         """Hear what the microphone gave since the last call."""
         if chunk is None:
             return gr.skip(), gr.skip(), state
-        if state is None or state["model"] != chosen:
-            model = (enrolled or models).get(chosen, models[chosen])
-            state = {"model": chosen, "stream": model.stream(), "history": []}
+        model = (enrolled or models).get(chosen, models[chosen])
+        if state is None or state["stream"].recognizer is not model:
+            state = {"stream": model.stream(), "history": []}
         try:
             said = state["stream"].feed(chunk)
         except ValueError as error:

@@ -13,6 +13,12 @@ def order_emotions(labels: Iterable[str]) -> list[str]:
     return sorted(set(labels), key=lambda label: (rank.get(label, len(rank)), label))
 
 
+# What folders and lists call the parts of a split.
+PARTS = {
+    **dict.fromkeys(("train", "training", "fit"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "dev", "development"), "validation"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+}
 # How corpora and people call them otherwise.
 SYNONYMS = {
     **dict.fromkeys(("neutrality", "neu"), "neutral"),

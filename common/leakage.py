@@ -20,6 +20,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from common.audio import load_waveform
+from common.emotions import PARTS
 from common.files import hash_file
 from common.fingerprints import compute_fingerprint, find_same_sound
 from common.leak_checks import (
@@ -37,11 +38,6 @@ from common.leak_checks import (
 )
 from common.splits import Fold
 
-PARTS = {
-    **dict.fromkeys(("train", "training", "fit"), "train"),
-    **dict.fromkeys(("validation", "valid", "val", "dev", "development"), "validation"),
-    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
-}
 COLUMNS = {
     "path": ("file", "filename", "file_name", "wav", "audio"),
     "hash": ("audio_hash", "sha256", "md5"),

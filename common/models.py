@@ -1,11 +1,8 @@
 """What is asked of a model: its contract, its name, how it is saved and opened again."""
 
-import ast
-import inspect
 import json
 import random
 import tempfile
-import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from unittest.mock import patch
@@ -15,7 +12,7 @@ import numpy as np
 from keras.src.random import seed_generator
 
 import common.layers  # noqa: F401 - saved models may hold any of them
-from common.files import digest, write_atomically
+from common.files import digest, spell_code, write_atomically
 
 BuildModel = Callable[[tuple[int, ...], int], keras.Model]
 NAME_KEYS = ("name", "keras_history", "input_layers", "output_layers")
@@ -152,16 +149,4 @@ def describe_model(model: keras.Model) -> str:
     layers = [kind for kind in kinds if issubclass(kind, keras.Layer)]
     own = [kind for kind in layers if not kind.__module__.startswith("keras")]
     config = json.loads(json.dumps(model.get_config(), default=str))
-    return digest([rename(config), sorted(_strip_source(kind) for kind in own)])
-
-
-def _strip_source(kind: type) -> str:
-    """Code of a class's methods, which Python also finds for a class defined in a notebook."""
-    items = vars(kind).values()
-    members = [getattr(item, "fget", getattr(item, "__func__", item)) for item in items]
-    methods = [inspect.unwrap(member) for member in members if inspect.isfunction(member)]
-    tree = ast.parse("\n".join(textwrap.dedent(inspect.getsource(method)) for method in methods))
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node):
-            node.body = node.body[1:] or [ast.Pass()]
-    return f"{kind.__name__}\n{ast.unparse(tree)}"
+    return digest([rename(config), sorted(map(spell_code, own))])

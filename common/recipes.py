@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from common.audio import load_waveform
-from common.caching import load_cache, name_cache, save_cache
+from common.caching import load_cache, name_cache, name_own_code, save_cache
 from common.files import describe_settings, hash_file
 
 if TYPE_CHECKING:  # what a recogniser, which follows a recipe for one recording, does without
@@ -79,8 +79,8 @@ class Recipe:
     def from_description(cls, description: dict, *, encoder=None) -> "Recipe":
         """Make the recipe that `describe` wrote; `encoder` where its weights are one's own.
 
-        Raises ValueError if a step or its settings are unknown, or the encoder is not the one that
-        the recipe names.
+        Raises ValueError if a step or its settings are unknown, or it cannot be repeated for one
+        recording, or the encoder is not the one that the recipe names.
         """
         steps = []
         try:
@@ -88,6 +88,8 @@ class Recipe:
                 kind = settings.pop("step")
                 if kind not in Step.KINDS:
                     raise ValueError(f"no step {kind!r} among {sorted(Step.KINDS)}")
+                if Step.KINDS[kind].__call__ is Step.__call__:
+                    raise ValueError(f"{kind} needs more than one recording: train without it")
                 steps.append(Step.KINDS[kind].from_settings(settings, encoder))
             return cls(steps, normalise=bool(description["normalise"]))
         except (KeyError, TypeError, AttributeError) as error:
@@ -145,14 +147,19 @@ class Features:
         """The shape of `values`: (utterances, frames, bands)."""
         return (len(self), *self.first.shape)
 
-    def then(self, *steps: Step) -> "Features":
-        """Apply further steps to every utterance and copy."""
-        given = self
-        for step in steps:
-            first, every = partial(_apply_to_first, step, given), partial(_apply, step, given)
-            copies = partial(_apply_to_copies, step, given)
-            given = given.replaced(Rows(len(given), first, every), copies, step)
-        return given
+    def then(self, step: Step) -> "Features":
+        """Apply a further step to every utterance and copy."""
+
+        def apply_to_copies() -> np.ndarray:
+            copies, first = [[step(copy) for copy in row] for row in self.copies], step(self.first)
+            shape = (len(self), self.copies.shape[1], *first.shape)
+            return np.reshape(copies, shape).astype(first.dtype)
+
+        def apply() -> np.ndarray:
+            return np.stack([step(row) for row in self.values])
+
+        values = Rows(len(self), lambda: step(self.first), apply)
+        return self.replaced(values, apply_to_copies, step)
 
     def replaced(self, values, copies, step: Step) -> "Features":
         """Put other values and copies in the place of these, which `step` names for the record."""
@@ -166,9 +173,11 @@ class Features:
         return fit_normaliser(self.values[rows])
 
     def describe(self, *, changed: bool = False) -> dict:
-        """Name the recipe and what made the copies."""
+        """Name the recipe and what made the copies; with `changed`, as a run's key needs it."""
         copies = [augmentation.describe() for augmentation in self.augmentations]
-        return {"recipe": self.recipe.describe(changed=changed), "augmentations": copies}
+        described = {"recipe": self.recipe.describe(changed=changed), "augmentations": copies}
+        own = name_own_code([*self.recipe.steps, *self.augmentations]) if changed else None
+        return described | ({"code": own} if own else {})
 
 
 def extract_features(
@@ -199,20 +208,6 @@ def extract_features(
     first = partial(_extract_first, table, recipe)
     values = Rows(len(table), first, partial(_extract, table, recipe, None, jobs))
     return Features(values, partial(_extract, table, recipe, copies, jobs), recipe, copies)
-
-
-def _apply_to_first(step: Step, given: Features) -> np.ndarray:
-    return step(given.first)
-
-
-def _apply(step: Step, given: Features) -> np.ndarray:
-    return np.stack([step(row) for row in given.values])
-
-
-def _apply_to_copies(step: Step, given: Features) -> np.ndarray:
-    copies, first = [[step(copy) for copy in row] for row in given.copies], step(given.first)
-    shape = (len(given), given.copies.shape[1], *first.shape)
-    return np.reshape(copies, shape).astype(first.dtype)
 
 
 def _extract_first(table: "pd.DataFrame", recipe: Recipe) -> np.ndarray:

@@ -152,10 +152,10 @@ def load_results(
     those that were made here and are not the published ones do (key `own`). Raises ValueError if a
     file is not JSON, or the CSV beside it is of another run.
     """
-    published = _read_folder(paths.RESULTS_DIR)
+    published = _read_folder(paths.RESULTS_DIR, notebook)
     results = {name: {**content, "own": False} for name, content in published.items()}
     if own:
-        for name, content in _read_folder(paths.RUNS_DIR / "results").items():
+        for name, content in _read_folder(paths.RUNS_DIR / "results", notebook).items():
             if _get_hash(content) != _get_hash(results.get(name, {})):
                 results[f"{name} own"] = {**content, "own": True}
     wanted = {"corpus": corpus, "protocol": protocol, "notebook": notebook}
@@ -172,14 +172,14 @@ def load_results(
 
 def find_published(key: str) -> list[dict]:
     """Find published evidence of the run with this key, as `load_results` gives it."""
-    contents = _read_folder(paths.RESULTS_DIR, containing=key).values()
+    contents = _read_folder(paths.RESULTS_DIR, None, containing=key).values()
     return [content for content in contents if content.get("key") == key]
 
 
-def _read_folder(folder: Path, *, containing: str = "") -> dict[str, dict]:
+def _read_folder(folder: Path, notebook: str | None, *, containing: str = "") -> dict[str, dict]:
     """Read evidence by `<notebook>/<name>`, if its text has `containing`; see that it is whole."""
     results = {}
-    for path in sorted(folder.glob("*/*.json")):
+    for path in sorted(folder.glob(f"{notebook or '*'}/*.json")):
         text = path.read_text(encoding="utf-8")
         if containing not in text:
             continue

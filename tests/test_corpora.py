@@ -350,8 +350,8 @@ SEVERAL = ("angry", "sad")
         ),
         (  # parts are no speakers
             [
-                f"{part}/{what}/a_{part}.wav"
-                for part in ("test", "train")
+                f"{part}/{what}/a_{part}.wav"  # by any of their names
+                for part in ("evaluation", "development")
                 for what in ("sad", "calm")
             ],
             ["calm", "sad"] * 2,

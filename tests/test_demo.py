@@ -157,6 +157,20 @@ def test_what_an_enrolled_voice_lacks_is_shown(monkeypatch):
     assert enrolled["small"] is known and "\n\nrecording 2: recorded at 8000 Hz" in said
 
 
+def test_a_voice_that_was_enrolled_meanwhile_is_heard_live():
+    from common.demo import build_demo
+
+    model = EmotionRecognizer.load("small")
+    demo = build_demo({"small": model})
+    [feed] = (found.fn for found in demo.fns.values() if found.name == "feed")
+    chunk, enrolled = (16_000, load_waveform(CLIPS[0])), {"small": replace(model, facts={})}
+    _, _, before = feed(chunk, "small", {}, None)
+    _, _, same = feed(chunk, "small", {}, before)
+    assert same["stream"] is before["stream"] and len(same["history"]) == 2
+    _, _, after = feed(chunk, "small", enrolled, same)
+    assert after["stream"].recognizer is enrolled["small"] and len(after["history"]) == 1
+
+
 def test_an_answer_does_not_wait_for_the_timeline(monkeypatch):
     from common.demo import build_demo
 

@@ -461,7 +461,7 @@ def test_the_shape_is_told_by_the_first_recording_alone(table, monkeypatch):
         recipes, "load_waveform", lambda path: heard.append(path) or load_waveform(path)
     )
     features = extract_features(table, RECIPE, augmentations=AUGMENTATIONS)
-    taken = features.then(TakeMaximum(), TakeMaximum())
+    taken = features.then(TakeMaximum()).then(TakeMaximum())
     assert not heard
     assert (features.shape, taken.shape, len(taken)) == ((5, *SHAPE), (5, 1, 16), 5)
     assert set(heard) == {table["path"][0]} and not paths.CACHE_DIR.exists()

@@ -152,9 +152,9 @@ class Unrepeatable(Step):
 def test_features_that_cannot_be_repeated_are_told(table, tmp_path):
     features = extract_features(table, RECIPE)
     features = features.replaced(features.values, features.copies, Unrepeatable())
-    recognizer = EmotionRecognizer.from_run(train(table, features, tmp_path), seed=0, fold=1)
-    with pytest.raises(NotImplementedError, match="Unrepeatable"):
-        recognizer.predict(table["path"][0])
+    run = train(table, features, tmp_path)
+    with pytest.raises(ValueError, match="Unrepeatable needs more than one recording: train with"):
+        EmotionRecognizer.from_run(run, seed=0, fold=1)
 
 
 @pytest.fixture

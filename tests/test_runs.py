@@ -1,9 +1,12 @@
 """What names a run, what is read back, and what is made again."""
 
 import json
+import linecache
 import shutil
+import sys
 import zipfile
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from types import ModuleType
 
 import keras
 import numpy as np
@@ -17,7 +20,7 @@ from common.encoders.extraction import Pool
 from common.features import Cepstra, FitLength, Functionals, LogMel, Trim
 from common.files import describe_settings, digest
 from common.loudness import Level
-from common.recipes import Recipe, Step
+from common.recipes import Features, Recipe, Step
 from common.results import read_predictions, save_results
 from common.runs import RUN_FORMAT
 from common.splits import Fold, make_folds
@@ -106,6 +109,52 @@ def test_every_setting_of_a_step_decides_what_names_the_run(kind):
         first, second = (Recipe((step,)) for step in (kind(), kind(**{field.name: changed})))
         assert first.describe(changed=True) != second.describe(changed=True), field.name
         assert digest(first.describe()) != digest(second.describe()), field.name
+
+
+STEP = """
+from dataclasses import dataclass
+from common.recipes import Step
+
+GAIN = 2.0
+def half(x): return x / 2  # a half
+def unrelated(x): return x
+
+@dataclass(frozen=True)
+class Louder(Step):
+    factor: float = 2.0
+
+    def __call__(self, x):
+        \"\"\"Make it louder.\"\"\"
+        return half(x) * self.factor * GAIN
+"""
+
+
+def name_step(code: str) -> dict:
+    """What a run's key holds of a step that a notebook's cell, which is no file, defines."""
+    cell = ModuleType("cell")
+    sys.modules["cell"] = cell
+    linecache.cache["<cell>"] = (len(code), None, code.splitlines(True), "<cell>")
+    try:
+        exec(compile(code, "<cell>", "exec"), vars(cell))
+        return Features(
+            np.ones((2, 3, 1)), np.ones((2, 0, 3, 1)), Recipe((cell.Louder(),))
+        ).describe(changed=True)
+    finally:
+        del sys.modules["cell"], linecache.cache["<cell>"], Step.KINDS["Louder"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("half(x) *", "half(x) +"), ("x / 2", "x / 3"), ("GAIN = 2.0", "GAIN = 3.0")]
+)
+def test_an_edit_of_ones_own_step_decides_the_key(old, new):
+    assert STEP.count(old) == 1
+    assert name_step(STEP) != name_step(STEP.replace(old, new))
+
+
+def test_what_a_step_of_ones_own_does_not_name_leaves_the_key():
+    for old, new in (("return x\n", "return -x\n"), ("# a half", "# a part"), ("louder.", "loud.")):
+        assert STEP.count(old) == 1
+        assert name_step(STEP) == name_step(STEP.replace(old, new))
 
 
 def test_what_decides_the_number_decides_the_key(monkeypatch):

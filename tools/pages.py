@@ -176,7 +176,8 @@ def format_highlights(published: list[dict]) -> str:
                 f"({100 * unknown['low']:.0f} to {100 * unknown['high']:.0f})",
             ]
         )
-    columns = ["system", "corpus", "random split, voices known", "voices never heard (95 % interval)"]
+    columns = ["system", "corpus", "random split, voices known"]
+    columns += ["voices never heard (95 % interval)"]
     return format_table(pd.DataFrame(rows, columns=columns))
 
 

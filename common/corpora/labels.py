@@ -11,9 +11,8 @@ from collections import defaultdict
 from pathlib import Path
 
 from common.corpora.recordings import COLUMNS, walk_files
-from common.emotions import is_emotion
+from common.emotions import PARTS, is_emotion
 
-PARTS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"}
 MAX_CSV_BYTES = 100_000_000
 
 
@@ -101,7 +100,7 @@ def _find_speakers(folder: Path, names: list[tuple[str, ...]], level: int) -> li
         for other, there in enumerate(_list_levels(names))
         if other != level
         and len(set(there) - {""}) > 1
-        and not {name.casefold() for name in there} - {""} <= PARTS
+        and not {name.casefold() for name in there} - {""} <= PARTS.keys()
     ]
     most = [there for there in levels if 2 * there.count("") < len(names)]
     if varied := all(named) and len(set(named)) > 1:
