@@ -8,6 +8,7 @@ machine-learning-based science", Patterns 2023.
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -20,7 +21,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from common.audio import load_waveform
-from common.emotions import PARTS
+from common.csv_files import read_csv
+from common.emotions import PARTS, name_emotion
 from common.files import hash_file
 from common.fingerprints import compute_fingerprint, find_same_sound
 from common.leak_checks import (
@@ -47,6 +49,12 @@ COLUMNS = {
     "part": ("split", "subset", "set", "partition"),
     "fold": ("test_fold",),
     "corpus": ("dataset", "database"),
+}
+KNOWN = ("speaker", "sentence", "label")  # what a row may tell of its recording
+SPELLINGS = {  # how the same is written alike
+    "hash": str.lower,
+    "speaker": lambda name: re.sub(r"^0+(?=\d+$)", "", name.casefold()),
+    "label": name_emotion,
 }
 
 
@@ -101,7 +109,7 @@ def audit(
         Whether recordings are read, for their fingerprints (`common.fingerprints`) and, where no
         hash is given, their bytes. This is what takes time.
     corpus
-        A key of `SUPPORT` or `CEILINGS`; by default what a column of that name says.
+        A key of `CEILINGS`; by default what a column of that name says.
     score
         UAR or WA that was reached, from 0 to 1: is it plausible (`CEILINGS`)?
     features, statistics
@@ -113,7 +121,8 @@ def audit(
     FileNotFoundError
         If there is no such CSV.
     ValueError
-        If a column that is needed is missing, or a part has a name that is not understood.
+        If a column that is needed is missing or there twice, a part is blank or has a name that is
+        not understood, a fold has nothing to train on or to test, or corpus or score are unknown.
     """
     table, base = _read_table(split)
     parts = _list_parts(table, folds)
@@ -127,14 +136,23 @@ def audit(
         absent.append(
             "near duplicates, " + ("sound is off" if "path" in table else "no path is given")
         )
-    looked_at += ["bytes"] * ("hash" in table)
-    looked_at += [name + "s" for name in ("speaker", "sentence", "label") if name in table]
-    absent += [
-        f"{name}s, which the table lacks" for name in ("speaker", "sentence") if name not in table
-    ]
-    named = table["corpus"].unique() if "corpus" in table else []
+    for column, said in {"hash": "bytes", **{n: f"{n}s" for n in KNOWN}}.items():
+        count = table[column].notna().sum() if column in table else 0
+        if count:
+            part = f" of {count} of {len(table)} rows" if count < len(table) else ""
+            looked_at.append(said + part)
+        elif column != "label":
+            absent.append(f"{said}, which no row tells")
+    named = table["corpus"].dropna().unique() if "corpus" in table else []
+    if corpus and corpus.lower() not in CEILINGS:
+        raise ValueError(f"corpus={corpus!r} is unknown; choose from {sorted(CEILINGS)}")
     corpus = (corpus or (named[0] if len(named) == 1 else "")).lower()
-    independent = "speaker" in table and not find_crossing(table, parts, "speaker", "train", "test")
+    if score is not None and not 0 <= score <= 1:
+        raise ValueError(f"score={score}: give UAR or WA from 0 to 1")
+    if score is not None and corpus not in CEILINGS:
+        absent.append(f"the score, since no corpus of {sorted(CEILINGS)} is named")
+    told = "speaker" in table and table["speaker"].notna().all()
+    independent = told and not find_crossing(table, parts, "speaker", "train", "test")
     findings = [
         *check_copies(table, parts),
         *check_labels(table),
@@ -150,22 +168,25 @@ def audit(
 
 
 def _read_table(split: pd.DataFrame | str | Path) -> tuple[pd.DataFrame, Path]:
-    """The table with the names of `COLUMNS`, as text, and where its relative paths start."""
+    """The table with those of `COLUMNS` that say anything, and where its relative paths start.
+
+    Text is brought to one form, so that the same is told alike; `place` says where each row is.
+    """
     base, name = Path(), "the table"
     if not isinstance(split, pd.DataFrame):
         base, name = Path(split).parent, str(split)
-        try:
-            split = pd.read_csv(split, dtype=str, keep_default_na=False)
-        except FileNotFoundError:
-            raise FileNotFoundError(f"{name}: no such file; name the CSV of the split") from None
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{name}: not a CSV ({error}); write one row per recording") from error
-    found = {column.strip().lower(): column for column in split}
-    table = pd.DataFrame(index=pd.RangeIndex(len(split)))
+        header, rows = read_csv(Path(split), {*COLUMNS}.union(*COLUMNS.values()))
+        split = pd.DataFrame([*rows.values()], [*rows], header, dtype=str)
+    names = [str(column).strip().lower() for column in split]
+    table = pd.DataFrame({"place": [f"{name}, row {row}" for row in split.index]})
     for column, others in COLUMNS.items():
-        if known := next((found[other] for other in (column, *others) if other in found), None):
-            text = split[known].astype(str).str.strip()
-            table[column] = text.mask(text.isin(["", "nan", "None"])).to_numpy()
+        known = [number for number, found in enumerate(names) if found in (column, *others)]
+        exact = [number for number in known if names[number] == column] or known[:1]
+        if len(exact) > 1:
+            raise ValueError(f"{name}: two columns {column!r}; keep the one that is right")
+        text = split.iloc[:, exact].astype(str).squeeze(axis=1).str.strip() if exact else None
+        if exact and (text := text.mask(text.isin(["", "nan", "None"]))).notna().any():
+            table[column] = text.map(SPELLINGS.get(column, str), na_action="ignore").to_numpy()
     if table.empty or not {"path", "hash"} & {*table}:
         raise ValueError(
             f"{name}: no rows, or neither 'path' nor 'hash' among its columns {[*split]}; a "
@@ -181,30 +202,45 @@ def _name_recordings(table: pd.DataFrame) -> pd.Series:
 
 
 def _list_parts(table: pd.DataFrame, folds: Sequence[Fold] | None) -> list[Rows]:
-    """The rows of each part, fold by fold."""
+    """The rows of each part, fold by fold; refuse what leaves nothing to compare."""
+    rows, names = np.arange(len(table)), set(PARTS.values())
+    for column in {"part", "fold"} & {*table} if folds is None else ():
+        if (blank := table[column].isna()).any():
+            raise ValueError(f"{table['place'][blank].iloc[0]}: no {column}; fill it in")
     if folds is not None:
-        return [{part: getattr(fold, part) for part in set(PARTS.values())} for fold in folds]
-    if "part" not in table and "fold" not in table:
+        parts = [{name: np.asarray(getattr(fold, name)) for name in names} for fold in folds]
+        if not all(np.isin(given, rows).all() for part in parts for given in part.values()):
+            raise ValueError(f"folds= has other rows than 0 to {rows[-1]}, those of the table")
+    elif "part" in table:
+        named = table["part"].str.lower().map(PARTS)
+        if (strange := named.isna()).any():
+            raise ValueError(
+                f"{table['place'][strange].iloc[0]}: part {table['part'][strange].iloc[0]!r} is "
+                "not understood; write train, validation or test"
+            )
+        groups = table["fold"] if "fold" in table else pd.Series("", table.index)
+        parts = [
+            {name: rows[(groups == fold) & (named == name)] for name in names}
+            for fold in groups.unique()
+        ]
+    elif "fold" in table:
+        tests = [table["fold"].eq(fold).to_numpy() for fold in table["fold"].unique()]
+        parts = [
+            {"train": rows[~test], "validation": rows[:0], "test": rows[test]} for test in tests
+        ]
+    else:
         raise ValueError(
             "no column 'part' or 'fold': say of each row whether it trains or is tested"
         )
-    rows = np.arange(len(table))
-    if "part" not in table:
-        tests = [table["fold"].eq(fold).to_numpy() for fold in table["fold"].unique()]
-        return [
-            {"train": rows[~test], "validation": rows[:0], "test": rows[test]} for test in tests
-        ]
-    named = table["part"].str.lower().map(PARTS)
-    if named.isna().any():
-        raise ValueError(
-            f"part {table.loc[named.isna(), 'part'].iloc[0]!r} is not understood; write train, "
-            "validation or test"
-        )
-    groups = table["fold"] if "fold" in table else pd.Series("", table.index)
-    return [
-        {part: rows[(groups == fold) & (named == part)] for part in set(PARTS.values())}
-        for fold in groups.unique()
-    ]
+    for number, part in enumerate(parts, start=1):
+        if lacking := [name for name in ("train", "test") if not len(part[name])]:
+            raise ValueError(
+                f"fold {number} of {len(parts)}: no row is in {' nor in '.join(lacking)}, so there "
+                "is nothing to compare; give the rows of both"
+            )
+    if not parts:
+        raise ValueError("folds=[]: there is nothing to compare; give one fold or more")
+    return parts
 
 
 def _listen(table: pd.DataFrame, folder: Path, looked_at: list[str], absent: list[str]) -> None:

@@ -1,8 +1,5 @@
 """Labels of a corpus of one's own: read from its folders and file names, or from a CSV."""
 
-import codecs
-import csv
-import io
 import os
 import re
 import unicodedata
@@ -11,9 +8,8 @@ from collections import defaultdict
 from pathlib import Path
 
 from common.corpora.recordings import COLUMNS, walk_files
+from common.csv_files import read_csv
 from common.emotions import PARTS, is_emotion
-
-MAX_CSV_BYTES = 100_000_000
 
 
 def read_folder_labels(folder: Path, files: list[Path]) -> list[dict[str, str]]:
@@ -148,77 +144,25 @@ def _cross(names: list[str], emotions: list[str]) -> bool:
 
 
 def read_csv_labels(path: Path, folder: Path) -> list[dict[str, str]]:
-    """List what is known of the recordings that a CSV names, as spreadsheets write it.
+    """List what is known of the recordings that a CSV names, as `read_csv` reads it.
 
-    Separators are commas, semicolons, tabs or bars, which a first line `sep=;` may tell; the text
-    is UTF-8, UTF-16 or Windows-1252, which a warning tells. A row whose file is not
-    there has its `problem`.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If there is no such file; if it is no table with path, emotion and speaker, or has a column
-        twice.
+    A row whose file is not there has its `problem`. Raises FileNotFoundError or ValueError if there
+    is no such file, or it is no table with path, emotion and speaker.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; give a CSV with path, emotion and speaker")
-    lines = list(io.StringIO(_decode_csv(path), newline=""))
-    first = next((line for line in lines if line.strip()), "")
-    told = re.match(r"\"?sep=([,;\t|])", first, re.IGNORECASE)
-    separator = told[1] if told else max(",;\t|", key=first.count)
-    try:
-        table = [row for row in csv.reader(lines, delimiter=separator) if any(map(str.strip, row))]
-        table = table[1:] if told else table
-    except csv.Error as error:
-        raise ValueError(f"{path}: not a CSV ({error}); save it as one, in UTF-8") from error
-    header = [name.strip().casefold() for name in (table[0] if table else [])]
+    header, table = read_csv(path, COLUMNS)
     missing = [column for column in ("path", "emotion", "speaker") if column not in header]
     if missing:
         raise ValueError(
             f"{path}: no column {', '.join(missing)} among {', '.join(header) or 'nothing'}; "
             f"add it (path is relative to {folder})"
         )
-    twice = sorted({name for name in header if name in COLUMNS and header.count(name) > 1})
-    if twice:
-        raise ValueError(f"{path}: two columns {', '.join(twice)}; keep the one that is right")
     find_file = _index_files(folder)
     rows = []
-    for number, row in enumerate(table[1:], start=2):
-        if any(cell.strip() for cell in row[len(header) :]):
-            raise ValueError(
-                f"{path}: row {number} has more cells than the header; put text that holds "
-                f"{separator!r} in quotation marks"
-            )
-        labels = {
-            name: _compose(cell) for name, cell in zip(header, row, strict=False) if name in COLUMNS
-        }
+    for row in table.values():
+        labels = {n: _compose(cell) for n, cell in zip(header, row, strict=True) if n in COLUMNS}
         blank = {"path": "", "emotion": "", "speaker": ""}
         rows.append(blank | labels | find_file(labels.get("path", ""), path))
     return rows
-
-
-def _decode_csv(path: Path) -> str:
-    with path.open("rb") as file:
-        content = file.read(MAX_CSV_BYTES + 1)
-    if len(content) > MAX_CSV_BYTES:
-        raise ValueError(f"{path}: over {MAX_CSV_BYTES:,} bytes; give a CSV with labels alone")
-    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and "utf-16"
-    zeros = tuple(byte == 0 for byte in content[:2])  # of one letter, where there is no mark
-    wide = wide or {(True, False): "utf-16-be", (False, True): "utf-16-le"}.get(zeros)
-    if b"\0" in content and not wide:
-        raise ValueError(f"{path}: not text, it holds zeros; save it as CSV in UTF-8")
-    try:
-        return content.decode(wide or "utf-8-sig")
-    except UnicodeDecodeError:
-        try:
-            text = content.decode("cp1252")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path}: not text ({error}); save it as CSV in UTF-8") from error
-    warnings.warn(
-        f"{path}: not UTF-8, so read as Windows-1252; save it in UTF-8 if names look wrong",
-        stacklevel=4,
-    )
-    return text
 
 
 def _index_files(folder: Path):

@@ -1,0 +1,71 @@
+"""Reading a CSV as spreadsheets write it."""
+
+import codecs
+import csv
+import io
+import re
+import warnings
+from collections.abc import Container
+from pathlib import Path
+
+MAX_CSV_BYTES = 100_000_000
+
+
+def read_csv(path: Path, columns: Container[str]) -> tuple[list[str], dict[int, list[str]]]:
+    """Read the names of the columns, in lower case, and the cells of each row by its line.
+
+    Separators are commas, semicolons, tabs or bars, which a first line `sep=;` may tell; the text
+    is UTF-8, UTF-16 or Windows-1252, which a warning tells. Blank rows are left out, and rows that
+    are too short are filled up with empty text.
+
+    Raises FileNotFoundError if there is no such file, ValueError if it is no table, has one of
+    `columns` twice or a row with more cells than the header.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; give a CSV with a row per recording")
+    lines = list(io.StringIO(_decode(path), newline=""))
+    first = next((line for line in lines if line.strip()), "")
+    told = re.match(r"\"?sep=([,;\t|])", first, re.IGNORECASE)
+    separator = told[1] if told else max(",;\t|", key=first.count)
+    reader = csv.reader(lines, delimiter=separator)
+    try:
+        rows = [(reader.line_num, row) for row in reader if any(map(str.strip, row))]
+    except csv.Error as error:
+        raise ValueError(f"{path}: not a CSV ({error}); save it as one, in UTF-8") from error
+    rows = rows[1:] if told else rows
+    header = [name.strip().casefold() for name in (rows[0][1] if rows else [])]
+    twice = sorted({name for name in header if name in columns and header.count(name) > 1})
+    if twice:
+        raise ValueError(f"{path}: two columns {', '.join(twice)}; keep the one that is right")
+    for number, row in rows[1:]:
+        if any(cell.strip() for cell in row[len(header) :]):
+            raise ValueError(
+                f"{path}: row {number} has more cells than the header; put text that holds "
+                f"{separator!r} in quotation marks"
+            )
+    filled = [""] * len(header)
+    return header, {number: [*row, *filled][: len(header)] for number, row in rows[1:]}
+
+
+def _decode(path: Path) -> str:
+    with path.open("rb") as file:
+        content = file.read(MAX_CSV_BYTES + 1)
+    if len(content) > MAX_CSV_BYTES:
+        raise ValueError(f"{path}: over {MAX_CSV_BYTES:,} bytes; give a CSV with labels alone")
+    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and "utf-16"
+    zeros = tuple(byte == 0 for byte in content[:2])  # of one letter, where there is no mark
+    wide = wide or {(True, False): "utf-16-be", (False, True): "utf-16-le"}.get(zeros)
+    if b"\0" in content and not wide:
+        raise ValueError(f"{path}: not text, it holds zeros; save it as CSV in UTF-8")
+    try:
+        return content.decode(wide or "utf-8-sig")
+    except UnicodeDecodeError:
+        try:
+            text = content.decode("cp1252")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}: not text ({error}); save it as CSV in UTF-8") from error
+    warnings.warn(
+        f"{path}: not UTF-8, so read as Windows-1252; save it in UTF-8 if names look wrong",
+        stacklevel=4,
+    )
+    return text
