@@ -75,7 +75,7 @@ def compile_model(model: keras.Model, config) -> None:
         weight_decay=config.weight_decay,
         global_clipnorm=config.clip_norm,
         use_ema=config.ema_momentum is not None,
-        ema_momentum=config.ema_momentum or 0.99,
+        ema_momentum=0.99 if config.ema_momentum is None else config.ema_momentum,
     )
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     smoothing = config.label_smoothing

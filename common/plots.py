@@ -20,7 +20,6 @@ from common import paths, style
 from common.emotions import order_emotions
 from common.evaluation import METRIC_NAMES, count_confusions
 from common.files import write_atomically
-from common.splits import name_protocol, rank_protocol
 
 
 def set_style() -> None:
@@ -197,7 +196,7 @@ def plot_comparison(
     """
     if results.empty:
         raise ValueError("There are no results to draw: run an experiment notebook first.")
-    ranks = results["protocol"].map(rank_protocol)
+    ranks = results["protocol"].map(style.rank_protocol)
     results = results.assign(system=_name_systems(results), rank=ranks)
     results = results.sort_values(["rank", "uar"], ascending=[True, False])
     results["number"], systems = results["system"].factorize()
@@ -212,7 +211,7 @@ def plot_comparison(
         places, highs = rows["place"], rows["uar_high"]
         ax.hlines(places, rows["uar_low"], highs, color=colour, linewidth=2)
         look = {"color": colour, "markersize": 7, "linestyle": ""}
-        ax.plot(rows["uar"], places, marker, label=name_protocol(protocol), **look)
+        ax.plot(rows["uar"], places, marker, label=style.name_protocol(protocol), **look)
         own = rows["own"].astype(bool)
         ax.plot(rows["uar"][own], places[own], marker, markerfacecolor="white", **look)
         look = {"textcoords": "offset points", "va": "center", "bbox": style.ON_WHITE}

@@ -18,7 +18,8 @@ from common.recipes import Features, Recipe
 from common.results import load_results
 from common.runs import Run
 from common.sound_plots import make_players, plot_attention, plot_features
-from common.splits import PROTOCOLS, name_protocol
+from common.splits import PROTOCOLS
+from common.style import name_protocol
 
 SCORES = (
     "In per cent, of all test rows together, with 95 % intervals; *of folds* is the mean over "

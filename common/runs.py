@@ -74,7 +74,11 @@ class Run:
         return keras.models.load_model(path) if path is not None and path.is_file() else None
 
     def load_model(self, *, seed: int, fold: int) -> keras.Model:
-        """As `find_model`; raises FileNotFoundError where the model is not at hand."""
+        """As `find_model`; FileNotFoundError where it is not at hand, ValueError if never run."""
+        if (seed, fold) not in self.sources:
+            raise ValueError(
+                f"the run has no seed {seed}, fold {fold}; it has {[*self.sources]} (seed, fold)"
+            )
         model = self.find_model(seed=seed, fold=fold)
         if model is None:
             raise FileNotFoundError(f"seed {seed}, fold {fold}: {self.explain_missing_model}")
@@ -236,6 +240,8 @@ def list_tasks(
     only_folds: Collection[int] | None,
 ) -> tuple[dict[Task, Fold], bool]:
     """The folds by seed and number, and whether none was left out."""
+    if not isinstance(seeds, Sequence) or not seeds or not all(seed >= 0 for seed in seeds):
+        raise ValueError(f"seeds={seeds!r}: give a list of whole numbers from 0, such as [0]")
     if folds is not None:
         check_folds(table, folds, protocol)
     every = {
@@ -243,8 +249,9 @@ def list_tasks(
         for seed in seeds
         for fold in (make_folds(table, protocol, seed=seed) if folds is None else folds)
     }
-    tasks = {task: every[task] for task in every if only_folds is None or task[1] in only_folds}
-    if not tasks:
-        numbers = sorted({number for _, number in every})
-        raise ValueError(f"only_folds={only_folds} names none of the folds {numbers}")
+    numbers = {number for _, number in every}
+    wanted = numbers if only_folds is None else only_folds
+    if not isinstance(wanted, Collection) or not wanted or not numbers >= {*wanted}:
+        raise ValueError(f"only_folds={only_folds}: give a list of some of {sorted(numbers)}")
+    tasks = {task: fold for task, fold in every.items() if task[1] in wanted}
     return tasks, len(tasks) == len(every)

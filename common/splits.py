@@ -72,6 +72,7 @@ def make_folds(table: pd.DataFrame, protocol: str, *, seed: int = 0) -> list[Fol
             "the table's index is not 0, 1, 2 …, so row numbers would be wrong; "
             "call table.reset_index(drop=True) after filtering"
         )
+    _check_labels(table)
     if table["emotion"].nunique() < 2:
         raise ValueError(
             f"{', '.join(table['corpus'].unique())}: one emotion, {table['emotion'].iloc[0]!r}, is "
@@ -82,6 +83,16 @@ def make_folds(table: pd.DataFrame, protocol: str, *, seed: int = 0) -> list[Fol
     return folds
 
 
+def _check_labels(table: pd.DataFrame) -> None:
+    if table.empty:
+        raise ValueError("the table has no rows: nothing is left to split")
+    for column in ("speaker", "emotion"):
+        if (missing := table[column].isna() | table[column].eq("")).any():
+            raise ValueError(
+                f"{table['utterance'][missing].iloc[0]}: no {column}; fill it in, or drop the row"
+            )
+
+
 def fit_protocols(table: pd.DataFrame, protocols: Sequence[str]) -> list[str]:
     """Give those of the protocols that a table can be split by, and warn of the others.
 
@@ -90,9 +101,9 @@ def fit_protocols(table: pd.DataFrame, protocols: Sequence[str]) -> list[str]:
     is left.
     """
     fitting, problems = [], []
-    for protocol in protocols:
+    for protocol in [protocols] if isinstance(protocols, str) else protocols:
         independent = _get_protocol(protocol).speaker_independent
-        for name in (protocol, "leave_one_speaker_out")[: 1 + independent]:
+        for name in dict.fromkeys((protocol, "leave_one_speaker_out")[: 1 + independent]):
             try:
                 make_folds(table, name)
             except ValueError as error:
@@ -113,9 +124,11 @@ def check_folds(table: pd.DataFrame, folds: Iterable[Fold], protocol: str) -> No
     Raises ValueError if the protocol is not in `PROTOCOLS`; if there are no folds, two have one
     number, or a part holds anything but row numbers; if a fold shares a row, a recording (the
     same bytes) or, in a speaker-independent protocol, a speaker between two of its parts; if a
-    row is tested twice; or if a training part lacks an emotion that is tested.
+    row is tested twice; or if a training part lacks an emotion that is tested, or there is nothing
+    to train on or to test.
     """
     folds = list(folds)
+    _check_labels(table)
     columns = {"row": pd.Series(table.index), "recording": table["audio_hash"]}
     if _get_protocol(protocol).speaker_independent:
         columns["speaker"] = table["speaker"]
@@ -130,6 +143,8 @@ def check_folds(table: pd.DataFrame, folds: Iterable[Fold], protocol: str) -> No
                     f"{protocol}, fold {fold.number}: {name} must be an array of row numbers from "
                     f"0 to {len(table) - 1}; np.flatnonzero turns a mask into one"
                 )
+        if not len(fold.train) or not len(fold.test):
+            raise ValueError(f"{protocol}, fold {fold.number}: no row to train on, or none to test")
         for column, values in columns.items():
             sets = {name: set(values.iloc[rows]) for name, rows in parts.items()}
             for one, other in combinations(sets, 2):
@@ -149,19 +164,8 @@ def check_folds(table: pd.DataFrame, folds: Iterable[Fold], protocol: str) -> No
         raise ValueError(f"{protocol}: a row is tested twice; give each row to one fold")
 
 
-def rank_protocol(name: str) -> int:
-    """Place in tables and legends: unknown voices first, then known ones, unregistered last."""
-    order = sorted(PROTOCOLS, key=lambda known: not PROTOCOLS[known].speaker_independent)
-    return order.index(name) if name in PROTOCOLS else len(order)
-
-
-def name_protocol(name: str) -> str:
-    """What a person would say: the title, or the name itself where it is not registered."""
-    return PROTOCOLS[name].title if name in PROTOCOLS else name
-
-
 def _get_protocol(name: str) -> SplitProtocol:
-    if name not in PROTOCOLS:
+    if not isinstance(name, str) or name not in PROTOCOLS:
         raise ValueError(
             f"protocol={name!r} is unknown; choose from {sorted(PROTOCOLS)}, or register it: "
             f"PROTOCOLS[{name!r}] = SplitProtocol(title, speaker_independent=True or False)"

@@ -97,3 +97,14 @@ def place_legend_above(ax: Axes, *, ncols: int, title: str | None = None) -> Non
 def format_percent() -> PercentFormatter:
     """Fractions as whole per cent; the sign stands in the axis label."""
     return PercentFormatter(xmax=1, decimals=0, symbol=None)
+
+
+def rank_protocol(name: str) -> int:
+    """Place in tables and legends: unknown voices first, then known ones, unregistered last."""
+    order = sorted(PROTOCOLS, key=lambda known: not PROTOCOLS[known].speaker_independent)
+    return order.index(name) if name in PROTOCOLS else len(order)
+
+
+def name_protocol(name: str) -> str:
+    """What a person would say: the title, or the name itself where it is not registered."""
+    return PROTOCOLS[name].title if name in PROTOCOLS else name

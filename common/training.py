@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 
 import keras
@@ -27,6 +28,17 @@ from common.optimizers import (
     compute_learning_rate,
     copy_values,
 )
+
+RANGES = {
+    **dict.fromkeys(("epochs", "batch_size", "step_epochs"), (Integral, 1, 1e6)),
+    **dict.fromkeys(("plateau_patience", "patience"), (Integral, 1, 1e6)),
+    **dict.fromkeys(("max_time_width", "max_frequency_width"), (Integral, 1, 1e6)),
+    **dict.fromkeys(("warmup_epochs", "num_time_masks"), (Integral, 0, 1e6)),
+    **dict.fromkeys(("num_frequency_masks", "max_shift"), (Integral, 0, 1e6)),
+    **dict.fromkeys(("learning_rate", "clip_norm", "step_factor"), (Real, 1e-12, 1e6)),
+    **dict.fromkeys(("weight_decay", "focal_gamma", "mixup_alpha"), (Real, 0, 1e6)),
+    **dict.fromkeys(("ema_momentum", "label_smoothing"), (Real, 0, 1)),
+}
 
 
 @dataclass(frozen=True)
@@ -97,12 +109,19 @@ class TrainingConfig:
                 f"monitor=None leaves nothing for schedule={self.schedule!r}, "
                 f"patience={self.patience} to watch; use a fixed schedule and patience=None"
             )
-        for name, value in vars(self).items():
-            if isinstance(value, float) and not math.isfinite(value):
-                raise ValueError(f"{name}={value} must be a finite number")
-        for name in ("epochs", "batch_size", "learning_rate"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name}={getattr(self, name)} must be above 0")
+        for name, (kind, least, most) in RANGES.items():
+            value = getattr(self, name)
+            if value is None and name in ("patience", "ema_momentum"):
+                continue
+            if not isinstance(value, kind) or value is True or not least <= value <= most:
+                whole = "whole number" if kind is Integral else "number"
+                raise ValueError(f"{name}={value!r}: give a {whole} from {least:g} to {most:g}")
+        for factor in self.learning_rate_factors:
+            if [type(part) for part in factor] not in ([str, float], [str, int]):
+                raise ValueError(
+                    f"learning_rate_factors={self.learning_rate_factors!r}: give pairs of how "
+                    'names of layers start and a factor, such as (("encoder", 0.1),)'
+                )
 
 
 def train_model(
@@ -210,6 +229,11 @@ class _EpochKeeper(keras.callbacks.Callback):
         self.seconds += time.perf_counter() - self.started
         rate = float(self.model.optimizer.learning_rate)
         measured = {name: float(logs[name]) for name in ("loss", "accuracy")}
+        if not math.isfinite(measured["loss"]):
+            raise ValueError(
+                f"epoch {epoch + 1}: the loss is {measured['loss']}, no number; give a smaller "
+                f"learning_rate than {self.config.learning_rate:g}, and look at the features"
+            )
         self.history.append({"epoch": epoch, "learning_rate": rate, **measured, **scores})
         self._save()
         self.bar.update()

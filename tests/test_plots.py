@@ -18,7 +18,8 @@ from common.emotions import EMOTIONS
 from common.evaluation import count_confusions, measure_calibration, report_classes, score_groups
 from common.features import Cepstra, FitLength, LogMel, Trim
 from common.recipes import Recipe
-from common.splits import PROTOCOLS, SplitProtocol, rank_protocol
+from common.splits import PROTOCOLS, SplitProtocol
+from common.style import rank_protocol
 from tests.prediction_tables import make_history, make_labelled, make_predictions, make_table
 
 # Machado, Oliveira & Fernandes 2009, full severity, on linear RGB.

@@ -79,6 +79,7 @@ def test_a_run_without_normalisation_is_not_the_one_with_it():
 OTHER = {
     "schedule": "step",
     "ema_momentum": None,
+    "label_smoothing": 0.2,
     "learning_rate_factors": (("emotions", 0.5),),
     "monitor": "loss",
     "patience": 7,

@@ -18,9 +18,8 @@ from common.splits import (
     describe_folds,
     fit_protocols,
     make_folds,
-    name_protocol,
-    rank_protocol,
 )
+from common.style import name_protocol, rank_protocol
 from tests.speech_tables import EIGHT, make_ravdess, make_speakers
 
 RAVDESS = make_ravdess()
@@ -352,3 +351,29 @@ def test_protocols_that_a_corpus_cannot_fill_are_replaced_and_told():
     alone = table[table["speaker"] == table["speaker"].iloc[0]].reset_index(drop=True)
     with pytest.raises(ValueError, match="only speaker .* is here"):
         fit_protocols(alone, ["speaker_5fold"])
+
+
+@pytest.mark.parametrize("column", ["speaker", "emotion"])
+@pytest.mark.parametrize("blank", [None, float("nan"), ""])
+@pytest.mark.parametrize("protocol", ["speaker_5fold", "random_5fold"])
+def test_labels_that_are_missing_are_refused(column, blank, protocol):
+    table = FEW.copy()
+    table.loc[7, column] = blank
+    with pytest.raises(ValueError, match=f"{table['utterance'][7]}: no {column}; fill it in"):
+        make_folds(table, protocol)
+    with pytest.raises(ValueError, match="no rows: nothing is left to split"):
+        make_folds(FEW[:0], protocol)
+
+
+def test_a_part_without_rows_is_refused():
+    folds = make_folds(FEW, "speaker_5fold")
+    for part in ("train", "test"):
+        with pytest.raises(ValueError, match="fold 1: no row to train on, or none to test"):
+            check_folds(FEW, [replace(folds[0], **{part: folds[0].test[:0]})], "speaker_5fold")
+
+
+def test_one_protocol_is_tried_once_and_needs_no_list():
+    assert fit_protocols(FEW, "speaker_5fold") == ["speaker_5fold"]
+    with pytest.raises(ValueError) as told:
+        fit_protocols(FEW[FEW["speaker"] == "01"].reset_index(drop=True), ["leave_one_speaker_out"])
+    assert str(told.value).count("leave_one_speaker_out: ") == 1

@@ -92,14 +92,29 @@ def test_steps_and_plateaus_halve_the_rate():
         ({"monitor": "wa"}, "monitor='wa' is unknown; choose 'uar', 'loss' or None"),
         ({"monitor": None, "patience": 5}, "nothing for schedule='cosine', patience=5 to watch"),
         ({"monitor": None, "schedule": "plateau"}, "nothing for schedule='plateau'"),
-        ({"learning_rate": np.nan}, "learning_rate=nan must be a finite number"),
-        ({"weight_decay": np.inf}, "weight_decay=inf must be a finite number"),
-        ({"epochs": 0}, "epochs=0 must be above 0"),
+        ({"learning_rate": np.nan}, "learning_rate=nan: give a number from 1e-12"),
+        ({"weight_decay": np.inf}, "weight_decay=inf: give a number from 0"),
+        ({"label_smoothing": 2}, "label_smoothing=2: give a number from 0 to 1"),
+        ({"ema_momentum": -0.1}, "ema_momentum=-0.1: give a number from 0 to 1"),
+        ({"mixup_alpha": "0.2"}, "mixup_alpha='0.2': give a number"),
+        ({"epochs": 0}, "epochs=0: give a whole number from 1"),
+        ({"epochs": 1.5}, "epochs=1.5: give a whole number"),
+        ({"batch_size": "8"}, "batch_size='8': give a whole number"),
+        ({"warmup_epochs": True}, "warmup_epochs=True: give a whole number"),
+        ({"patience": 0}, "patience=0: give a whole number from 1"),
+        ({"max_shift": -1}, "max_shift=-1: give a whole number from 0"),
+        ({"learning_rate_factors": ("encoder", 0.1)}, "give pairs of how names of layers start"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(setting, message):
     with pytest.raises(ValueError, match=message):
         TrainingConfig(**setting)
+
+
+def test_the_average_of_the_weights_may_be_the_weights():
+    model = build_model(FEATURES.shape[1:], 4)
+    compile_model(model, replace(CONFIG, ema_momentum=0.0))
+    assert model.optimizer.use_ema and model.optimizer.ema_momentum == 0
 
 
 # Batches
@@ -424,7 +439,7 @@ def test_only_folds_may_be_completed_later_but_not_published(tmp_path):
     sources = list(whole.sources.values())
     assert (len(sources), sources.count("stored"), whole.complete) == (6, 1, True)
     assert sorted(whole.predictions["utterance"]) == sorted(TABLE["utterance"])
-    with pytest.raises(ValueError, match="names none of the folds"):
+    with pytest.raises(ValueError, match="give a list of some of"):
         run(tmp_path, only_folds=[9], **settings)
 
 
@@ -521,3 +536,47 @@ def test_a_full_disk_is_told_by_name_and_the_run_goes_on_later(tmp_path, finishe
 def test_tensorboard_gets_the_curves(tmp_path):
     result = run(tmp_path, config=replace(CONFIG, epochs=1), tensorboard=True)
     assert list(result.folder.rglob("events.out.tfevents*"))
+
+
+# What cannot end well
+
+
+def test_a_loss_that_is_no_number_ends_the_training(tmp_path):
+    config = replace(CONFIG, learning_rate=1e6, weight_decay=1e6, ema_momentum=None)
+    features = make_features(TABLE, strength=1e30)
+    with pytest.raises(
+        ValueError, match=r"epoch \d: the loss is nan, .* than 1e\+06"
+    ):
+        run(tmp_path, config=config, features=features)
+
+
+def test_features_that_are_not_finite_are_not_trained_on(tmp_path):
+    values = FEATURES.values.copy()
+    values[3, 0, 0] = np.nan
+    features = replace(FEATURES, made_values=values)
+    with pytest.raises(ValueError, match=f"{TABLE['utterance'][3]} and 0 more: features that are"):
+        run(tmp_path, features=features)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"seeds": 3}, "seeds=3: give a list of whole numbers"),
+        ({"seeds": []}, r"seeds=\[\]: give a list"),
+        ({"seeds": [-1]}, r"seeds=\[-1\]"),
+        (
+            {"only_folds": [1, 99]},
+            r"only_folds=\[1, 99\]: give a list of some of \[1, 2"),
+        ),
+        ({"only_folds": 1}, "only_folds=1: give a list"),
+        ({"protocol": ["speaker_5fold"]}, r"protocol=\['speaker_5fold'\] is unknown"),
+    ],
+)
+def test_what_to_run_is_checked_before_it_runs(settings, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path, **settings)
+
+
+def test_a_fold_that_was_never_run_is_no_missing_model(finished):
+    with pytest.raises(ValueError, match="no seed 7, fold 1; it has .*0, 1"):
+        finished.load_model(seed=7, fold=1)

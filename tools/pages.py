@@ -16,7 +16,8 @@ from common.corpora import CORPORA
 from common.files import write_atomically
 from common.paths import ROOT
 from common.results import load_results, tabulate_results, tabulate_transfer
-from common.splits import PROTOCOLS, rank_protocol
+from common.splits import PROTOCOLS
+from common.style import rank_protocol
 from tools.generation import (
     BADGE,
     list_collection,
