@@ -544,9 +544,7 @@ def test_tensorboard_gets_the_curves(tmp_path):
 def test_a_loss_that_is_no_number_ends_the_training(tmp_path):
     config = replace(CONFIG, learning_rate=1e6, weight_decay=1e6, ema_momentum=None)
     features = make_features(TABLE, strength=1e30)
-    with pytest.raises(
-        ValueError, match=r"epoch \d: the loss is nan, .* than 1e\+06"
-    ):
+    with pytest.raises(ValueError, match=r"epoch \d: the loss is nan, .* than 1e\+06"):
         run(tmp_path, config=config, features=features)
 
 
@@ -566,7 +564,7 @@ def test_features_that_are_not_finite_are_not_trained_on(tmp_path):
         ({"seeds": [-1]}, r"seeds=\[-1\]"),
         (
             {"only_folds": [1, 99]},
-            r"only_folds=\[1, 99\]: give a list of some of \[1, 2"),
+            r"only_folds=\[1, 99\]: give a list of some of \[1, 2",
         ),
         ({"only_folds": 1}, "only_folds=1: give a list"),
         ({"protocol": ["speaker_5fold"]}, r"protocol=\['speaker_5fold'\] is unknown"),
