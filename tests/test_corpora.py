@@ -1486,3 +1486,16 @@ def test_real_ravdess_has_its_known_duplicate(speech_folder, monkeypatch):
     duplicated = report[report["problem"] == "duplicated"]
     assert duplicated["path"].tolist() == ["Actor_07/03-01-03-01-02-02-07.wav"]
     assert set(report["problem"]) <= {"duplicated", "resampled"}
+
+
+def test_own_recordings_are_not_filed_as_a_known_corpus(tmp_path):
+    load_csv(tmp_path, CSV)
+    with pytest.raises(ValueError, match=r"anna_1\.wav is no recording of RAVDESS, and would be"):
+        open_corpus("ravdess", folder=tmp_path / "own", csv=tmp_path / "labels.csv")
+
+
+def test_nothing_is_fetched_into_a_folder_of_other_recordings(server, tmp_path):
+    write_own(tmp_path / "own", ("angry/anna_1.wav", "happy/bob_1.wav"))
+    with pytest.raises(FileNotFoundError, match="no recording of RAVDESS among 2, such as anna_1"):
+        open_corpus("ravdess", folder=tmp_path / "own")
+    assert server.ranges == []

@@ -723,7 +723,7 @@ def test_publish_command_says_what_it_did(monkeypatch, capsys):
 def test_execute_shows_own_results_and_leaves_the_readme_alone(monkeypatch, capsys):
     table = make_results({"own": True, "uar": 0.4}, {"title": "Published", "variant": "b"})
     monkeypatch.setattr(pages, "tabulate_results", lambda corpus, own: table)
-    monkeypatch.setattr(notebooks, "execute_all", lambda *_, **__: 0)
+    monkeypatch.setattr(notebooks, "execute_all", lambda *_, **__: [])
     monkeypatch.delattr(notebooks, "sync_all")
     monkeypatch.delattr(notebooks, "sync_pages")
     assert main(["execute", "11", "--in-place"]) == 0
@@ -733,6 +733,53 @@ def test_execute_shows_own_results_and_leaves_the_readme_alone(monkeypatch, caps
         ["CNN", "11_cnn", "yours"],
     ]
     assert lines[-1].startswith("Figures: ") and "runs/figures" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("given", "corpus"),
+    [
+        ([], "sample"),
+        (["--corpus", "tess"], "tess"),
+        (["--parameters", "corpus=tess"], "tess"),
+        (["--parameters", "csv=labels.csv"], "my_corpus"),
+        (["--parameters", "folder=voices", "corpus=mine"], "mine"),
+        (["--corpus", "mine", "--parameters", "folder=voices"], "mine"),
+    ],
+)
+def test_own_recordings_are_never_filed_as_the_sample(given, corpus, monkeypatch, capsys):
+    ran = []
+    monkeypatch.setattr(notebooks, "execute_all", lambda *_, **settings: ran.append(settings) or [])
+    assert main(["execute", "11", *given]) == 0
+    assert ran[0]["corpus"] == corpus and "corpus" not in ran[0]["parameters"]
+    shown = capsys.readouterr().out
+    assert f"Results on {corpus}:" in shown and ("synthetic" in shown) == (corpus == "sample")
+    with pytest.raises(SystemExit):
+        main(["execute", "11", "--corpus", "savee", "--parameters", "corpus=tess"])
+    assert "two corpora, savee and tess: name one" in capsys.readouterr().err
+
+
+def test_a_notebook_that_failed_tells_no_score(monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(notebooks, "execute_all", lambda paths, **_: paths[:1])
+    monkeypatch.setattr(notebooks, "describe_sample", lambda names: asked.append(names) or [""])
+    assert main(["execute", "11", "90"]) == 1
+    assert asked == [["90_template"]]
+
+
+def test_publish_goes_on_where_one_has_nothing(monkeypatch, capsys):
+    def publish(name):
+        if name == "11_cnn":
+            raise ValueError("11_cnn: no evidence")
+        return ["new        results"]
+
+    monkeypatch.setattr(notebooks, "publish_notebook", publish)
+    monkeypatch.setattr(notebooks, "sync_pages", list)
+    with pytest.raises(SystemExit):
+        main(["publish", "11", "90"])
+    said = capsys.readouterr()
+    assert "90_template:\n  new        results" in said.out and "11_cnn: no evidence" in said.err
+    monkeypatch.setattr(notebooks, "select_notebooks", lambda _: [Path("11_cnn.ipynb")])
+    assert main(["publish", "all"]) == 0
 
 
 def test_execute_ends_with_a_sentence_and_a_picture(monkeypatch):
@@ -1018,7 +1065,7 @@ def test_own_recordings_go_to_the_notebooks_that_take_them(beside_clone):
         "ravdess": ("ravdess /voices", "ravdess", "sample"),
     }.items():
         paths = [beside_clone / f"{name}.ipynb" for name in parameters]
-        assert execute_all(paths, corpus=corpus, parameters={"folder": "/voices"}) == 0
+        assert execute_all(paths, corpus=corpus, parameters={"folder": "/voices"}) == []
         executed = [nbformat.read(EXECUTED_DIR / path.name, as_version=4) for path in paths]
         printed = [notebook.cells[-2].outputs[0].text.strip() for notebook in executed]
         assert tuple(printed) == expected
@@ -1050,7 +1097,7 @@ def test_execute_keeps_the_notebook_and_names_the_failing_cell(beside_clone, cap
     with pytest.raises(ValueError, match="no parameter named batch"):
         execute_notebook(path, parameters={"batch": 1})
 
-    assert execute_all([path], corpus="sample", parameters={"epochs": 2}) == 1
+    assert execute_all([path], corpus="sample", parameters={"epochs": 2}) == [path]
     message = capsys.readouterr().err
     assert f"{NAME}.ipynb: cell 6 (import tqdm.auto) raised NameError" in message
     assert path.read_bytes() == before
@@ -1067,14 +1114,14 @@ def test_a_notebook_about_published_runs_keeps_its_corpus(beside_clone, corpus):
     notebook.metadata["ser"]["sample_parameters"] = {"corpus": "ravdess"}
     path = beside_clone / f"{NAME}.ipynb"
     nbformat.write(notebook, path)
-    assert execute_all([path], corpus=corpus, parameters={}) == 0
+    assert execute_all([path], corpus=corpus, parameters={}) == []
     assert nbformat.read(EXECUTED_DIR / path.name, 4).cells[-1].outputs[0].text == "ravdess\n"
 
 
 def test_execute_in_place_replaces_a_notebook_that_runs(beside_clone, capsys):
     path = beside_clone / f"{NAME}.ipynb"
     nbformat.write(make_notebook(text="old"), path)
-    assert execute_all([path], corpus="ravdess", parameters={}, in_place=True) == 0
+    assert execute_all([path], corpus="ravdess", parameters={}, in_place=True) == []
     assert check(nbformat.read(path, as_version=4), beside_clone) == []
     assert nbformat.read(path, as_version=4).cells[-1].outputs[0].text == "ravdess\n"
 

@@ -38,6 +38,8 @@ protocols = ["leave_one_speaker_out", "random_5fold"]
 seeds = [0, 1]
 epochs = 1
 spoil = None
+second_corpus = None
+second_protocols = []
 """
 MODEL = """
 def build_model(input_shape, num_classes):
@@ -243,7 +245,7 @@ def test_workers_run_tasks_each_in_a_python_of_its_own_though_one_is_killed(
 def test_what_fails_before_or_in_training_is_an_error():
     for spoil, words in (
         ({"spoil": "training"}, "cell .*spoil.* raised TypeError"),
-        ({"epochs": 0}, "cell .*table.*above 0"),
+        ({"epochs": 0}, "cell .*table.*epochs=0: give"),
     ):
         task = list_tasks(["95"], corpus="sample", parameters=spoil)[0]
         with pytest.raises(RuntimeError, match=f"95_example: {words}"):
@@ -271,3 +273,17 @@ def test_the_minutes_to_expect_are_those_that_were_published():
     task = Task(notebook="13_cnn_lstm", protocol="random_5fold", seed=0, fold=1, **known)
     assert tasks.expect_minutes(task) == pytest.approx(835.2 / 5 / 60)
     assert tasks.expect_minutes(Task(**{**task.__dict__, "protocol": "sentence_out"})) is None
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"corpus": "savee"}, "corpus=savee: name it by --corpus"),
+        ({"foo": 1}, "no parameter named foo"),
+        ({"seeds": 3}, r"seeds=3: give a list, such as seeds=\[0,1\]"),
+        ({"seeds": ""}, "seeds='': give a list"),
+    ],
+)
+def test_tasks_that_cannot_be_run_are_not_listed(parameters, words):
+    with pytest.raises(ValueError, match=words):
+        list_tasks(["95"], corpus="sample", parameters=parameters)

@@ -134,7 +134,7 @@ def execute_notebook(
     if corpus != committed or own:
         place = f"{corpus} in {' and '.join(own)}" if own else corpus
         set_text_aside(notebook, corpus=place, written_about=committed)
-    if parameters and corpus == "sample":
+    if parameters and corpus == "sample" and not own:
         notebook.cells[find_cell(notebook, "injected-parameters")].source += NOTICE
     copy = folder / path.name
     folder.mkdir(parents=True, exist_ok=True)
@@ -170,8 +170,8 @@ def execute_notebook(
 
 def execute_all(
     paths: list[Path], *, corpus: str | None, parameters: dict, in_place: bool = False
-) -> int:
-    """Execute notebooks one after the other, say how each went, and count those that failed.
+) -> list[Path]:
+    """Execute notebooks one after the other, say how each went, and give those that failed.
 
     `corpus` replaces the parameter of that name, None leaves it; "sample" brings the notebook's
     small settings along. A notebook whose small settings name another corpus, whose published runs
@@ -180,7 +180,7 @@ def execute_all(
     notebook that ran well with no parameter changed; a run on another corpus than the committed one
     stays a copy.
     """
-    num_failures = 0
+    failed = []
     for path in paths:
         started = time.monotonic()
         try:
@@ -202,10 +202,10 @@ def execute_all(
             kept = shorten(path if replace else EXECUTED_DIR / path.name)
             print(f"{path.stem:32}{time.monotonic() - started:6.0f} s   {kept}", flush=True)
         except (RuntimeError, ValueError) as error:
-            num_failures += 1
+            failed.append(path)
             name = "" if path.name in str(error) else f"{path.name}: "
             print(f"FAILED  {name}{error}", file=sys.stderr, flush=True)
-    return num_failures
+    return failed
 
 
 def shorten(path: Path) -> str:

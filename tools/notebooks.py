@@ -82,10 +82,13 @@ def sync_all(root: Path = ROOT) -> list[Path]:
 def execute(options: argparse.Namespace) -> int:
     """Run the notebooks asked for, then say what came out and where it lies."""
     paths = select_notebooks(options.names)
-    corpus = options.corpus or (None if options.in_place else "sample")
-    num_failures = execute_all(
-        paths, corpus=corpus, parameters=dict(options.parameters), in_place=options.in_place
-    )
+    parameters = dict(options.parameters)
+    named = {str(name) for name in (options.corpus, parameters.pop("corpus", None)) if name}
+    if len(named) > 1:
+        raise ValueError(f"two corpora, {' and '.join(sorted(named))}: name one")
+    usual = "my_corpus" if {*OWN} & {*parameters} else None if options.in_place else "sample"
+    corpus = named.pop() if named else usual
+    failed = execute_all(paths, corpus=corpus, parameters=parameters, in_place=options.in_place)
     notebooks = [nbformat.read(path, as_version=4) for path in paths]
     corpora = {corpus} if corpus else {read_parameters(nb)["corpus"] for nb in notebooks}
     for name in sorted(corpora):
@@ -95,8 +98,8 @@ def execute(options: argparse.Namespace) -> int:
     print(f"\nExecuted notebooks and pages: {shorten(EXECUTED_DIR)}")
     print(f"Figures: {shorten(RUNS_DIR / 'figures')}")
     if corpus == "sample":
-        print(*describe_sample([path.stem for path in paths]), sep="\n")
-    return 1 if num_failures else 0
+        print(*describe_sample([path.stem for path in paths if path not in failed]), sep="\n")
+    return 1 if failed else 0
 
 
 def describe_sample(names: list[str]) -> list[str]:
@@ -126,12 +129,23 @@ def describe_sample(names: list[str]) -> list[str]:
 
 
 def publish(names: list[str]) -> list[Path]:
-    """Publish the evidence and figures of notebooks, and write the generated pages anew."""
+    """Publish the evidence and figures of notebooks, and write the generated pages anew.
+
+    Raises ValueError at the end, when the others are published, if one that is named has nothing.
+    """
+    problems = []
     for path in select_notebooks(names):
         print(f"{path.stem}:")
-        for line in publish_notebook(path.stem):
-            print(f"  {line}")
-    return sync_pages()
+        try:
+            lines = publish_notebook(path.stem)
+        except ValueError as error:
+            lines = [str(error)]
+            problems += lines
+        print(*(f"  {line}" for line in lines), sep="\n")
+    changed = sync_pages()
+    if problems and names != ["all"]:
+        raise ValueError("; ".join(problems))
+    return changed
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -146,7 +160,10 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser("check", help="list what is wrong, with the remedy")
     run = commands.add_parser("execute", help="run notebooks")
     run.add_argument("names", nargs="*", help="names or numbers; all of them when left out")
-    run.add_argument("--corpus", help="sample unless given; other corpora run in full")
+    run.add_argument(
+        "--corpus",
+        help="sample unless given, my_corpus where folder or csv are; others run in full",
+    )
     run.add_argument("--parameters", nargs="+", default=[], type=parse_parameter, metavar="K=V")
     run.add_argument(
         "--in-place", action="store_true", help="keep a run with the committed parameters"

@@ -39,7 +39,13 @@ from common.predictions import tabulate_predictions
 from common.results import load_results
 from common.splits import fit_protocols, make_folds
 from tools.execution import execute_all, inject_parameters
-from tools.generation import README, list_collection, read_parameters, read_sample_parameters
+from tools.generation import (
+    README,
+    list_collection,
+    read_parameters,
+    read_sample_parameters,
+    require_parameters,
+)
 from tools.notebooks import parse_parameter, select_notebooks
 
 TASKS_DIR = RUNS_DIR / "tasks"
@@ -94,8 +100,14 @@ def list_tasks(names: list[str], *, corpus: str, parameters: dict | None = None)
         changed = read_sample_parameters(notebook) if corpus == "sample" else {"corpus": corpus}
         if committed.get("second_corpus") == corpus:
             changed["second_corpus"] = None
+        if "corpus" in (parameters or {}):
+            raise ValueError(f"corpus={parameters['corpus']}: name it by --corpus")
+        require_parameters(notebook, parameters or {})
         changed |= parameters or {}
         settings = committed | changed
+        seeds = settings.get("seeds", [0])
+        if not isinstance(seeds, list) or not seeds:
+            raise ValueError(f"seeds={seeds!r}: give a list, such as seeds=[0,1]")
         named = {"parameters": json.dumps(changed), "made_by": digest([code, settings])[:8]}
         own = {"folder": settings.get("folder"), "csv": settings.get("csv")}
         tables = [("", _open_corpus(corpus, **own))]
@@ -109,7 +121,7 @@ def list_tasks(names: list[str], *, corpus: str, parameters: dict | None = None)
                     path.stem, corpus, table["corpus"].iloc[0], protocol, seed, fold.number, **named
                 )
                 for protocol in fit_protocols(table, wanted)
-                for seed in settings.get("seeds", [0])
+                for seed in seeds
                 for fold in make_folds(table, protocol, seed=seed)
             ]
     return list(dict.fromkeys(tasks))  # a second corpus may be the first again
@@ -316,7 +328,7 @@ def collect(tasks: list[Task]) -> int:
     for name, task in by_notebook.items():
         changed = json.loads(task.parameters)
         path = NOTEBOOKS_DIR / f"{name}.ipynb"
-        failures += execute_all([path], corpus=task.corpus, parameters=changed)
+        failures += len(execute_all([path], corpus=task.corpus, parameters=changed))
     return failures
 
 

@@ -7,6 +7,7 @@ from common.corpora.recordings import (
     explain_absence,
     explain_part,
     find_corpus,
+    list_audio,
     match_recordings,
     read_index,
 )
@@ -46,6 +47,13 @@ def _fetch(corpus: Corpus, folder: Path) -> None:
         return
     if source is None:
         raise FileNotFoundError(explain_absence(corpus, folder))
+    others = list_audio(folder, left_out=[]) if folder.is_dir() else []
+    if others and not _has_archive(source, folder):
+        raise FileNotFoundError(
+            f"{folder}: no recording of {corpus.title} among {len(others)}, such as "
+            f"{others[0].name}; to use these give them a name of their own, such as corpus = "
+            "'my_corpus', and for the corpus an empty folder"
+        )
     facts = {"num_bytes": source.num_bytes, "checksum": source.checksum}
     archive = download_archive(source.url, folder / source.file_name, **facts)
     with unpack_archive(archive, folder) as unpacked:

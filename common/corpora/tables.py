@@ -19,7 +19,7 @@ from common.corpora.recordings import (
     parse_path,
     scan_recordings,
 )
-from common.corpora.records import CORPORA
+from common.corpora.records import CORPORA, Corpus
 from common.emotions import match_emotions
 from common.files import NAME_PART
 
@@ -149,7 +149,8 @@ def open_corpus(
     """Fetch and load a corpus of `CORPORA`, or load a folder or CSV of one's own by that name.
 
     `folder` and `csv` are as in `load_corpus` and `load_folder`. An `optional` one that is None,
-    or is not at hand, gives None, and a line says how to get it.
+    or is not at hand, gives None, and a line says how to get it. Raises ValueError too if a CSV
+    lists other recordings than those of the corpus whose name they are to be filed under.
     """
     if corpus is None:
         return None
@@ -159,7 +160,10 @@ def open_corpus(
                 f"unknown corpus {corpus!r}; choose one of {', '.join(CORPORA)}, or give the "
                 "folder of your own recordings"
             )
-        return load_folder(folder or Path(csv).expanduser().parent, csv=csv, name=corpus)
+        own = load_folder(folder or Path(csv).expanduser().parent, csv=csv, name=corpus)
+        if corpus in CORPORA and corpus != "sample":
+            _refuse_other_recordings(own, CORPORA[corpus])
+        return own
     try:
         fetch_corpus(corpus, folder=folder)
         return load_corpus(corpus, folder=folder)
@@ -168,6 +172,17 @@ def open_corpus(
             raise
         warnings.warn(f"{corpus} is left out: {error}", stacklevel=2)
         return None
+
+
+def _refuse_other_recordings(table: pd.DataFrame, corpus: Corpus) -> None:
+    for path in table["path"]:
+        try:
+            parse_path(corpus, Path(path).as_posix(), include_song=True)
+        except ValueError:
+            raise ValueError(
+                f"{path} is no recording of {corpus.title}, and would be filed as one: give your "
+                "corpus a name of its own, such as corpus = 'my_corpus'"
+            ) from None
 
 
 def draw_balanced(table: pd.DataFrame, most: int, *, seed: int = 0) -> np.ndarray:
