@@ -33,8 +33,12 @@ def describe_device() -> str:
         describe = tensorflow.config.experimental.get_device_details
         gpus = tensorflow.config.list_physical_devices("GPU")
         kinds = [describe(gpu).get("device_name", "GPU") for gpu in gpus]
+    return kinds[0] if kinds else _describe_processor()
+
+
+def _describe_processor() -> str:
     num_cores = cpu_count()
-    return kinds[0] if kinds else f"CPU, {num_cores} core{'s' * (num_cores > 1)}"
+    return f"CPU, {num_cores} core{'s' * (num_cores > 1)}"
 
 
 def describe_backend() -> dict:
@@ -49,8 +53,7 @@ def describe_backend() -> dict:
 def describe_scikit_learn() -> dict:
     """As `describe_backend`, of what scikit-learn fits, whatever Keras computes with."""
     versions = {name: read_version(name) for name in ("scikit-learn", "librosa", "numpy")}
-    device = f"CPU, {cpu_count()} cores"
-    return {"backend": "scikit-learn", "device": device, "versions": versions}
+    return {"backend": "scikit-learn", "device": _describe_processor(), "versions": versions}
 
 
 def read_version(package: str) -> str | None:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from common.files import write_atomically
 from common.recognition import SHIPPED, EmotionRecognizer, Prediction
 from common.trust import describe_answer_trust
 
@@ -20,9 +21,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         recognizer = EmotionRecognizer.load(options.model)
         if options.enrol is not None:
-            from common.timeline import find_recordings
-
-            recognizer = recognizer.enrol(find_recordings(options.enrol))
+            recognizer = recognizer.enrol(options.enrol)
         return _answer(recognizer, options)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -46,7 +45,7 @@ def hide_native_logs() -> None:
 def _answer(recognizer: EmotionRecognizer, options: argparse.Namespace) -> int:
     if options.recording.is_dir():
         table = recognizer.predict_folder(options.recording, progress=sys.stderr.isatty())
-        table.to_csv(options.csv or sys.stdout, float_format="%.4f")
+        _write_csv(table, options.csv)
         left_out = table[table["label"].isna()]
         for name, reason in left_out["reason"].items():
             print(f"left out: {name}: {reason}", file=sys.stderr)
@@ -63,7 +62,8 @@ def _answer(recognizer: EmotionRecognizer, options: argparse.Namespace) -> int:
         names = ("label", "probabilities", "reason", "seconds")
         print(json.dumps({name: getattr(said, name) for name in names}))
     else:
-        print(describe_prediction(said, recognizer.facts))
+        measured = recognizer.facts if recognizer.voice is None else {}
+        print(describe_prediction(said, measured))
     return ANSWERED if said.label else NOTHING
 
 
@@ -73,7 +73,7 @@ def _show_timeline(recognizer: EmotionRecognizer, options: argparse.Namespace) -
     if options.json:
         print(rows.to_json(orient="records"))
     elif options.csv:
-        rows.to_csv(options.csv, index=False, float_format="%.4f")
+        _write_csv(timeline, options.csv)
     else:
         for row in rows.to_dict("records"):
             start, end = row.pop("start_seconds"), row.pop("end_seconds")
@@ -92,6 +92,14 @@ def describe_prediction(said: Prediction, facts: dict) -> str:
     for emotion, share in sorted(said.probabilities.items(), key=lambda item: -item[1]):
         lines.append(f"  {emotion:<10} {100 * share:3.0f} % {_draw_bar(share)}".rstrip())
     return "\n".join([*lines, describe_answer_trust(said, facts)])
+
+
+def _write_csv(table, path: Path | None) -> None:
+    if path is None:
+        table.to_csv(sys.stdout, float_format="%.4f")
+    else:
+        with write_atomically(path) as temporary:
+            table.to_csv(temporary, float_format="%.4f")
 
 
 def _draw_bar(share: float) -> str:
@@ -119,4 +127,6 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         parser.error("--csv is for a folder, or with --timeline")
     if options.csv and options.json:
         parser.error("give --csv or --json")
+    if options.csv and (options.csv.is_dir() or not options.csv.absolute().parent.is_dir()):
+        parser.error(f"--csv {options.csv}: name a file in a folder that is there")
     return options

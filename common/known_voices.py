@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from scipy.special import softmax
@@ -56,33 +57,49 @@ def fold_scaler(pipeline, emotions: tuple[str, ...]) -> tuple[np.ndarray, np.nda
 def hear_voice(recognizer, recordings: Iterable, *, fewest: int) -> KnownVoice:
     """Measure a voice on recordings without labels; those without speech are left out.
 
-    Warnings name these, and those that lack something. Raises ValueError if fewer than `fewest`
-    remain.
+    A folder stands for all recordings in it; one that is there twice is heard once. Warnings name
+    what is left out, and what lacks something. Raises ValueError if fewer than `fewest` remain.
     """
-    heard, left_out, notes = [], [], []
-    for number, recording in enumerate(recordings, start=1):
+    heard, left_out, notes = {}, [], []
+    for name, recording in _name_recordings(recordings):
         try:
             waveform = load_waveform(recording, facts=(facts := {}))
+            reason = judge_activity(waveform).reason
         except ValueError as error:
-            left_out.append(f"recording {number}: {error}")
-            continue
-        if reason := judge_activity(waveform).reason:
-            left_out.append(f"recording {number}: {reason}")
+            reason = str(error).removeprefix(f"{name}: ")
+        if not reason and (twin := heard.get(waveform.tobytes())):
+            reason = f"the same as {twin[0]}"
+        if reason:
+            left_out.append(f"{name}: {reason}")
         else:
-            heard.append(waveform)
-            notes += [f"recording {number}: {note}" for note in list_notes(facts)]
+            heard[waveform.tobytes()] = name, waveform
+            notes += [f"{name}: {note}" for note in list_notes(facts)]
+    told = "; ".join(left_out[:3]) + f"; and {len(left_out) - 3} more" * (len(left_out) > 3)
     if len(heard) < fewest:
         raise ValueError(
             f"{len(heard)} recordings with speech, and a voice is known from {fewest} or more: "
-            f"give more, of several emotions. {'; '.join(left_out)}".strip()
+            f"give more, of several emotions. {told}".strip()
         )
     if left_out:
-        notes.insert(0, f"left out of the voice: {'; '.join(left_out)}")
+        notes.insert(0, f"left out of the voice: {told}")
     for note in notes:
         warnings.warn(note, stacklevel=3)
     arrays = recognizer.voices
     average = Voice(arrays["mean"], arrays["variance"])
-    features = np.stack([recognizer.recipe(waveform).ravel() for waveform in heard])
+    features = np.stack([recognizer.recipe(waveform).ravel() for _, waveform in heard.values()])
     voice = average.hear(features, prior=PRIOR)
     head = arrays["kernel"], arrays["bias"], float(arrays["temperature"])
     return KnownVoice(voice, average, *head, notes=tuple(notes))
+
+
+def _name_recordings(recordings) -> list[tuple[str, object]]:
+    """Give each recording with its path, or its number where it has none."""
+    if isinstance(recordings, str | Path) and Path(recordings).is_dir():
+        from common.timeline import find_recordings
+
+        recordings = find_recordings(Path(recordings))
+    alone = isinstance(recordings, str | Path | bytes | np.ndarray)
+    if alone or (isinstance(recordings, tuple) and recordings and np.isscalar(recordings[0])):
+        raise ValueError("one recording: give a folder, or a list of four recordings or more")
+    named = enumerate(recordings, start=1)
+    return [(str(r) if isinstance(r, str | Path) else f"recording {n}", r) for n, r in named]

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.special import softmax
 
 import common.features
 import common.loudness
-from common.activity import cut_speech, judge_activity
-from common.audio import SAMPLE_RATE_HERTZ, hear_recording
+from common.activity import SHORTEST_SPEECH_SECONDS, cut_speech, judge_activity
+from common.audio import LONGEST_SECONDS, SAMPLE_RATE_HERTZ, hear_recording
 from common.networks import OnnxNetwork, run_network
 from common.paths import MODELS_DIR
 from common.problems import RecordingError
@@ -109,6 +110,11 @@ class EmotionRecognizer:
         path = Path(path)
         if path.suffix != ".keras":
             raise ValueError(f"{path}: a recogniser is one file; let its name end in .keras")
+        if self.voice is not None:
+            raise ValueError(
+                f"{path}: a file holds no voice; save the recogniser that enrol was called on, and "
+                "enrol again where it is loaded"
+            )
         facts = self.facts | {"emotions": self.emotions, "recipe": self.recipe.describe()}
         model = self.load_keras_model()
         write_contents(path, model, facts, self.recipe, self.voices, portable=portable)
@@ -198,8 +204,8 @@ class EmotionRecognizer:
         """Give a recogniser that knows a voice, from four recordings of it or more, without labels.
 
         They should be of several emotions: from neutral speech alone nothing is gained (notebook
-        `42_speaker_enrolment`). Raises ValueError if this model has no head for known voices, or
-        fewer than four recordings have speech in them.
+        `42_speaker_enrolment`). A folder stands for all recordings in it. Raises ValueError if
+        this model has no head for known voices, or fewer than four have speech in them.
         """
         from common.known_voices import hear_voice
 
@@ -246,8 +252,7 @@ class EmotionRecognizer:
             probabilities = self.voice.predict(rows)
         else:
             logs = np.log(np.maximum(run_network(self.network, rows), 1e-12))
-            powers = np.exp(logs / self.facts.get("temperature", 1.0))
-            probabilities = powers / powers.sum(axis=1, keepdims=True)
+            probabilities = softmax(logs / self.facts.get("temperature", 1.0), axis=1)
         if not np.isfinite(probabilities).all():
             name = self.path or "the recogniser"
             raise ValueError(f"{name}: probabilities that are not finite; train and save it anew")
@@ -261,17 +266,23 @@ class Stream:
     """The last seconds of what is said, and what a recogniser hears in them."""
 
     def __init__(self, recognizer: EmotionRecognizer, window_seconds: float) -> None:
+        if not SHORTEST_SPEECH_SECONDS < window_seconds <= LONGEST_SECONDS:
+            raise ValueError(
+                f"window_seconds={window_seconds}: give more than {SHORTEST_SPEECH_SECONDS} and at "
+                f"most {LONGEST_SECONDS:g} seconds"
+            )
         self.recognizer, self.window_seconds = recognizer, window_seconds
         self.kind, self.heard = None, None
 
     def feed(self, chunk: tuple[int, np.ndarray]) -> Prediction:
         """Take (rate, samples) as a microphone gives them and answer for the last window.
 
-        Samples are (samples,) or (samples, channels), floats or integers. With another rate, type
-        or number of channels than before it begins anew. It abstains on silence. Raises ValueError
+        Samples are (samples,), (1, samples) or (samples, channels), floats or whole. With another
+        rate, type or number of channels it begins anew. It abstains on silence. Raises ValueError
         where `audio.load_waveform` does.
         """
         rate, samples = int(chunk[0]), np.asarray(chunk[1])
+        samples = samples[0] if samples.ndim == 2 and len(samples) == 1 else samples
         kind = rate, samples.shape[1:], samples.dtype
         if kind == self.kind:
             samples = np.concatenate([self.heard, samples])

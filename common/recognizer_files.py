@@ -17,7 +17,7 @@ from common.recipes import Recipe, Step
 FACTS, GRAPH, VOICES = "recognizer.json", "model.onnx", "voices.npz"
 VOICE_ARRAYS = ("mean", "variance", "kernel", "bias", "temperature")
 RUNTIMES = ("onnxruntime", "keras")
-REMEDY = "name a file that EmotionRecognizer.save wrote"
+REMEDY = "name small, whisper or a file that EmotionRecognizer.save wrote"
 
 
 @dataclass(frozen=True)

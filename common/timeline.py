@@ -1,13 +1,14 @@
 """Tables of what a recogniser says: along a long recording, and of a folder of recordings."""
 
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from common.activity import judge_activity
+from common.activity import SHORTEST_SPEECH_SECONDS, judge_activity
 from common.audio import SAMPLE_RATE_HERTZ
 from common.corpora.recordings import AUDIO_SUFFIXES, list_audio
 from common.loudness import measure_frames
@@ -28,12 +29,18 @@ def tabulate_timeline(
 
     Raises ValueError for a window, a hop or a smoothing that is none.
     """
-    size, hop = (round(s * SAMPLE_RATE_HERTZ) for s in (window_seconds, hop_seconds))
-    if size < 1 or hop < 1 or smoothing < 1:
+    if not (
+        SHORTEST_SPEECH_SECONDS < window_seconds < np.inf
+        and 1 / SAMPLE_RATE_HERTZ <= hop_seconds < np.inf
+        and isinstance(smoothing, Integral)
+        and smoothing >= 1
+    ):
         raise ValueError(
             f"window_seconds={window_seconds}, hop_seconds={hop_seconds}, smoothing={smoothing}: "
-            "give numbers above 0"
+            f"give a window of more than {SHORTEST_SPEECH_SECONDS} seconds, a hop above 0 and a "
+            "whole number of windows, 1 or more"
         )
+    size, hop = (round(s * SAMPLE_RATE_HERTZ) for s in (window_seconds, hop_seconds))
     starts = range(0, max(1, len(waveform) - size + hop), hop)
     windows = [waveform[start : start + size] for start in starts]
     softest = np.percentile(measure_frames(waveform), 95) - SOFTEST_DB

@@ -401,3 +401,32 @@ def test_a_file_of_a_newer_keras_or_with_broken_weights_is_told(recognizer, tmp_
     recognizer.save(path)
     with pytest.raises(ValueError, match=r"a\.keras: weights that are not finite"):
         EmotionRecognizer.load(path)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, 0.1, 100, float("nan")])
+def test_a_window_that_answers_nothing_is_refused(recognizer, seconds):
+    with pytest.raises(ValueError, match="window_seconds=.*: give more than 0.25 and at most 60"):
+        recognizer.stream(window_seconds=seconds)
+
+
+def test_chunks_in_a_row_are_heard_as_in_a_column(recognizer):
+    one, other = recognizer.stream(), recognizer.stream()
+    for chunk in np.split(TONE, 4):
+        assert one.feed((16_000, chunk[None])).probabilities == pytest.approx(
+            other.feed((16_000, chunk[:, None])).probabilities
+        )
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"window_seconds": 0.2, "hop_seconds": 0.1},
+        {"smoothing": 2.5},
+        {"smoothing": 0},
+        {"hop_seconds": float("nan")},
+        {"window_seconds": float("inf")},
+    ],
+)
+def test_settings_of_a_timeline_that_tell_nothing_are_refused(recognizer, settings):
+    with pytest.raises(ValueError, match="give a window of more than 0.25 seconds, a hop above 0"):
+        recognizer.predict_timeline(TONE, **settings)

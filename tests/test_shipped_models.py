@@ -1,10 +1,12 @@
 """The models that ship: what is in their files, their cards, the command, and training on all."""
 
 import json
+import shutil
 import subprocess
 import sys
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -333,3 +335,39 @@ def test_a_voice_that_was_heard_is_taken_out(knowing, table, tmp_path):
     assert len(told) == 1 and low.voice.notes == (str(told[0].message),)
     with pytest.raises(ValueError, match=r"3 recordings .* 4 or more.*recording 4: .*silent"):
         recognizer.enrol([*paths[:3], np.zeros(16_000)])
+    with pytest.warns(UserWarning, match=f"left out of the voice: {paths[1]}: the same as"):
+        again = recognizer.enrol([*paths[1:], paths[1]])
+    assert again.predict(paths[0]).probabilities == enrolled.predict(paths[0]).probabilities
+    with pytest.raises(ValueError, match="1 recordings with speech"):
+        recognizer.enrol([paths[0]] * 4)
+
+
+def test_recordings_to_enrol_are_named_and_a_folder_stands_for_its_own(knowing, table, tmp_path):
+    _, recognizer = knowing
+    spoken = table["path"][table["speaker"] == table["speaker"][0]].tolist()
+    folder = tmp_path / "voice"
+    folder.mkdir()
+    for number, path in enumerate(spoken[:4]):
+        shutil.copyfile(path, folder / f"{number}{Path(path).suffix}")
+    (folder / "click.wav").write_bytes(b"")
+    with pytest.warns(UserWarning, match=r"left out of the voice: \S*click.wav: "):
+        enrolled = recognizer.enrol(folder)
+    known = recognizer.enrol(spoken[:4]).predict(spoken[5]).probabilities
+    assert enrolled.predict(spoken[5]).probabilities == pytest.approx(known)
+    for alone in (
+        spoken[0],
+        Path(spoken[0]),
+        np.zeros(16_000),
+        (16_000, np.zeros(16_000)),
+        b"RIFF",
+    ):
+        with pytest.raises(ValueError, match="one recording: give a folder, or a list of four"):
+            recognizer.enrol(alone)
+
+
+def test_a_voice_is_kept_by_no_file(knowing, table, tmp_path):
+    _, recognizer = knowing
+    enrolled = recognizer.enrol(table["path"][table["speaker"] == table["speaker"][0]])
+    with pytest.raises(ValueError, match="a.keras: a file holds no voice; save"):
+        enrolled.save(tmp_path / "a.keras")
+    assert not (tmp_path / "a.keras").exists()
