@@ -129,8 +129,10 @@ def measure_calibration(predictions: pd.DataFrame, *, num_bins: int = 10) -> pd.
     Each bin of width 1 / `num_bins`, from 0 upwards and with its upper edge, has the mean
     `confidence`, `accuracy` (both NaN in an empty bin) and `count`. The mean gap between the two,
     weighted by the counts, is `attrs["expected_calibration_error"]` (Guo et al., ICML 2017, "On
-    calibration of modern neural networks").
+    calibration of modern neural networks"). Raises ValueError without probabilities.
     """
+    if not np.isfinite(predictions.filter(regex="^p_")).all(axis=None):
+        raise ValueError("a probability is missing; give predictions not saved with labels_only")
     confidence = predictions.filter(regex="^p_").max(axis=1).to_numpy()
     edges = np.linspace(0, 1, num_bins + 1)
     bins = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, num_bins - 1)

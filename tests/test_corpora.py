@@ -462,7 +462,9 @@ def test_accents_that_are_composed_otherwise_make_no_second_person(one, other, t
 
 def test_speakers_that_differ_in_case_alone_are_told(tmp_path):
     folder = write_own(tmp_path / "own", ("angry/Anna_1.wav", "sad/anna_1.wav", "sad/bob_1.wav"))
-    with pytest.warns(UserWarning, match="speakers Anna and anna differ in upper case alone"):
+    with pytest.warns(
+        UserWarning, match="Anna and anna differ in upper case or zeros alone"
+    ):
         assert len(load_folder(folder)) == 3
 
 
@@ -1499,3 +1501,44 @@ def test_nothing_is_fetched_into_a_folder_of_other_recordings(server, tmp_path):
     with pytest.raises(FileNotFoundError, match="no recording of RAVDESS among 2, such as anna_1"):
         open_corpus("ravdess", folder=tmp_path / "own")
     assert server.ranges == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("Anna", "Anna\u200b"), ("Anna B", "Anna  B"), ("Anna", "\uff21nna"), ("a\u0301", "\u00e1")],
+)
+def test_a_name_with_what_nobody_sees_is_that_name(one, other, tmp_path):
+    table = load_csv(tmp_path, CSV.replace("anna\n", f"{one}\n").replace("bob\n", f"{other}\n"))
+    assert table["speaker"].nunique() == 1
+    table = load_csv(tmp_path, CSV.replace(",angry", ",sad").replace(",happy", ",SAD\u200b"))
+    assert set(table["emotion"]) == {"sad"}
+
+
+def test_labels_that_say_nothing_are_missing(tmp_path):
+    with pytest.warns(UserWarning, match="left out 1 of 2(.|\n)*no speaker; fill it in"):
+        table = load_csv(tmp_path, CSV.replace(",bob", ",nan"))
+    assert table["speaker"].tolist() == ["anna"]
+
+
+def test_speakers_that_differ_in_zeros_are_told(tmp_path):
+    with pytest.warns(UserWarning, match="speakers 01 and 1 differ in upper case or zeros alone"):
+        load_csv(tmp_path, CSV.replace(",anna", ",01").replace(",bob", ",1"))
+
+
+@pytest.mark.parametrize("parts", [("female", "male"), ("session1", "session2"), ("F", "M")])
+def test_sexes_and_sessions_are_no_speakers(parts, tmp_path):
+    names = [f"{part}/{what}/{n}.wav" for part in parts for n, what in enumerate(("sad", "calm"))]
+    with pytest.warns(UserWarning, match="4 of 4 file names have no '_' after a speaker's name"):
+        table = load_folder(write_own(tmp_path / "own", names))
+    assert table["speaker"].nunique() == 4
+
+
+def test_numbered_files_are_told_not_to_name_their_speakers(tmp_path):
+    names = ["angry/001_anna.wav", "angry/002_bob.wav", "sad/003_anna.wav", "sad/004_bob.wav"]
+    with pytest.warns(UserWarning, match="4 of 4 file names begin with a number that no other has"):
+        load_folder(write_own(tmp_path / "own", names))
+
+
+def test_a_row_of_a_csv_is_told_by_its_line(tmp_path):
+    with pytest.raises(ValueError, match="row 6 has more cells than the header"):
+        load_csv(tmp_path, "sep=,\n\n" + CSV + "a.wav,sad,bob,more\n")

@@ -599,3 +599,10 @@ def test_a_fitted_temperature_mends_calibration():
     for useless in (predictions.head(0), labels_alone):
         with pytest.raises(ValueError, match="no probabilities to fit a temperature to"):
             fit_temperature(useless)
+
+
+def test_labels_alone_are_not_calibrated():
+    predictions = make_predictions()
+    chances = predictions.filter(regex="^p_").columns
+    with pytest.raises(ValueError, match="a probability is missing"):
+        measure_calibration(predictions.assign(**dict.fromkeys(chances, np.nan)))

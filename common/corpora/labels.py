@@ -11,6 +11,13 @@ from common.corpora.recordings import COLUMNS, walk_files
 from common.csv_files import read_csv
 from common.emotions import PARTS, is_emotion
 
+CLEANED = ("emotion", "speaker", "gender", "intensity")
+MISSING = ("nan", "<NA>", "None", "null")  # as tables are written where nothing is known
+NO_SPEAKER = re.compile(
+    r"(fe)?males?|[fm]|(wo)?m[ae]n|(session|take|set|disc|cd|batch|day|part)[ _-]?\d*",
+    re.IGNORECASE,
+)
+
 
 def read_folder_labels(folder: Path, files: list[Path]) -> list[dict[str, str]]:
     """List path, emotion and speaker of recordings by the folders that they lie in.
@@ -26,7 +33,7 @@ def read_folder_labels(folder: Path, files: list[Path]) -> list[dict[str, str]]:
         If the level of the emotions or the speakers cannot be told.
     """
     paths = [path.relative_to(folder) for path in files]
-    names = [tuple(map(_compose, path.with_suffix("").parts)) for path in paths]
+    names = [tuple(map(_clean, path.with_suffix("").parts)) for path in paths]
     level = _find_emotion_level(folder, names)
     speakers = iter(_find_speakers(folder, [n for n in names if len(n) > level + 1], level))
     rows = []
@@ -39,6 +46,14 @@ def read_folder_labels(folder: Path, files: list[Path]) -> list[dict[str, str]]:
 def _compose(text: str) -> str:
     """Give one spelling of letters with accents, which macOS takes apart."""
     return unicodedata.normalize("NFC", text.strip())
+
+
+def _clean(text: str) -> str:
+    """Give one spelling of a name: full-width letters, invisible ones, blanks within it."""
+    whole = unicodedata.normalize("NFKC", text)
+    seen = "".join(letter for letter in whole if unicodedata.category(letter) != "Cf")
+    name = " ".join(seen.split())
+    return "" if name in MISSING else name
 
 
 def _list_levels(names: list[tuple[str, ...]]) -> list[list[str]]:
@@ -96,7 +111,7 @@ def _find_speakers(folder: Path, names: list[tuple[str, ...]], level: int) -> li
         for other, there in enumerate(_list_levels(names))
         if other != level
         and len(set(there) - {""}) > 1
-        and not {name.casefold() for name in there} - {""} <= PARTS.keys()
+        and not all(map(_is_no_speaker, {*there} - {""}))
     ]
     most = [there for there in levels if 2 * there.count("") < len(names)]
     if varied := all(named) and len(set(named)) > 1:
@@ -121,14 +136,22 @@ def _find_speakers(folder: Path, names: list[tuple[str, ...]], level: int) -> li
         )
     if chosen:
         return named if varied and "" in chosen[0] else chosen[0]
-    if num_alone := named.count(""):
+    alone, lack = named.count(""), "have no '_' after a speaker's name"
+    if len(set(named)) == len(named) and all(map(str.isdigit, named)):
+        alone, lack = len(named), "begin with a number that no other has"
+    if alone:
         warnings.warn(
-            f"{folder}: {num_alone} of {len(names)} file names have no '_' after a speaker's name, "
-            "so each counts as a speaker of its own and one person may be in training and test: "
-            f"name the files <speaker>_<anything>, or {remedy}",
+            f"{folder}: {alone} of {len(names)} file names {lack}, so each counts as a speaker of "
+            "its own and one person may be in training and test: name the files "
+            f"<speaker>_<anything>, or {remedy}",
             stacklevel=4,
         )
     return [speaker or "/".join(name) for speaker, name in zip(named, names, strict=True)]
+
+
+def _is_no_speaker(name: str) -> bool:
+    """Whether a folder's name is that of a part of a split, a sex or a session."""
+    return name.casefold() in PARTS or NO_SPEAKER.fullmatch(name) is not None
 
 
 def _agree(one: list[str], other: list[str]) -> bool:
@@ -159,7 +182,8 @@ def read_csv_labels(path: Path, folder: Path) -> list[dict[str, str]]:
     find_file = _index_files(folder)
     rows = []
     for row in table.values():
-        labels = {n: _compose(cell) for n, cell in zip(header, row, strict=True) if n in COLUMNS}
+        told = {name: cell for name, cell in zip(header, row, strict=True) if name in COLUMNS}
+        labels = {n: (_clean if n in CLEANED else _compose)(cell) for n, cell in told.items()}
         blank = {"path": "", "emotion": "", "speaker": ""}
         rows.append(blank | labels | find_file(labels.get("path", ""), path))
     return rows

@@ -24,6 +24,7 @@ from common.emotions import match_emotions
 from common.files import NAME_PART
 
 # What spreadsheets run when they open a table of results; -1 is a number, - is nothing.
+ZEROS = re.compile(r"^0+(?=\d)|(?<=\d)\.0+$")  # 01, 1 and 1.0
 FORMULA = re.compile(r"[=@+]|-(?![\d.,]*$)")
 
 
@@ -129,11 +130,11 @@ def load_folder(
         rows.append(blank | given | own | {"path": str(folder / path), "corpus": name})
     spelled = defaultdict(set)
     for row in rows:
-        spelled[row["speaker"].casefold()].add(row["speaker"])
+        spelled[ZEROS.sub("", row["speaker"].casefold())].add(row["speaker"])
     if alike := [" and ".join(sorted(names)) for names in spelled.values() if len(names) > 1]:
         warnings.warn(
-            f"{name}: speakers {', '.join(alike)} differ in upper case alone, so one person may be "
-            "in training and test: write them alike if they are one",
+            f"{name}: speakers {', '.join(alike)} differ in upper case or zeros alone, so one "
+            "person may be in training and test: write them alike if they are one",
             stacklevel=2,
         )
     return _make_table(rows, left_out, name=name, folder=folder, own=True)
