@@ -126,6 +126,16 @@ def _spell(thing: object, module: str, scope: dict, seen: list[int]) -> Iterator
         yield from _spell(part, module, scope, seen)
 
 
+def check_finite(values: np.ndarray, names: "pd.Series") -> None:
+    """Raise ValueError, which names the first, if features of some rows are not finite."""
+    broken = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
+    if len(broken):
+        raise ValueError(
+            f"{names.iloc[broken[0]]} and {len(broken) - 1} more: features that are not finite; "
+            "mend the step that makes them, or leave the recordings out"
+        )
+
+
 def load_cache(
     path: Path, shape: tuple[int, ...], *, rows: slice = slice(None)
 ) -> np.ndarray | None:

@@ -14,6 +14,7 @@ from joblib import Parallel, delayed
 from common import paths
 from common.backend import describe_backend, prepare_backend
 from common.batches import Examples
+from common.caching import check_finite
 from common.emotions import order_emotions
 from common.files import describe_settings, digest
 from common.models import BuildModel, build_seeded, check_model, describe_model, save_model
@@ -243,11 +244,7 @@ def train_fold(
     emotions = order_emotions(table["emotion"])
     targets = np.eye(len(emotions), dtype=np.float32)[table["emotion"].map(emotions.index)]
     values = features.values
-    if len(broken := np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))):
-        raise ValueError(
-            f"{table['utterance'].iloc[broken[0]]} and {len(broken) - 1} more: features that are "
-            "not finite; mend the step that makes them, or leave the recordings out"
-        )
+    check_finite(values, table["utterance"])
     normaliser = features.fit_normaliser(fold.train)
     train, validation = (normaliser.apply(values[rows]) for rows in (fold.train, fold.validation))
     copies = normaliser.apply(features.copies[fold.train]) if config.use_copies else None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from common.audio import load_waveform
-from common.caching import load_cache, name_cache, name_own_code, save_cache
+from common.caching import check_finite, load_cache, name_cache, name_own_code, save_cache
 from common.files import describe_settings, hash_file
 
 if TYPE_CHECKING:  # what a recogniser, which follows a recipe for one recording, does without
@@ -240,19 +240,21 @@ def _extract(
     title = "features" if copies is None else "augmented copies"
     bar = tqdm(results, total=len(table), desc=title, unit="utterance", leave=False)
     with threadpool_limits(1, user_api="blas"):  # small products: its threads only wait
-        stacked = np.stack(list(bar))
-    broken = np.flatnonzero(~np.isfinite(stacked).all(axis=tuple(range(1, stacked.ndim))))
-    if len(broken):
+        made = list(bar)
+    shapes = [one.shape for one in made]
+    if odd := next((number for number, shape in enumerate(shapes) if shape != shapes[0]), 0):
         raise ValueError(
-            f"{table['path'].iloc[broken[0]]} and {len(broken) - 1} more: features that are "
-            "not finite; mend the step that makes them, or leave the recordings out"
+            f"{table['path'].iloc[odd]}: features of shape {shapes[odd]}, others of {shapes[0]}; "
+            "add FitLength to the recipe"
         )
+    stacked = np.stack(made)
+    check_finite(stacked, table["path"])
     save_cache(cached, stacked)
     return stacked
 
 
 def _check_bytes(table: "pd.DataFrame") -> None:
-    """Raise ValueError if a recording is not the one that its table was made of."""
+    """Refuse a recording that is not the one that its table was made of."""
     for path, expected in zip(table["path"], table["audio_hash"], strict=True):
         if Path(path).is_file() and hash_file(path) != expected:
             raise ValueError(

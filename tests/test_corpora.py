@@ -462,9 +462,7 @@ def test_accents_that_are_composed_otherwise_make_no_second_person(one, other, t
 
 def test_speakers_that_differ_in_case_alone_are_told(tmp_path):
     folder = write_own(tmp_path / "own", ("angry/Anna_1.wav", "sad/anna_1.wav", "sad/bob_1.wav"))
-    with pytest.warns(
-        UserWarning, match="Anna and anna differ in upper case or zeros alone"
-    ):
+    with pytest.warns(UserWarning, match="Anna and anna differ in upper case or zeros alone"):
         assert len(load_folder(folder)) == 3
 
 
@@ -1509,7 +1507,7 @@ def test_nothing_is_fetched_into_a_folder_of_other_recordings(server, tmp_path):
 )
 def test_a_name_with_what_nobody_sees_is_that_name(one, other, tmp_path):
     table = load_csv(tmp_path, CSV.replace("anna\n", f"{one}\n").replace("bob\n", f"{other}\n"))
-    assert table["speaker"].nunique() == 1
+    assert len(set(table["speaker"])) == 1
     table = load_csv(tmp_path, CSV.replace(",angry", ",sad").replace(",happy", ",SAD\u200b"))
     assert set(table["emotion"]) == {"sad"}
 

@@ -815,3 +815,10 @@ def test_durations_are_those_after_the_steps(tmp_path, monkeypatch):
     table = write_recordings(tmp_path, speak, emotions=("sad", "happy"), num_speakers=2)
     assert features.measure_seconds(table, ()).tolist() == [0.5, 1.0] * 2
     assert features.measure_seconds(table, (FitLength(0.25),)).tolist() == [0.25] * 4
+
+
+def test_features_of_many_shapes_are_told(table):
+    with pytest.raises(ValueError, match=r"\d\.wav: features of shape .*; add FitLength to the"):
+        ValueError, match=r"\d\.wav: features of shape .*; add FitLength to the rec"
+    ):
+        extract(table, Recipe([LogMel()]))

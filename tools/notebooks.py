@@ -10,6 +10,7 @@ python -m tools.notebooks publish 11 60           commit-ready evidence and figu
 import argparse
 import ast
 import sys
+from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
 
@@ -52,17 +53,20 @@ def select_notebooks(names: list[str], *, folder: Path = NOTEBOOKS_DIR) -> list[
 def parse_parameter(text: str) -> tuple[str, object]:
     """Turn "epochs=3", "seeds=[0, 1]" or "corpus=savee" into name and value.
 
-    `folder` and `csv` are paths from here; notebooks run in another folder.
+    `folder`, `csv`, `recordings` and `enrolment` are paths from here; notebooks run in another
+    folder.
     """
     name, equals, value = text.partition("=")
     if not equals or not name.isidentifier():
         raise argparse.ArgumentTypeError(f"{text!r} is not name=value")
     if name in OWN and value != "None":
         return name, str(Path(value).expanduser().absolute())
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value
+    with suppress(ValueError, SyntaxError):
+        value = ast.literal_eval(value)
+    if name in ("recordings", "enrolment"):
+        clips = value if isinstance(value, list) else [value]
+        return name, [str(Path(clip).expanduser().absolute()) for clip in clips]
+    return name, value
 
 
 def sync_all(root: Path = ROOT) -> list[Path]:
