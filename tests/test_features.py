@@ -819,6 +819,4 @@ def test_durations_are_those_after_the_steps(tmp_path, monkeypatch):
 
 def test_features_of_many_shapes_are_told(table):
     with pytest.raises(ValueError, match=r"\d\.wav: features of shape .*; add FitLength to the"):
-        ValueError, match=r"\d\.wav: features of shape .*; add FitLength to the rec"
-    ):
         extract(table, Recipe([LogMel()]))
