@@ -1,11 +1,9 @@
 """Put a corpus in place: from the download to the official layout."""
 
-import warnings
 from pathlib import Path
 
 from common.corpora.recordings import (
     explain_absence,
-    explain_part,
     find_corpus,
     list_audio,
     match_recordings,
@@ -19,9 +17,9 @@ from common.files import hash_file
 def fetch_corpus(name: str, *, folder: str | Path | None = None) -> Path:
     """Download a corpus, check it and put it in place; do nothing if it is there already.
 
-    A part of it that is there is used as it is, with a warning: whoever has a third of a corpus may
-    want that third. Its archive beside it, copied by hand or left by a call that was interrupted,
-    fills up the rest. Of two processes that want the same corpus one waits for the other.
+    A part of it that is there is used as it is, and `load_corpus` says so: whoever has a third of a
+    corpus may want that third. Its archive beside it, copied by hand or left by a call that was
+    interrupted, fills up the rest. Of two processes that want one corpus one waits for the other.
 
     The archive is checked against the published size and MD5, or, where none is known,
     every recording in it against data/index. Only recordings are taken out of it, each into
@@ -43,7 +41,6 @@ def _fetch(corpus: Corpus, folder: Path) -> None:
     if there >= corpus.num_utterances:  # another process has put it there
         return
     if there and not _has_archive(source, folder):
-        warnings.warn(explain_part(corpus, folder, there), stacklevel=3)
         return
     if source is None:
         raise FileNotFoundError(explain_absence(corpus, folder))

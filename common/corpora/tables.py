@@ -13,6 +13,7 @@ from common.corpora.fetching import fetch_corpus
 from common.corpora.labels import read_csv_labels, read_folder_labels
 from common.corpora.recordings import (
     COLUMNS,
+    explain_part,
     find_corpus,
     list_audio,
     list_recordings,
@@ -40,7 +41,8 @@ def load_corpus(
     Every recording is read once to see that it is usable; what was seen is cached. What cannot
     be used, has a name outside the grammar, is a second copy of another file, or has the bytes of
     a recording of another emotion or speaker is left out: one warning counts them, and
-    `table.attrs["left_out"]` lists path and problem.
+    `table.attrs["left_out"]` lists path and problem. Another warning says where a part of the
+    corpus is there.
 
     Raises FileNotFoundError, which says how to get the corpus, if the folder or all audio is
     missing; ValueError if the corpus is unknown, or no recording in the folder is usable.
@@ -53,6 +55,9 @@ def load_corpus(
             rows.append({"path": str(path), **labels})
         except ValueError as error:
             left_out.append({"path": str(path), "problem": str(error)})
+    num_there = len({row["utterance"] for row in rows})
+    if not include_song and 0 < num_there < corpus.num_utterances:
+        warnings.warn(explain_part(corpus, folder, num_there), stacklevel=2)
     return _make_table(rows, left_out, name=name, folder=folder)
 
 
