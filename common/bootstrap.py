@@ -213,11 +213,29 @@ def tabulate_scores(systems: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         summary = summarise_predictions(predictions)
         mean, std = (100 * summary["uar"][name] for name in ("mean", "std"))
         rows[name] = {
-            METRIC_NAMES[metric]: f"{100 * scores['score']:.1f} "
-            f"({100 * scores['low']:.1f} to {100 * scores['high']:.1f})"
-            for metric, scores in summary.items()
+            METRIC_NAMES[metric]: _show(scores, "score") for metric, scores in summary.items()
         } | {"UAR of folds": "" if np.isnan(std) else f"{mean:.1f} ± {std:.1f}"}
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def tabulate_changes(systems: Mapping[str, pd.DataFrame], reference: str) -> pd.DataFrame:
+    """Show UARs in per cent and how much they are above that of `reference`, as text to read.
+
+    A row per system, both numbers with their 95 % interval, "-2.2 (-5.0 to 0.6)"; the change is of
+    the same utterances, in pairs.
+    """
+    rows = {}
+    for name, predictions in systems.items():
+        rows[name] = {"UAR (%)": _show(summarise_predictions(predictions)["uar"], "score")}
+        if name != reference:
+            change = compare_predictions(predictions, systems[reference])
+            rows[name]["change (points)"] = _show(change, "difference")
+    return pd.DataFrame.from_dict(rows, orient="index").fillna("")
+
+
+def _show(found: Mapping[str, float], key: str) -> str:
+    value, low, high = (100 * found[name] for name in (key, "low", "high"))
+    return f"{value:.1f} ({low:.1f} to {high:.1f})"
 
 
 def describe_difference(title: str, comparison: Mapping[str, float]) -> str:

@@ -19,6 +19,7 @@ from common.bootstrap import (
     correct_for_many,
     describe_difference,
     summarise_predictions,
+    tabulate_changes,
     tabulate_scores,
 )
 from common.emotions import EMOTIONS, order_emotions
@@ -606,3 +607,14 @@ def test_labels_alone_are_not_calibrated():
     chances = predictions.filter(regex="^p_").columns
     with pytest.raises(ValueError, match="a probability is missing"):
         measure_calibration(predictions.assign(**dict.fromkeys(chances, np.nan)))
+
+
+def test_changes_are_shown_beside_the_scores_they_change():
+    good, bad = make_predictions(skill=0.9), make_predictions(skill=0.4)
+    shown = tabulate_changes({"good": good, "bad": bad}, "good")
+    change = compare_predictions(bad, good)
+    assert shown.loc["good", "change (points)"] == ""
+    assert shown.loc["bad", "change (points)"].startswith(f"{100 * change['difference']:.1f} (")
+    assert shown["UAR (%)"].tolist() == [
+        tabulate_scores({"one": rows}).loc["one", "UAR"] for rows in (good, bad)
+    ]
