@@ -40,6 +40,8 @@ def scan_recording(path: str | Path) -> dict:
             decode(file, facts, LONGEST_SECONDS)
     except RecordingError as error:
         facts["problem"] = error.problem
+    except OSError as error:
+        facts["problem"] = f"cannot be read ({error.strerror or error}); copy it anew"
     return facts
 
 

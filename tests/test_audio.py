@@ -17,6 +17,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common import audio
 from common.audio import (
     SAMPLE_RATE_HERTZ,
     fix_length,
@@ -480,3 +481,14 @@ def test_a_fixed_length_keeps_the_middle_or_pads_both_sides(length, num_samples)
         before = int(np.flatnonzero(fixed)[0])
         assert abs(before - (num_samples - length - before)) <= 1
         np.testing.assert_array_equal(kept, waveform)
+
+
+def test_a_file_that_fails_while_it_is_read_is_told_and_stops_nothing(tmp_path, monkeypatch):
+    soundfile.write(tmp_path / "a.wav", np.zeros(100), 16_000)
+
+    def fail(file):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(audio, "hash_open_file", fail)
+    problem = scan_recording(tmp_path / "a.wav")["problem"]
+    assert problem == "cannot be read (Input/output error); copy it anew"
