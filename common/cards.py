@@ -28,15 +28,8 @@ SPOILT = {  # the variant of `52_robustness`, and how its models were trained
     "small": ("network_degraded_copies_conditions", "networks of one seed, trained again"),
     "whisper": ("whisper_one_level_degraded_copies_conditions", "C = 0.01 in every fold"),
 }
-HEARD = "heard in training"
-SPOILS = {  # of recordings, and whether the models learnt from such copies
-    "white noise 10 dB": HEARD,
-    "through a telephone": HEARD,
-    "level -30 dB": "",
-    "babble 10 dB": "",
-    "room 0.5 s": "",
-    "room 0.7 s": "",
-}
+LEARNT = ("white noise 10 dB", "through a telephone")  # from copies spoilt so
+SPOILS = (*LEARNT, "level -30 dB", "babble 10 dB", "room 0.5 s", "room 0.7 s")
 TITLES = {
     "small": "CNN and BiLSTM with attention, side by side, of recordings at one level, heard in "
     "training also in noise and over a telephone",
@@ -237,13 +230,11 @@ def _describe_conditions(name: str) -> str:
     found = read_conditions(name)
     uar = {how: 100 * summarise_predictions(rows)["uar"]["score"] for how, rows in found.items()}
     soft = uar[CLEAN] - uar["level -30 dB"]
-    marked = {
-        f"{how}, {SPOILS[how]}" if SPOILS.get(how) else how: rows for how, rows in found.items()
-    }
+    marked = {how + ", heard in training" * (how in LEARNT): rows for how, rows in found.items()}
     return (
         "## In noise and from afar\n\nVoices never heard, their recordings spoilt one way at a "
-        f"time (`52_robustness`, {SPOILT[name][1]}). Babble is six other actors at once; a room's "
-        "sound decays by 60 dB in the time given.\n\n"
+        f"time (`52_robustness`, {SPOILT[name][1]}). Babble is six actors at once, most of whom "
+        "it learnt from; a room's sound decays by 60 dB in the time given.\n\n"
         f"{_list_scores(marked, 'recordings')}\n\nIn noise of a kind that it did not hear, babble "
         f"at 10 dB, it finds {uar['babble 10 dB']:.0f} %; recordings 30 dB softer cost it "
         f"{round(soft)} points."

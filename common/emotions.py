@@ -1,4 +1,4 @@
-"""The emotions, their names and their order."""
+"""The emotions, their names and their order; what the parts of a split are called."""
 
 import warnings
 from collections import Counter

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import BinaryIO, get_args
 
 UNFINISHED = ".unfinished-"  # how names of temporary files begin
-CONSTANT = (bool, int, float, str, tuple, type(None))
 NAME_PART = re.compile(r"[A-Za-z0-9]+([_+.-][A-Za-z0-9]+)*")  # what may be part of a file name
 
 
@@ -119,12 +118,19 @@ def spell_code(thing: type | Callable) -> str:
     for function in [] if is_common(thing) else spelled:  # which grows meanwhile
         names = set(function.__code__.co_names) & function.__globals__.keys()
         for name, value in [(name, function.__globals__[name]) for name in sorted(names)]:
-            if isinstance(value, CONSTANT):
+            if _is_constant(value):
                 constants[name] = value
             elif inspect.isfunction(value) and value.__module__ == thing.__module__:
                 spelled += [value] * (value not in spelled)
     settled = [f"{name} = {value!r}" for name, value in constants.items()]
     return f"{thing.__name__}\n" + "\n\n".join([*map(_strip_source, spelled), *settled])
+
+
+def _is_constant(value: object) -> bool:
+    """Whether it is written alike in every session, as numbers, text and tuples of them are."""
+    if isinstance(value, tuple):
+        return all(map(_is_constant, value))
+    return isinstance(value, bool | int | float | str | None)
 
 
 def _strip_source(function: Callable) -> str:

@@ -60,19 +60,22 @@ def hear_voice(recognizer, recordings: Iterable, *, fewest: int) -> KnownVoice:
     A folder stands for all recordings in it; one that is there twice is heard once. Warnings name
     what is left out, and what lacks something. Raises ValueError if fewer than `fewest` remain.
     """
-    heard, left_out, notes = {}, [], []
-    for name, recording in _name_recordings(recordings):
+    heard, unlisted, notes = {}, [], []
+    named = _name_recordings(recordings, unlisted)
+    left_out = [f"{entry['path']}: {entry['problem']}" for entry in unlisted]
+    for name, recording in named:
         try:
             waveform = load_waveform(recording, facts=(facts := {}))
-            reason = judge_activity(waveform).reason
         except ValueError as error:
-            reason = str(error).removeprefix(f"{name}: ")
-        if not reason and (twin := heard.get(waveform.tobytes())):
-            reason = f"the same as {twin[0]}"
+            left_out.append(f"{name}: {str(error).removeprefix(f'{name}: ')}")
+            continue
+        sound, reason = waveform.tobytes(), judge_activity(waveform).reason
+        if not reason and sound in heard:
+            reason = f"the same as {heard[sound][0]}"
         if reason:
             left_out.append(f"{name}: {reason}")
         else:
-            heard[waveform.tobytes()] = name, waveform
+            heard[sound] = name, waveform
             notes += [f"{name}: {note}" for note in list_notes(facts)]
     told = "; ".join(left_out[:3]) + f"; and {len(left_out) - 3} more" * (len(left_out) > 3)
     if len(heard) < fewest:
@@ -92,12 +95,12 @@ def hear_voice(recognizer, recordings: Iterable, *, fewest: int) -> KnownVoice:
     return KnownVoice(voice, average, *head, notes=tuple(notes))
 
 
-def _name_recordings(recordings) -> list[tuple[str, object]]:
-    """Give each recording with its path, or its number where it has none."""
-    if isinstance(recordings, str | Path) and Path(recordings).is_dir():
+def _name_recordings(recordings, unlisted: list[dict]) -> list[tuple[str, object]]:
+    """Give each recording with its path, or its number; `unlisted` gets what a folder hides."""
+    if isinstance(recordings, str | Path) and not Path(recordings).is_file():
         from common.timeline import find_recordings
 
-        recordings = find_recordings(Path(recordings))
+        recordings = find_recordings(Path(recordings), left_out=unlisted)
     alone = isinstance(recordings, str | Path | bytes | np.ndarray)
     if alone or (isinstance(recordings, tuple) and recordings and np.isscalar(recordings[0])):
         raise ValueError("one recording: give a folder, or a list of four recordings or more")

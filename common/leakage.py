@@ -204,8 +204,8 @@ def _name_recordings(table: pd.DataFrame) -> pd.Series:
 def _list_parts(table: pd.DataFrame, folds: Sequence[Fold] | None) -> list[Rows]:
     """The rows of each part, fold by fold; refuse what leaves nothing to compare."""
     rows, names = np.arange(len(table)), set(PARTS.values())
-    for column in {"part", "fold"} & {*table} if folds is None else ():
-        if (blank := table[column].isna()).any():
+    for column in ("part", "fold") if folds is None else ():
+        if column in table and (blank := table[column].isna()).any():
             raise ValueError(f"{table['place'][blank].iloc[0]}: no {column}; fill it in")
     if folds is not None:
         parts = [{name: np.asarray(getattr(fold, name)) for name in names} for fold in folds]

@@ -7,6 +7,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 
 import h5py
@@ -232,6 +233,10 @@ def _check_rows(predictions: pd.DataFrame, table: pd.DataFrame, rows: np.ndarray
         raise ValueError("a probability is not finite")
 
 
+def _is_seed(seed: object) -> bool:
+    return isinstance(seed, Integral) and seed >= 0
+
+
 def list_tasks(
     table: pd.DataFrame,
     protocol: str,
@@ -240,7 +245,7 @@ def list_tasks(
     only_folds: Collection[int] | None,
 ) -> tuple[dict[Task, Fold], bool]:
     """The folds by seed and number, and whether none was left out."""
-    if not isinstance(seeds, Sequence) or not seeds or not all(seed >= 0 for seed in seeds):
+    if not isinstance(seeds, Sequence) or not seeds or not all(map(_is_seed, seeds)):
         raise ValueError(f"seeds={seeds!r}: give a list of whole numbers from 0, such as [0]")
     if folds is not None:
         check_folds(table, folds, protocol)

@@ -113,7 +113,7 @@ class TrainingConfig:
             value = getattr(self, name)
             if value is None and name in ("patience", "ema_momentum"):
                 continue
-            if not isinstance(value, kind) or value is True or not least <= value <= most:
+            if not isinstance(value, kind) or isinstance(value, bool) or not least <= value <= most:
                 whole = "whole number" if kind is Integral else "number"
                 raise ValueError(f"{name}={value!r}: give a {whole} from {least:g} to {most:g}")
         for factor in self.learning_rate_factors:

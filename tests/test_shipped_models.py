@@ -365,6 +365,15 @@ def test_recordings_to_enrol_are_named_and_a_folder_stands_for_its_own(knowing, 
             recognizer.enrol(alone)
 
 
+def test_what_a_folder_to_enrol_lacks_is_told(knowing, tmp_path):
+    _, recognizer = knowing
+    with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
+        recognizer.enrol(tmp_path / "nowhere")
+    (tmp_path / "clip.flv").write_bytes(b"FLV\1\0")
+    with pytest.raises(ValueError, match="0 recordings with speech(.|\n)*clip.flv: "):
+        recognizer.enrol(tmp_path)
+
+
 def test_a_voice_is_kept_by_no_file(knowing, table, tmp_path):
     _, recognizer = knowing
     enrolled = recognizer.enrol(table["path"][table["speaker"] == table["speaker"][0]])

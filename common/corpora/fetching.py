@@ -44,7 +44,7 @@ def _fetch(corpus: Corpus, folder: Path) -> None:
         return
     if source is None:
         raise FileNotFoundError(explain_absence(corpus, folder))
-    others = list_audio(folder, left_out=[]) if folder.is_dir() else []
+    others = list_audio(folder) if folder.is_dir() else []
     if others and not _has_archive(source, folder):
         raise FileNotFoundError(
             f"{folder}: no recording of {corpus.title} among {len(others)}, such as "
