@@ -1361,12 +1361,26 @@ def test_validation_without_an_index_counts():
     ]
 
 
+def list_checksums(server, monkeypatch, files, **changes) -> None:
+    """Publish a list of checksums of CREMA-D: a line has address, size and SHA-256."""
+    lines = ["https://a.org/master/processedResults/summaryTable.csv\t9\t" + 64 * "0"]
+    for path in files:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        lines.append(f"https://a.org/AudioWAV/{path.name}\t{path.stat().st_size}\t{digest}")
+    server.body = "\n".join(lines).encode()
+    facts = {"num_bytes": len(server.body), "url": server.url}
+    facts["checksum"] = f"sha256:{hashlib.sha256(server.body).hexdigest()}"
+    source = replace(CORPORA["cremad"].checksums, **(facts | changes))
+    monkeypatch.setitem(CORPORA, "cremad", replace(CORPORA["cremad"], checksums=source))
+
+
 @pytest.mark.parametrize("above", ["AudioWAV", "."], ids=["official", "flat"])
-def test_a_part_of_cremad_is_used_and_validated_by_names_alone(above, monkeypatch):
+def test_a_part_of_cremad_is_used_and_validated_by_names_and_bytes(above, monkeypatch, server):
     monkeypatch.setattr(paths, "INDEX_DIR", paths.ROOT / "data" / "index")
     folder = paths.RAW_DIR / "cremad" / above
     for seed, name in enumerate(("1001_IEO_NEU_XX", "1040_ITH_SAD_X")):
         write_noise(folder / f"{name}.wav", seed=seed)
+    list_checksums(server, monkeypatch, folder.glob("*_X.wav"))
     with pytest.warns(UserWarning, match="2 of the 7442 .*, so results are of a part of it"):
         assert len(open_corpus("cremad")) == 2
     write_noise(folder / "1002_TIE_NEU_XX.wav", seed=2)
@@ -1378,11 +1392,45 @@ def test_a_part_of_cremad_is_used_and_validated_by_names_alone(above, monkeypatc
     assert set(official) - set(missing) == set(here) and len(missing) == 7440
     assert rest.loc["extra", "path"].endswith("1002_TIE_NEU_XX.wav")
     assert rest.loc["extra", "detail"] == "not in the published corpus"
-    assert rest.loc["unchecked", ["path", "files"]].tolist() == [".", 2]
-    assert "checksums are not known" in rest.loc["unchecked", "detail"] and len(rest) == 2
+    assert rest.loc["unchecked", ["path", "files"]].tolist() == [".", 1]
+    assert "no published checksum" in rest.loc["unchecked", "detail"] and len(rest) == 2
 
 
-def test_the_pairs_of_cremad_that_contradict_each_other_are_told_and_left_out():
+def test_an_altered_recording_of_cremad_is_told_by_the_published_checksums(monkeypatch, server):
+    folder = paths.RAW_DIR / "cremad" / "AudioWAV"
+    names = [f"1001_DFA_{emotion}_XX.wav" for emotion in ("ANG", "DIS", "FEA")]
+    files = [write_noise(folder / name, seed=seed) for seed, name in enumerate(names)]
+    list_checksums(server, monkeypatch, files)
+    others = {"missing"}
+    report = validate_corpus("cremad")
+    assert set(report["problem"]) == others
+    write_noise(files[1], seed=9)
+    report = validate_corpus("cremad")
+    altered = report[~report["problem"].isin(others)]
+    assert altered[["path", "problem"]].to_numpy().tolist() == [[f"AudioWAV/{names[1]}", "altered"]]
+    assert "other bytes than published" in altered["detail"].item()
+    assert server.ranges == [None]  # downloaded once
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"checksum": "sha256:" + 64 * "0"}, {"num_bytes": 3}, {"url": "http://localhost:1/"}],
+)
+def test_without_the_published_checksums_nothing_is_said_to_be_checked(
+    changes, monkeypatch, server
+):
+    folder = paths.RAW_DIR / "cremad" / "AudioWAV"
+    files = [write_noise(folder / "1001_DFA_ANG_XX.wav")]
+    list_checksums(server, monkeypatch, files, **changes)
+    report = validate_corpus("cremad").set_index("problem")
+    assert report.loc["unchecked", "files"] == 1
+    assert "did not come, so no bytes were checked" in report.loc["unchecked", "detail"]
+    assert not any(paths.CACHE_DIR.glob("crema_d_checksums.txt"))
+
+
+def test_the_pairs_of_cremad_that_contradict_each_other_are_told_and_left_out(monkeypatch):
+    record = replace(CORPORA["cremad"], checksums=None)
+    monkeypatch.setitem(CORPORA, "cremad", record)
     pairs = (("1006_TIE", "HAP", "NEU"), ("1013_WSI", "DIS", "SAD"), ("1017_IWW", "ANG", "FEA"))
     folder = paths.RAW_DIR / "cremad" / "AudioWAV"
     write_noise(folder / "1001_DFA_ANG_XX.wav", seed=9)

@@ -1,15 +1,19 @@
 """Put a corpus in place: from the download to the official layout."""
 
+import re
+from contextlib import suppress
 from pathlib import Path
 
+from common import paths
 from common.corpora.recordings import (
     explain_absence,
     find_corpus,
     list_audio,
     match_recordings,
+    parse_path,
     read_index,
 )
-from common.corpora.records import Archive, Corpus
+from common.corpora.records import Corpus, Published
 from common.downloads import download_archive, lock, unpack_archive
 from common.files import hash_file
 
@@ -36,6 +40,25 @@ def fetch_corpus(name: str, *, folder: str | Path | None = None) -> Path:
     return folder
 
 
+def fetch_checksums(corpus: Corpus) -> dict[str, str]:
+    """Download the list of a corpus's checksums into data/cache once: SHA-256 by recording.
+
+    Raises OSError if it does not come, ValueError if what came is not what was published.
+    """
+    path = _download(corpus.checksums, paths.CACHE_DIR)
+    checksums = {}
+    for name, sha256 in re.findall(r"/([^/\s]+)\s+\d+\s+([0-9a-f]{64})\b", path.read_text("utf-8")):
+        with suppress(ValueError):  # a file that is no recording
+            labels = parse_path(corpus, name)
+            checksums[labels["utterance"].removeprefix(f"{corpus.name}/")] = sha256
+    return checksums
+
+
+def _download(source: Published, folder: Path) -> Path:
+    facts = {"num_bytes": source.num_bytes, "checksum": source.checksum}
+    return download_archive(source.url, folder / source.file_name, **facts)
+
+
 def _fetch(corpus: Corpus, folder: Path) -> None:
     there, source = _count_recordings(corpus, folder), corpus.archive
     if there >= corpus.num_utterances:  # another process has put it there
@@ -51,8 +74,7 @@ def _fetch(corpus: Corpus, folder: Path) -> None:
             f"{others[0].name}; to use these give them a name of their own, such as corpus = "
             "'my_corpus', and for the corpus an empty folder"
         )
-    facts = {"num_bytes": source.num_bytes, "checksum": source.checksum}
-    archive = download_archive(source.url, folder / source.file_name, **facts)
+    archive = _download(source, folder)
     with unpack_archive(archive, folder) as unpacked:
         found = match_recordings(corpus, unpacked)
         if source.checksum is None:
@@ -77,7 +99,7 @@ def _count_recordings(corpus: Corpus, folder: Path) -> int:
     return len(match_recordings(corpus, folder)) if folder.is_dir() else 0
 
 
-def _has_archive(source: Archive | None, folder: Path) -> bool:
+def _has_archive(source: Published | None, folder: Path) -> bool:
     """Whether the archive lies in the folder, whole as far as its size tells."""
     path = folder / source.file_name if source else None
     return bool(path and path.is_file() and source.num_bytes in (None, path.stat().st_size))

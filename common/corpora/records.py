@@ -7,8 +7,8 @@ from common.emotions import EMOTIONS
 
 
 @dataclass(frozen=True)
-class Archive:
-    """A ZIP file that may be downloaded; size and checksum where its publisher gives them."""
+class Published:
+    """A file that may be downloaded; its size and checksum where its publisher gives them."""
 
     url: str
     file_name: str
@@ -24,7 +24,9 @@ class Corpus:
     groups name columns of the utterance table; `emotion` is a code that `emotions` translates.
     `example` is one such path below the corpus folder. Copies in other layouts have names that
     `mirror` matches, from which `layout` makes the official path. `genders` has every speaker.
-    `archive` is None where the corpus cannot be fetched and checked automatically.
+    `archive` is the ZIP file of all recordings, None where the corpus cannot be fetched and checked
+    automatically. `checksums` lists the SHA-256 of its recordings, where the index lacks them: a
+    line has the address, the size and the SHA-256 of one.
     """
 
     name: str
@@ -38,7 +40,8 @@ class Corpus:
     emotions: Mapping[str, str]
     genders: Mapping[str, str]
     num_utterances: int
-    archive: Archive | None = None
+    archive: Published | None = None
+    checksums: Published | None = None
     mirror: str = ""
     layout: str = ""
 
@@ -94,7 +97,7 @@ _RECORDS = (
         "Speech and Song (RAVDESS), PLoS ONE 13(5): e0196391, doi:10.1371/journal.pone.0196391",
         how_to_get="`fetch_corpus('ravdess')` downloads it (208 MB), or unpack "
         "Audio_Speech_Actors_01-24.zip from https://zenodo.org/records/1188976 by hand.",
-        archive=Archive(
+        archive=Published(
             "https://zenodo.org/records/1188976/files/Audio_Speech_Actors_01-24.zip?download=1",
             file_name="Audio_Speech_Actors_01-24.zip",
             num_bytes=208_468_073,
@@ -134,7 +137,7 @@ _RECORDS = (
         "Borealis, doi:10.5683/SP2/E8H2MF",
         how_to_get="`fetch_corpus('tess')` downloads it (about 270 MB), or unpack the archive "
         "from https://doi.org/10.5683/SP2/E8H2MF by hand, one folder per speaker and emotion.",
-        archive=Archive(
+        archive=Published(
             "https://borealisdata.ca/api/access/dataset/:persistentId/"
             "?persistentId=doi:10.5683/SP2/E8H2MF",
             file_name="dataverse_files.zip",
@@ -180,9 +183,14 @@ _RECORDS = (
         "emotional multimodal actors dataset, IEEE Trans. Affective Computing 5(4), 377-390, "
         "doi:10.1109/TAFFC.2014.2336244",
         how_to_get="It lies in Git LFS: install git-lfs, `git clone "
-        "https://github.com/CheyneyComputerScience/CREMA-D`, check it by `git lfs fsck` in the "
-        "clone and move its AudioWAV folder. "
+        "https://github.com/CheyneyComputerScience/CREMA-D` and move its AudioWAV folder. "
         "(The ZIP that GitHub offers holds links, not audio.)",
+        checksums=Published(  # of TensorFlow Datasets, which checks its downloads against it
+            "https://storage.googleapis.com/tfds-data/manual_checksums/crema_d.txt",
+            file_name="crema_d_checksums.txt",
+            num_bytes=1_339_905,
+            checksum="sha256:66b5d959dcee997321baf9080c80022a6937279419446db3a9d4827d839b0abb",
+        ),
         example="AudioWAV/1001_DFA_ANG_XX.wav",
         pattern=r"AudioWAV/(?P<speaker>\d{4})_(?P<statement>[A-Z]{3})_(?P<emotion>[A-Z]{3})"
         r"_(?P<intensity>LO|MD|HI|XX)",
