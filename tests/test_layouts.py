@@ -70,7 +70,7 @@ def choose_parameters(path: Path, layout: str, folder: Path) -> dict:
     if "speaker" in committed:  # one that no other corpus has
         small["speaker"] = committed["speaker"]
     if "second_corpus" in committed:
-        small["second_corpus"] = None
+        small["second_corpus"] = committed["second_corpus"]  # which is not at hand
     if "epochs" in committed:
         small["epochs"] = 1
     small |= {"corpus": layout, "folder": str(folder)}

@@ -1,10 +1,12 @@
 """The tools that keep the notebooks alike, and every notebook on the sample corpus."""
 
+import ast
 import json
 import os
 import re
 import shutil
 import subprocess
+import symtable
 import sys
 from copy import deepcopy
 from functools import partial
@@ -972,6 +974,53 @@ def test_folds_are_checked_with_their_validation_speakers():
     assert len(checking) >= 15
     counted = ("*fold.validation", "fold.join_validation() for fold in make_folds")
     assert [name for name, text in checking.items() if not any(c in text for c in counted)] == []
+
+
+def find_unguarded(code: str) -> set[str]:
+    """Names bound only where an optional corpus is at hand, and read where it may not be."""
+    tree = ast.parse(code)
+    optional = re.findall(r"(\w+) = open_corpus\(.*optional=True\)", code)
+    guards = [
+        node
+        for node in tree.body
+        if isinstance(node, ast.If)
+        and any(f"{name} is not None" in ast.unparse(node.test) for name in optional)
+    ]
+    inside = [node for guard in guards for node in guard.body]
+    (bound, _), (bound_anyhow, read) = (
+        list_globals(ast.unparse(ast.Module(body, type_ignores=[])))
+        for body in (inside, [node for node in tree.body if node not in guards])
+    )
+    return read & (bound - bound_anyhow)
+
+
+def list_globals(code: str) -> tuple[set[str], set[str]]:
+    """Names that code binds at its top, and those it reads there or in functions."""
+    top = symtable.symtable(code, "code", "exec")
+    scopes, bound, read = [top], set(), set()
+    for scope in scopes:
+        scopes += scope.get_children()
+        for symbol in scope.get_symbols():
+            if scope is top and symbol.is_assigned():
+                bound.add(symbol.get_name())
+            if symbol.is_referenced() and (scope is top or symbol.is_global()):
+                read.add(symbol.get_name())
+    return bound, read
+
+
+@pytest.mark.parametrize("path", COLLECTION, ids=lambda path: path.stem)
+def test_what_a_second_corpus_gives_is_read_only_where_it_is_at_hand(path):
+    cells = nbformat.read(path, as_version=4).cells
+    code = "\n".join(
+        cell.source for cell in cells if cell.cell_type == "code" and "%" not in cell.source[:1]
+    )
+    assert find_unguarded(code) == set()
+
+
+def test_a_name_that_only_a_second_corpus_binds_is_found():
+    code = "other = open_corpus(name, optional=True)\nif other is not None:\n    runs = 1\n"
+    assert find_unguarded(f"{code}if name:\n    print(runs)") == {"runs"}
+    assert find_unguarded(f"{code}    print(runs)") == set()
 
 
 def test_bootstrap_is_short():
