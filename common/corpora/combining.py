@@ -18,11 +18,7 @@ def combine_corpora(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
     one, and a warning says so. Of recordings whose bytes are in two tables the first table's stay,
     or none where their emotions differ; a warning counts those left out, and `attrs["left_out"]`,
     joined from the tables, lists them.
-
-    Raises
-    ------
-    ValueError
-        If there is no table, or an utterance is in two of them.
+    Raises ValueError if there is no table, or an utterance is in two of them.
     """
     tables = list(tables)
     if not tables:
