@@ -175,8 +175,7 @@ def _read_table(split: pd.DataFrame | str | Path) -> tuple[pd.DataFrame, Path]:
     base, name = Path(), "the table"
     if not isinstance(split, pd.DataFrame):
         base, name = Path(split).parent, str(split)
-        header, rows = read_csv(Path(split), {*COLUMNS}.union(*COLUMNS.values()))
-        split = pd.DataFrame([*rows.values()], [*rows], header, dtype=str)
+        split = read_csv(Path(split), {*COLUMNS}.union(*COLUMNS.values()))
     names = [str(column).strip().lower() for column in split]
     table = pd.DataFrame({"place": [f"{name}, row {row}" for row in split.index]})
     for column, others in COLUMNS.items():
@@ -211,27 +210,23 @@ def _list_parts(table: pd.DataFrame, folds: Sequence[Fold] | None) -> list[Rows]
         parts = [{name: np.asarray(getattr(fold, name)) for name in names} for fold in folds]
         if not all(np.isin(given, rows).all() for part in parts for given in part.values()):
             raise ValueError(f"folds= has other rows than 0 to {rows[-1]}, those of the table")
-    elif "part" in table:
-        named = table["part"].str.lower().map(PARTS)
-        if (strange := named.isna()).any():
+    elif not {"part", "fold"} & {*table}:
+        raise ValueError(
+            "no column 'part' or 'fold': say of each row whether it trains or is tested"
+        )
+    else:
+        named = table["part"].str.lower().map(PARTS) if "part" in table else None
+        if named is not None and (strange := named.isna()).any():
             raise ValueError(
                 f"{table['place'][strange].iloc[0]}: part {table['part'][strange].iloc[0]!r} is "
                 "not understood; write train, validation or test"
             )
-        groups = table["fold"] if "fold" in table else pd.Series("", table.index)
-        parts = [
-            {name: rows[(groups == fold) & (named == name)] for name in names}
-            for fold in groups.unique()
-        ]
-    elif "fold" in table:
-        tests = [table["fold"].eq(fold).to_numpy() for fold in table["fold"].unique()]
-        parts = [
-            {"train": rows[~test], "validation": rows[:0], "test": rows[test]} for test in tests
-        ]
-    else:
-        raise ValueError(
-            "no column 'part' or 'fold': say of each row whether it trains or is tested"
-        )
+        numbers = table["fold"] if "fold" in table else pd.Series("", table.index)
+        parts = []
+        for number in numbers.unique():
+            here = numbers.eq(number)
+            told = here.map({True: "test", False: "train"}) if named is None else named.where(here)
+            parts.append({name: rows[told.eq(name)] for name in names})
     for number, part in enumerate(parts, start=1):
         if lacking := [name for name in ("train", "test") if not len(part[name])]:
             raise ValueError(
