@@ -116,13 +116,9 @@ def audit(
         What the model read, (rows, …, bands), and the mean and the standard deviation, (bands,)
         both, that it was normalised by: were they measured on training rows?
 
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such CSV.
-    ValueError
-        If a column that is needed is missing or there twice, a part is blank or has a name that is
-        not understood, a fold has nothing to train on or to test, or corpus or score are unknown.
+    Raises FileNotFoundError if there is no such CSV; ValueError if a column that is needed is
+    missing or there twice, a part is blank or has a name that is not understood, a fold has nothing
+    to train on or to test, or corpus or score are unknown.
     """
     table, base = _read_table(split)
     parts = _list_parts(table, folds)
@@ -244,21 +240,20 @@ def _listen(table: pd.DataFrame, folder: Path, looked_at: list[str], absent: lis
     if "hash" not in table:
         table["hash"] = [hash_file(place) if place.is_file() else None for place in places]
         table["recording"] = _name_recordings(table)
-    first = ~table.duplicated("recording").to_numpy()
-    wanted = [place for place, new in zip(places, first, strict=True) if new]
-    prints = Parallel(n_jobs=-1, prefer="threads")(delayed(_try_fingerprint)(p) for p in wanted)
+    once = table.drop_duplicates("recording")
+    listen = (delayed(_try_fingerprint)(places[row]) for row in once.index)
+    prints = Parallel(n_jobs=-1, prefer="threads")(listen)
     heard = [number for number, found in enumerate(prints) if not isinstance(found, str)]
     failed = [found for found in prints if isinstance(found, str)]
     if failed:
         absent.append(f"near duplicates of {len(failed)} recordings ({failed[0]})")
-    pairs = find_same_sound([prints[number] for number in heard]) if heard else pd.DataFrame()
-    if len(heard):
+    if heard:
         looked_at.append("sound")
+        pairs = find_same_sound([prints[number] for number in heard])
         ends = [np.array(heard)[pairs[end]] for end in ("first", "second")]
-        graph = coo_array((np.ones(len(pairs)), ends), shape=(len(wanted), len(wanted)))
+        graph = coo_array((np.ones(len(pairs)), ends), shape=(len(once), len(once)))
         numbers = connected_components(graph, directed=False)[1]
-        known = dict(zip(table["recording"][first], numbers, strict=True))
-        table["sound"] = table["recording"].map(known)
+        table["sound"] = table["recording"].map(pd.Series(numbers, once["recording"]))
 
 
 def _try_fingerprint(path: Path) -> tuple[np.ndarray, np.ndarray] | str:
