@@ -64,7 +64,7 @@ def make_folds(table: pd.DataFrame, protocol: str, *, seed: int = 0) -> list[Fol
     make = _get_protocol(protocol).make
     if make is None:
         raise ValueError(f"protocol={protocol!r} makes no folds; pass your own as folds=")
-    if not isinstance(table.index, pd.RangeIndex) or table.index.start or table.index.step != 1:
+    if not table.index.equals(pd.RangeIndex(len(table))):
         raise ValueError(
             "the table's index is not 0, 1, 2 …, so row numbers would be wrong; "
             "call table.reset_index(drop=True) after filtering"

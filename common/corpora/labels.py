@@ -191,16 +191,15 @@ def _index_files(folder: Path):
         known[unicodedata.normalize("NFC", relative).casefold()].append(relative)
 
     def find(text: str, csv_path: Path) -> dict[str, str]:
-        given = text.replace("\\", "/").removeprefix("./")
-        path = Path(given)
-        if path.is_absolute() and path.is_relative_to(folder):
-            given = path.relative_to(folder).as_posix()
-        if Path(given).is_absolute() or ".." in Path(given).parts:
+        path = Path(text.replace("\\", "/"))
+        path = path.relative_to(folder) if path.is_relative_to(folder) else path
+        if path.is_absolute() or ".." in path.parts:
             return {"problem": f"not below {folder}; give paths relative to it"}
+        given = path.as_posix()
         same = known.get(unicodedata.normalize("NFC", given).casefold(), [])
         exact = [name for name in same if name == given] or same
-        if not exact and os.path.isfile(folder / given):  # hidden, or behind a second link
-            exact = [Path(given).as_posix()]
+        if not exact and os.path.isfile(folder / path):  # hidden, or behind a second link
+            exact = [given]
         if len(exact) != 1:
             told = "no such file" if not exact else "more than one file by that name"
             return {"problem": f"{told}, though {csv_path} names it; correct the path"}
