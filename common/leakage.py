@@ -50,7 +50,7 @@ COLUMNS = {
     "fold": ("test_fold",),
     "corpus": ("dataset", "database"),
 }
-KNOWN = ("speaker", "sentence", "label")  # what a row may tell of its recording
+KNOWN = {"hash": "bytes", "speaker": "speakers", "sentence": "sentences", "label": "labels"}
 SPELLINGS = {  # how the same is written alike
     "hash": str.lower,
     "speaker": lambda name: re.sub(r"^0+(?=\d+$)", "", name.casefold()),
@@ -132,7 +132,7 @@ def audit(
         absent.append(
             "near duplicates, " + ("sound is off" if "path" in table else "no path is given")
         )
-    for column, said in {"hash": "bytes", **{n: f"{n}s" for n in KNOWN}}.items():
+    for column, said in KNOWN.items():
         count = table[column].notna().sum() if column in table else 0
         if count:
             part = f" of {count} of {len(table)} rows" if count < len(table) else ""
@@ -159,8 +159,7 @@ def audit(
     ]
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
     columns = [field.name for field in fields(Finding)]
-    rows = pd.DataFrame([vars(finding) for finding in findings], columns=columns)
-    return Audit(rows, tuple(looked_at), tuple(absent))
+    return Audit(pd.DataFrame(findings, columns=columns), tuple(looked_at), tuple(absent))
 
 
 def _read_table(split: pd.DataFrame | str | Path) -> tuple[pd.DataFrame, Path]:

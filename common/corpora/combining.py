@@ -34,8 +34,8 @@ def combine_corpora(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
     table["speaker"] = [prefix + speaker.removeprefix(prefix) for prefix, speaker in pairs]
     left_out = [entry for part in tables for entry in part.attrs.get("left_out", [])]
     table = table.replace({"emotion": match_emotions(table["emotion"])})
-    part = pd.Series(np.repeat(np.arange(len(tables)), [len(part) for part in tables]))
-    again = list_same_bytes(table, part, table["emotion"], "leave one of the two corpora out")
+    source = pd.Series(np.repeat(np.arange(len(tables)), [len(part) for part in tables]))
+    again = list_same_bytes(table, source, table["emotion"], "leave one of the two corpora out")
     if again:
         warnings.warn(
             f"{', '.join(table['corpus'].unique())}: left out {len(again)} of {len(table)} "

@@ -24,8 +24,8 @@ from common.corpora.records import CORPORA, Corpus
 from common.emotions import match_emotions
 from common.files import NAME_PART
 
-# What spreadsheets run when they open a table of results; -1 is a number, - is nothing.
 ZEROS = re.compile(r"^0+(?=\d)|(?<=\d)\.0+$")  # 01, 1 and 1.0
+# What spreadsheets run when they open a table of results; -1 is a number, - is nothing.
 FORMULA = re.compile(r"[=@+]|-(?![\d.,]*$)")
 
 
