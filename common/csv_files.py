@@ -8,11 +8,13 @@ import warnings
 from collections.abc import Container
 from pathlib import Path
 
+import pandas as pd
+
 MAX_CSV_BYTES = 100_000_000
 
 
-def read_csv(path: Path, columns: Container[str]) -> tuple[list[str], dict[int, list[str]]]:
-    """Read the names of the columns, in lower case, and the cells of each row by its line.
+def read_csv(path: Path, columns: Container[str]) -> pd.DataFrame:
+    """Read a table of text, its columns in lower case, its index the line of each row.
 
     Separators are commas, semicolons, tabs or bars, which a first line `sep=;` may tell; the text
     is UTF-8, UTF-16 or Windows-1252, which a warning tells. Blank rows are left out, and rows that
@@ -44,7 +46,8 @@ def read_csv(path: Path, columns: Container[str]) -> tuple[list[str], dict[int, 
                 f"{separator!r} in quotation marks"
             )
     filled = [""] * len(header)
-    return header, {number: [*row, *filled][: len(header)] for number, row in rows[1:]}
+    whole = [[*row, *filled][: len(header)] for _, row in rows[1:]]
+    return pd.DataFrame(whole, [number for number, _ in rows[1:]], header, dtype=str)
 
 
 def _decode(path: Path) -> str:

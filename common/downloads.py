@@ -32,27 +32,10 @@ def download_archive(
     it is, so an archive that was copied by hand counts too. Of two processes that want the same
     file one waits for the other. No more is taken than the size that was published, or 4 GB.
 
-    Parameters
-    ----------
-    url
-        Where the file is published.
-    path
-        Where it is put; the folder is made if it is missing.
-    num_bytes, checksum
-        Size, and checksum ("md5:…" or "sha256:…"), of the published file; None where unknown.
-
-    Returns
-    -------
-    Path
-        The complete file.
-
-    Raises
-    ------
-    OSError
-        If the connection breaks, the server refuses, or the disk is full; call again to
-        continue.
-    ValueError
-        If the size or the checksum is not the published one; the download is deleted.
+    `num_bytes` and `checksum` ("md5:…" or "sha256:…") are those of the published file; None where
+    unknown. The path is returned. Raises OSError if the connection breaks, the server refuses or
+    the disk is full (call again to continue); ValueError if the file is not the published one,
+    which is deleted then.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -134,13 +117,9 @@ def unpack_archive(archive: str | Path, folder: str | Path) -> Iterator[Path]:
     """Unpack a ZIP file into a hidden temporary folder below `folder` for a `with` block.
 
     Move what is wanted out of it: it is removed at the end of the block, so that an
-    interrupted extraction leaves nothing half-written among the recordings.
-
-    Raises
-    ------
-    ValueError
-        If the archive is damaged or unpacks to more than recordings can, or a member would be
-        written outside the folder; nothing is unpacked then.
+    interrupted extraction leaves nothing half-written among the recordings. Raises ValueError if
+    the archive is damaged or unpacks to more than recordings can, or a member would be written
+    outside the folder.
     """
     sweep(Path(folder), ".unpack-*")
     with tempfile.TemporaryDirectory(prefix=".unpack-", dir=folder) as temporary:

@@ -10,19 +10,10 @@ MOUNT = Path("/content/drive")
 def keep_on_drive() -> Path | None:
     """Mount one's Google Drive and let all data lie there, in MyDrive/speech-emotion-data.
 
-    Mounts, makes the folder, sets SER_DATA_DIR to it and says so. What ships with the repository,
-    the sample corpus and the indices, stays where it is. Anywhere but on Colab a line says that
-    nothing was done.
-
-    Returns
-    -------
-    pathlib.Path or None
-        The folder; None where this is not Colab.
-
-    Raises
-    ------
-    RuntimeError
-        If the place of the data was already read in this session, from then on it is fixed.
+    Sets SER_DATA_DIR to that folder and gives it. What ships with the repository, the sample
+    corpus and the indices, stays where it is. Anywhere but on Colab a line says that nothing was
+    done, and None is given. Raises RuntimeError if the place of the data was already read in this
+    session: from then on it is fixed.
     """
     if "google.colab" not in sys.modules:
         print("DRIVE is for Colab alone: data stays where SER_DATA_DIR says, or in data/.")

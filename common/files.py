@@ -26,12 +26,7 @@ def write_atomically(path: Path) -> Iterator[Path]:
 
     Readers see the old file or the new one, never half of one; two processes may write
     at once and the last wins. The temporary path keeps the suffix of `path`, and its
-    folder is made if it is missing.
-
-    Raises
-    ------
-    OSError
-        If the folder cannot be written to or the disk is full. The old file stays.
+    folder is made if it is missing. After an OSError the old file stays.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -48,18 +48,20 @@ MEANINGS = {
         "Keep copies of a recording in one part.",
     ),
 }
+KNOWN_VOICES = (
+    "leak",
+    "The score is of voices that the model knows, not of strangers.",
+    "Split by speaker, or say that the score is of known voices.",
+)
 HEARD = {
-    ("speaker", "test"): (
-        "leak",
-        "The score is of voices that the model knows, not of strangers.",
-        "Split by speaker, or say that the score is of known voices.",
-    ),
-    ("speaker", "validation"): (
+    ("speaker", "train", "test"): KNOWN_VOICES,
+    ("speaker", "validation", "test"): KNOWN_VOICES,
+    ("speaker", "train", "validation"): (
         "warning",
         "Validation speakers are known voices: the epoch is chosen for those, not for strangers.",
         "Keep some training speakers for validation alone.",
     ),
-    ("sentence", "test"): (
+    ("sentence", "train", "test"): (
         "note",
         "The words that are tested were heard in training; few corpora allow otherwise.",
         "Leave sentences out as well, and report both.",
@@ -97,14 +99,13 @@ def find_crossing(
     finer: str | None = None,
 ) -> list:
     """Values of a column that two parts of a fold share, by more than what `finer` tells of."""
-    crossing = {}
+    crossing = set()
     for rows in parts:
-        values = [set(table[column].iloc[rows[part]].dropna()) for part in (one, other)]
-        for value in values[0] & values[1]:
-            crossing[value] = None
-    if finer is not None and crossing:
+        here, there = (set(table[column].iloc[rows[part]].dropna()) for part in (one, other))
+        crossing |= here & there
+    if finer and crossing:
         inside = table[table[column].isin(crossing)].groupby(column)[finer].nunique()
-        crossing = dict.fromkeys(inside.index[inside > 1])
+        crossing = inside.index[inside > 1]
     return sorted(crossing)
 
 
@@ -145,20 +146,14 @@ def check_copies(table: pd.DataFrame, parts: list[Rows]) -> Iterator[Finding]:
         table["name"] = _name_utterances(table)
         levels["name"] = ("copies by their names", finest)
     names = _show_names(table)
-    for column, (kind, finer) in levels.items():
-        for one, other in (("train", "test"), ("validation", "test"), ("train", "validation")):
-            shared = find_crossing(table, parts, column, one, other, finer)
-            if not shared:
-                continue
-            members = [
-                names[table[column] == value].unique()[:2] for value in shared[:NUM_EXAMPLES]
-            ]
-            examples = "; ".join(" = ".join(member) for member in members)
-            meaning, remedy = MEANINGS[one, other]
-            severity = "leak" if other == "test" else "warning"
-            yield Finding(
-                severity, f"{kind} in {one} and {other}", len(shared), examples, meaning, remedy
-            )
+    for column, (kinds, finer) in levels.items():
+        for (one, other), (meaning, remedy) in MEANINGS.items():
+            if shared := find_crossing(table, parts, column, one, other, finer):
+                same = [names[table[column] == value].unique() for value in shared[:NUM_EXAMPLES]]
+                examples = "; ".join(" = ".join(members[:2]) for members in same)
+                severity = "leak" if other == "test" else "warning"
+                kind = f"{kinds} in {one} and {other}"
+                yield Finding(severity, kind, len(shared), examples, meaning, remedy)
     column = "sound" if "sound" in table else "recording"
     again = [rows["test"][table[column].iloc[rows["test"]].duplicated()] for rows in parts]
     again, num_tested = np.concatenate(again), sum(len(rows["test"]) for rows in parts)
@@ -182,9 +177,8 @@ def check_labels(table: pd.DataFrame) -> Iterator[Finding]:
     torn = kinds[kinds.map(len) > 1]
     if len(torn):
         names = _show_names(table).groupby(table[column]).first()
-        examples = [
-            f"{names[sound]}: {', '.join(torn[sound])}" for sound in torn.index[:NUM_EXAMPLES]
-        ]
+        some = torn.head(NUM_EXAMPLES).items()
+        examples = [f"{names[sound]}: {', '.join(labels)}" for sound, labels in some]
         yield Finding(
             "warning",
             "one sound with several labels",
@@ -197,17 +191,13 @@ def check_labels(table: pd.DataFrame) -> Iterator[Finding]:
 
 def check_speakers(table: pd.DataFrame, parts: list[Rows], independent: bool) -> Iterator[Finding]:
     """Speakers, and then sentences, that are trained on and tested."""
-    for column in ("speaker", "sentence"):
-        if column not in table:
+    for (column, one, other), (severity, meaning, remedy) in HEARD.items():
+        if column not in table or ("validation" in (one, other) and not independent):
             continue
-        for one, other in (("train", "test"), ("validation", "test"), ("train", "validation")):
-            if (shared := find_crossing(table, parts, column, one, other)) and (
-                other == "test" and one == "train" or column == "speaker" and independent
-            ):
-                severity, meaning, remedy = HEARD[column, other]
-                kind = f"{column}s in {one} and {other}"
-                examples = ", ".join(shared[:NUM_EXAMPLES])
-                yield Finding(severity, kind, len(shared), examples, meaning, remedy)
+        if shared := find_crossing(table, parts, column, one, other):
+            kind = f"{column}s in {one} and {other}"
+            examples = ", ".join(shared[:NUM_EXAMPLES])
+            yield Finding(severity, kind, len(shared), examples, meaning, remedy)
 
 
 def check_support(counts: Mapping[str, int], corpus: str) -> str:

@@ -50,7 +50,7 @@ COLUMNS = {
     "fold": ("test_fold",),
     "corpus": ("dataset", "database"),
 }
-KNOWN = ("speaker", "sentence", "label")  # what a row may tell of its recording
+KNOWN = {"hash": "bytes", "speaker": "speakers", "sentence": "sentences", "label": "labels"}
 SPELLINGS = {  # how the same is written alike
     "hash": str.lower,
     "speaker": lambda name: re.sub(r"^0+(?=\d+$)", "", name.casefold()),
@@ -116,13 +116,9 @@ def audit(
         What the model read, (rows, …, bands), and the mean and the standard deviation, (bands,)
         both, that it was normalised by: were they measured on training rows?
 
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such CSV.
-    ValueError
-        If a column that is needed is missing or there twice, a part is blank or has a name that is
-        not understood, a fold has nothing to train on or to test, or corpus or score are unknown.
+    Raises FileNotFoundError if there is no such CSV; ValueError if a column that is needed is
+    missing or there twice, a part is blank or has a name that is not understood, a fold has nothing
+    to train on or to test, or corpus or score are unknown.
     """
     table, base = _read_table(split)
     parts = _list_parts(table, folds)
@@ -136,7 +132,7 @@ def audit(
         absent.append(
             "near duplicates, " + ("sound is off" if "path" in table else "no path is given")
         )
-    for column, said in {"hash": "bytes", **{n: f"{n}s" for n in KNOWN}}.items():
+    for column, said in KNOWN.items():
         count = table[column].notna().sum() if column in table else 0
         if count:
             part = f" of {count} of {len(table)} rows" if count < len(table) else ""
@@ -163,8 +159,7 @@ def audit(
     ]
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
     columns = [field.name for field in fields(Finding)]
-    rows = pd.DataFrame([vars(finding) for finding in findings], columns=columns)
-    return Audit(rows, tuple(looked_at), tuple(absent))
+    return Audit(pd.DataFrame(findings, columns=columns), tuple(looked_at), tuple(absent))
 
 
 def _read_table(split: pd.DataFrame | str | Path) -> tuple[pd.DataFrame, Path]:
@@ -175,8 +170,7 @@ def _read_table(split: pd.DataFrame | str | Path) -> tuple[pd.DataFrame, Path]:
     base, name = Path(), "the table"
     if not isinstance(split, pd.DataFrame):
         base, name = Path(split).parent, str(split)
-        header, rows = read_csv(Path(split), {*COLUMNS}.union(*COLUMNS.values()))
-        split = pd.DataFrame([*rows.values()], [*rows], header, dtype=str)
+        split = read_csv(Path(split), {*COLUMNS}.union(*COLUMNS.values()))
     names = [str(column).strip().lower() for column in split]
     table = pd.DataFrame({"place": [f"{name}, row {row}" for row in split.index]})
     for column, others in COLUMNS.items():
@@ -211,27 +205,23 @@ def _list_parts(table: pd.DataFrame, folds: Sequence[Fold] | None) -> list[Rows]
         parts = [{name: np.asarray(getattr(fold, name)) for name in names} for fold in folds]
         if not all(np.isin(given, rows).all() for part in parts for given in part.values()):
             raise ValueError(f"folds= has other rows than 0 to {rows[-1]}, those of the table")
-    elif "part" in table:
-        named = table["part"].str.lower().map(PARTS)
-        if (strange := named.isna()).any():
+    elif not {"part", "fold"} & {*table}:
+        raise ValueError(
+            "no column 'part' or 'fold': say of each row whether it trains or is tested"
+        )
+    else:
+        named = table["part"].str.lower().map(PARTS) if "part" in table else None
+        if named is not None and (strange := named.isna()).any():
             raise ValueError(
                 f"{table['place'][strange].iloc[0]}: part {table['part'][strange].iloc[0]!r} is "
                 "not understood; write train, validation or test"
             )
-        groups = table["fold"] if "fold" in table else pd.Series("", table.index)
-        parts = [
-            {name: rows[(groups == fold) & (named == name)] for name in names}
-            for fold in groups.unique()
-        ]
-    elif "fold" in table:
-        tests = [table["fold"].eq(fold).to_numpy() for fold in table["fold"].unique()]
-        parts = [
-            {"train": rows[~test], "validation": rows[:0], "test": rows[test]} for test in tests
-        ]
-    else:
-        raise ValueError(
-            "no column 'part' or 'fold': say of each row whether it trains or is tested"
-        )
+        numbers = table["fold"] if "fold" in table else pd.Series("", table.index)
+        parts = []
+        for number in numbers.unique():
+            here = numbers.eq(number)
+            told = here.map({True: "test", False: "train"}) if named is None else named.where(here)
+            parts.append({name: rows[told.eq(name)] for name in names})
     for number, part in enumerate(parts, start=1):
         if lacking := [name for name in ("train", "test") if not len(part[name])]:
             raise ValueError(
@@ -249,21 +239,20 @@ def _listen(table: pd.DataFrame, folder: Path, looked_at: list[str], absent: lis
     if "hash" not in table:
         table["hash"] = [hash_file(place) if place.is_file() else None for place in places]
         table["recording"] = _name_recordings(table)
-    first = ~table.duplicated("recording").to_numpy()
-    wanted = [place for place, new in zip(places, first, strict=True) if new]
-    prints = Parallel(n_jobs=-1, prefer="threads")(delayed(_try_fingerprint)(p) for p in wanted)
+    once = table.drop_duplicates("recording")
+    listen = (delayed(_try_fingerprint)(places[row]) for row in once.index)
+    prints = Parallel(n_jobs=-1, prefer="threads")(listen)
     heard = [number for number, found in enumerate(prints) if not isinstance(found, str)]
     failed = [found for found in prints if isinstance(found, str)]
     if failed:
         absent.append(f"near duplicates of {len(failed)} recordings ({failed[0]})")
-    pairs = find_same_sound([prints[number] for number in heard]) if heard else pd.DataFrame()
-    if len(heard):
+    if heard:
         looked_at.append("sound")
+        pairs = find_same_sound([prints[number] for number in heard])
         ends = [np.array(heard)[pairs[end]] for end in ("first", "second")]
-        graph = coo_array((np.ones(len(pairs)), ends), shape=(len(wanted), len(wanted)))
+        graph = coo_array((np.ones(len(pairs)), ends), shape=(len(once), len(once)))
         numbers = connected_components(graph, directed=False)[1]
-        known = dict(zip(table["recording"][first], numbers, strict=True))
-        table["sound"] = table["recording"].map(known)
+        table["sound"] = table["recording"].map(pd.Series(numbers, once["recording"]))
 
 
 def _try_fingerprint(path: Path) -> tuple[np.ndarray, np.ndarray] | str:

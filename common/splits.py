@@ -42,9 +42,6 @@ class Fold:
         return replace(self, train=train, validation=self.validation[:0])
 
 
-MakeFolds = Callable[[pd.DataFrame, int], list[Fold]]
-
-
 @dataclass(frozen=True)
 class SplitProtocol:
     """How a table is split with a seed (`make`; None where folds are always passed).
@@ -54,7 +51,7 @@ class SplitProtocol:
 
     title: str
     speaker_independent: bool
-    make: MakeFolds | None = None
+    make: Callable[[pd.DataFrame, int], list[Fold]] | None = None
 
 
 def make_folds(table: pd.DataFrame, protocol: str, *, seed: int = 0) -> list[Fold]:
@@ -67,7 +64,7 @@ def make_folds(table: pd.DataFrame, protocol: str, *, seed: int = 0) -> list[Fol
     make = _get_protocol(protocol).make
     if make is None:
         raise ValueError(f"protocol={protocol!r} makes no folds; pass your own as folds=")
-    if not isinstance(table.index, pd.RangeIndex) or table.index.start or table.index.step != 1:
+    if not table.index.equals(pd.RangeIndex(len(table))):
         raise ValueError(
             "the table's index is not 0, 1, 2 …, so row numbers would be wrong; "
             "call table.reset_index(drop=True) after filtering"
@@ -216,24 +213,21 @@ def _alternate_genders(genders: pd.Series) -> pd.Series:
     return genders.loc[turn.sort_values(kind="stable").index]
 
 
-def _make_speaker_folds(num_folds: int) -> MakeFolds:
-    def make(table: pd.DataFrame, seed: int) -> list[Fold]:
-        speakers = set(table["speaker"])
-        corpus = "+".join(table["corpus"].unique())
-        groups = SPEAKER_FOLDS.get((corpus, num_folds), "").split(",")
-        published = [speakers & set(group.split()) for group in groups]
-        if speakers == set.union(*published):
-            return _split_by_speaker(table, [group for group in published if group], seed)
-        if len(speakers) < num_folds:
-            raise ValueError(
-                f"{len(speakers)} speakers cannot fill {num_folds} folds; use leave_one_speaker_out"
-            )
-        genders = table.groupby("speaker")["gender"].first()
-        order = np.random.default_rng(0).permutation(len(genders))
-        dealt = list(_alternate_genders(genders.iloc[order]).index)
-        return _split_by_speaker(table, [dealt[k::num_folds] for k in range(num_folds)], seed)
-
-    return make
+def _fold_speakers(table: pd.DataFrame, seed: int, num_folds: int) -> list[Fold]:
+    speakers = set(table["speaker"])
+    corpus = "+".join(table["corpus"].unique())
+    groups = SPEAKER_FOLDS.get((corpus, num_folds), "").split(",")
+    published = [speakers & set(group.split()) for group in groups]
+    if speakers == set.union(*published):
+        return _split_by_speaker(table, [group for group in published if group], seed)
+    if len(speakers) < num_folds:
+        raise ValueError(
+            f"{len(speakers)} speakers cannot fill {num_folds} folds; use leave_one_speaker_out"
+        )
+    genders = table.groupby("speaker")["gender"].first()
+    order = np.random.default_rng(0).permutation(len(genders))
+    dealt = list(_alternate_genders(genders.iloc[order]).index)
+    return _split_by_speaker(table, [dealt[k::num_folds] for k in range(num_folds)], seed)
 
 
 def _leave_out(table: pd.DataFrame, seed: int, by: str = "speaker") -> list[Fold]:
@@ -263,15 +257,11 @@ def _random_kfold(table: pd.DataFrame, seed: int) -> list[Fold]:
     return _test_parts(table, deal_rows(table, np.arange(len(table)), 5, seed), seed)
 
 
-def _make_random_split(count: int) -> MakeFolds:
+def _random_split(table: pd.DataFrame, seed: int, count: int) -> list[Fold]:
     """One fold: of 20 parts of the rows, `count` to test and as many to validation."""
-
-    def make(table: pd.DataFrame, seed: int) -> list[Fold]:
-        parts = deal_rows(table, np.arange(len(table)), 20, seed)
-        test, validation = np.concatenate(parts[:count]), np.concatenate(parts[count : 2 * count])
-        return [_make_fold(table, 1, validation, test)]
-
-    return make
+    parts = deal_rows(table, np.arange(len(table)), 20, seed)
+    test, validation = np.concatenate(parts[:count]), np.concatenate(parts[count : 2 * count])
+    return [_make_fold(table, 1, validation, test)]
 
 
 def _sentence_out(table: pd.DataFrame, seed: int) -> list[Fold]:
@@ -286,12 +276,16 @@ def _sentence_out(table: pd.DataFrame, seed: int) -> list[Fold]:
 
 
 PROTOCOLS = {
-    "speaker_5fold": SplitProtocol("5 folds by speaker", True, _make_speaker_folds(5)),
-    "speaker_6fold": SplitProtocol("6 folds by speaker", True, _make_speaker_folds(6)),
+    "speaker_5fold": SplitProtocol(
+        "5 folds by speaker", True, partial(_fold_speakers, num_folds=5)
+    ),
+    "speaker_6fold": SplitProtocol(
+        "6 folds by speaker", True, partial(_fold_speakers, num_folds=6)
+    ),
     "leave_one_speaker_out": SplitProtocol("leave one speaker out", True, _leave_out),
     "random_5fold": SplitProtocol("5 random folds", False, _random_kfold),
-    "random_80_10_10": SplitProtocol("random 80/10/10", False, _make_random_split(2)),
-    "random_70_15_15": SplitProtocol("random 70/15/15", False, _make_random_split(3)),
+    "random_80_10_10": SplitProtocol("random 80/10/10", False, partial(_random_split, count=2)),
+    "random_70_15_15": SplitProtocol("random 70/15/15", False, partial(_random_split, count=3)),
     "sentence_out": SplitProtocol("unheard sentences", False, _sentence_out),
     "leave_one_corpus_out": SplitProtocol("other corpora", True, partial(_leave_out, by="corpus")),
 }

@@ -3,7 +3,7 @@
 from common.corpora.combining import combine_corpora
 from common.corpora.fetching import fetch_corpus
 from common.corpora.recordings import COLUMNS
-from common.corpora.records import CORPORA, Corpus
+from common.corpora.records import CORPORA
 from common.corpora.tables import (
     draw_balanced,
     load_corpus,
@@ -15,7 +15,6 @@ from common.corpora.validation import validate_corpus
 __all__ = [
     "COLUMNS",
     "CORPORA",
-    "Corpus",
     "combine_corpora",
     "draw_balanced",
     "fetch_corpus",

@@ -10,7 +10,7 @@ from common.corpora.recordings import (
     find_corpus,
     list_audio,
     match_recordings,
-    parse_path,
+    name_recording,
     read_index,
 )
 from common.corpora.records import Corpus, Published
@@ -34,7 +34,7 @@ def fetch_corpus(name: str, *, folder: str | Path | None = None) -> Path:
     download stopped (call again to continue it); ValueError if what came is not what was published.
     """
     corpus, folder = find_corpus(name, folder)
-    if _count_recordings(corpus, folder) < corpus.num_utterances:
+    if len(match_recordings(corpus, folder)) < corpus.num_utterances:
         with lock(folder):
             _fetch(corpus, folder)
     return folder
@@ -49,8 +49,7 @@ def fetch_checksums(corpus: Corpus) -> dict[str, str]:
     checksums = {}
     for name, sha256 in re.findall(r"/([^/\s]+)\s+\d+\s+([0-9a-f]{64})\b", path.read_text("utf-8")):
         with suppress(ValueError):  # a file that is no recording
-            labels = parse_path(corpus, name)
-            checksums[labels["utterance"].removeprefix(f"{corpus.name}/")] = sha256
+            checksums[name_recording(corpus, name)] = sha256
     return checksums
 
 
@@ -60,20 +59,20 @@ def _download(source: Published, folder: Path) -> Path:
 
 
 def _fetch(corpus: Corpus, folder: Path) -> None:
-    there, source = _count_recordings(corpus, folder), corpus.archive
-    if there >= corpus.num_utterances:  # another process has put it there
+    num_there, source = len(match_recordings(corpus, folder)), corpus.archive
+    if num_there >= corpus.num_utterances:  # another process has put it there
         return
-    if there and not _has_archive(source, folder):
-        return
-    if source is None:
-        raise FileNotFoundError(explain_absence(corpus, folder))
-    others = list_audio(folder) if folder.is_dir() else []
-    if others and not _has_archive(source, folder):
-        raise FileNotFoundError(
-            f"{folder}: no recording of {corpus.title} among {len(others)}, such as "
-            f"{others[0].name}; to use these give them a name of their own, such as corpus = "
-            "'my_corpus', and for the corpus an empty folder"
-        )
+    if not _has_archive(source, folder):
+        if num_there:
+            return
+        if source is None:
+            raise FileNotFoundError(explain_absence(corpus, folder))
+        if others := list_audio(folder):
+            raise FileNotFoundError(
+                f"{folder}: no recording of {corpus.title} among {len(others)}, such as "
+                f"{others[0].name}; to use these give them a name of their own, such as corpus = "
+                "'my_corpus', and for the corpus an empty folder"
+            )
     archive = _download(source, folder)
     with unpack_archive(archive, folder) as unpacked:
         found = match_recordings(corpus, unpacked)
@@ -93,10 +92,6 @@ def _fetch(corpus: Corpus, folder: Path) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             found[recording].replace(target)
     archive.unlink()
-
-
-def _count_recordings(corpus: Corpus, folder: Path) -> int:
-    return len(match_recordings(corpus, folder)) if folder.is_dir() else 0
 
 
 def _has_archive(source: Published | None, folder: Path) -> bool:

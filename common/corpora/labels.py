@@ -26,11 +26,7 @@ def read_folder_labels(folder: Path, files: list[Path]) -> list[dict[str, str]]:
     all files share. The emotions are the level of folders whose names are known emotions, or the
     only level that there is. The speaker is the other level, or a file's name up to its first "_".
     Both are empty text for a file above the folders that tell them.
-
-    Raises
-    ------
-    ValueError
-        If the level of the emotions or the speakers cannot be told.
+    Raises ValueError if the level of the emotions or the speakers cannot be told.
     """
     paths = [path.relative_to(folder) for path in files]
     names = [tuple(map(_clean, path.with_suffix("").parts)) for path in paths]
@@ -172,20 +168,18 @@ def read_csv_labels(path: Path, folder: Path) -> list[dict[str, str]]:
     A row whose file is not there has its `problem`. Raises FileNotFoundError or ValueError if there
     is no such file, or it is no table with path, emotion and speaker.
     """
-    header, table = read_csv(path, COLUMNS)
-    missing = [column for column in ("path", "emotion", "speaker") if column not in header]
+    table = read_csv(path, COLUMNS)
+    missing = [column for column in ("path", "emotion", "speaker") if column not in table]
     if missing:
         raise ValueError(
-            f"{path}: no column {', '.join(missing)} among {', '.join(header) or 'nothing'}; "
+            f"{path}: no column {', '.join(missing)} among {', '.join(table) or 'nothing'}; "
             f"add it (path is relative to {folder})"
         )
     find_file = _index_files(folder)
     rows = []
-    for row in table.values():
-        told = {name: cell for name, cell in zip(header, row, strict=True) if name in COLUMNS}
-        labels = {n: (_clean if n in CLEANED else _compose)(cell) for n, cell in told.items()}
-        blank = {"path": "", "emotion": "", "speaker": ""}
-        rows.append(blank | labels | find_file(labels.get("path", ""), path))
+    for row in table.loc[:, table.columns.isin(COLUMNS)].to_dict("records"):
+        labels = {n: (_clean if n in CLEANED else _compose)(cell) for n, cell in row.items()}
+        rows.append(labels | find_file(labels["path"], path))
     return rows
 
 
@@ -197,16 +191,15 @@ def _index_files(folder: Path):
         known[unicodedata.normalize("NFC", relative).casefold()].append(relative)
 
     def find(text: str, csv_path: Path) -> dict[str, str]:
-        given = text.replace("\\", "/").removeprefix("./")
-        path = Path(given)
-        if path.is_absolute() and path.is_relative_to(folder):
-            given = path.relative_to(folder).as_posix()
-        if Path(given).is_absolute() or ".." in Path(given).parts:
+        path = Path(text.replace("\\", "/"))
+        path = path.relative_to(folder) if path.is_relative_to(folder) else path
+        if path.is_absolute() or ".." in path.parts:
             return {"problem": f"not below {folder}; give paths relative to it"}
+        given = path.as_posix()
         same = known.get(unicodedata.normalize("NFC", given).casefold(), [])
         exact = [name for name in same if name == given] or same
-        if not exact and os.path.isfile(folder / given):  # hidden, or behind a second link
-            exact = [Path(given).as_posix()]
+        if not exact and os.path.isfile(folder / path):  # hidden, or behind a second link
+            exact = [given]
         if len(exact) != 1:
             told = "no such file" if not exact else "more than one file by that name"
             return {"problem": f"{told}, though {csv_path} names it; correct the path"}

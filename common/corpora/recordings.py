@@ -125,6 +125,11 @@ def parse_path(corpus: Corpus, path: str, *, include_song: bool = False) -> dict
     }
 
 
+def name_recording(corpus: Corpus, path: str) -> str:
+    """Give the official path of a recording, without suffix; errors are as in `parse_path`."""
+    return parse_path(corpus, path)["utterance"].removeprefix(f"{corpus.name}/")
+
+
 def walk_files(folder: Path, report: Callable[[Path | str, str], None]) -> Iterator[Path]:
     """Give each file below a folder, also behind links; hidden ones and macOS leftovers not.
 
@@ -203,10 +208,9 @@ def list_recordings(
     corpus: Corpus, folder: Path, *, left_out: list[dict] | None = None
 ) -> list[Path]:
     """List the audio files of a corpus folder; FileNotFoundError if there is none."""
-    listed = list_audio(folder, left_out=left_out) if folder.is_dir() else []
-    if not listed:
-        raise FileNotFoundError(explain_absence(corpus, folder))
-    return listed
+    if listed := list_audio(folder, left_out=left_out):
+        return listed
+    raise FileNotFoundError(explain_absence(corpus, folder))
 
 
 def read_index(corpus: Corpus) -> pd.DataFrame | None:
@@ -244,8 +248,7 @@ def match_recordings(corpus: Corpus, folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in list_audio(folder):
         with suppress(ValueError):
-            utterance = parse_path(corpus, path.as_posix())["utterance"]
-            found.setdefault(utterance.removeprefix(f"{corpus.name}/"), path)
+            found.setdefault(name_recording(corpus, path.as_posix()), path)
     return found
 
 
@@ -264,8 +267,7 @@ def scan_recordings(recordings: list[Path], folder: Path, *, fresh: bool = False
     states = {}
     for path in recordings:
         status = path.stat() if path.exists() else None
-        times = status and [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
-        states[str(path)] = times
+        states[str(path)] = status and [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
     stale = [key for key in states if key not in known or known[key].get("state") != states[key]]
     if stale:
         work = (joblib.delayed(audio.scan_recording)(path) for path in stale)

@@ -24,8 +24,8 @@ from common.corpora.records import CORPORA, Corpus
 from common.emotions import match_emotions
 from common.files import NAME_PART
 
-# What spreadsheets run when they open a table of results; -1 is a number, - is nothing.
 ZEROS = re.compile(r"^0+(?=\d)|(?<=\d)\.0+$")  # 01, 1 and 1.0
+# What spreadsheets run when they open a table of results; -1 is a number, - is nothing.
 FORMULA = re.compile(r"[=@+]|-(?![\d.,]*$)")
 
 
@@ -215,28 +215,37 @@ def _list_unnamed(listed: list[dict], folder: Path, csv: str | Path) -> list[dic
     return [entry for entry in beside if Path(entry["path"]).resolve() not in named]
 
 
-def _drop_same_bytes(usable: list[dict], left_out: list[dict], *, own: bool) -> list[dict]:
-    """Leave out recordings with the same bytes and other labels, and second copies of one's own."""
-    groups = defaultdict(list)
-    for row in usable:
-        groups[row["audio_hash"]].append(row)
-    kept = []
-    for rows in groups.values():
-        labels = {(row["emotion"], row["speaker"]) for row in rows}
-        for position, row in enumerate(rows):
-            other = rows[position == 0]["path"] if len(rows) > 1 else ""
+def list_same_bytes(
+    table: pd.DataFrame, source: pd.Series, label: pd.Series, remedy: str
+) -> list[dict]:
+    """List path and problem of recordings whose bytes are in two sources.
+
+    Those of the first source stay, if all have one label. The remedy is for the others.
+    """
+    left_out = []
+    repeated = table["audio_hash"].ne("") & table["audio_hash"].duplicated(keep=False)
+    told = table.assign(source=source, label=label)[repeated]
+    for _, rows in told.groupby("audio_hash"):
+        labels, paths = sorted({*rows["label"]}), [*rows["path"]]
+        if len({*rows["source"]}) < 2:
+            continue
+        for row in rows.itertuples():
+            problem = f"the same bytes as {paths[0] if row.path != paths[0] else paths[-1]}"
             if len(labels) > 1:
-                told = " and ".join(
-                    f"{emotion} of {speaker}" for emotion, speaker in sorted(labels)
-                )
-                problem = f"the same bytes as {other}, as {told}; keep the one that is right"
-            elif own and position:
-                problem = f"the same bytes as {other}; remove one of them"
+                problem += f", as {' and '.join(labels)}; keep the one that is right"
+            elif row.source != rows["source"].iloc[0]:
+                problem += f"; {remedy}"
             else:
-                kept.append(row)
                 continue
-            left_out.append({"path": row["path"], "problem": problem})
-    return kept
+            left_out.append({"path": row.path, "problem": problem})
+    return left_out
+
+
+def show_left_out(left_out: list[dict]) -> str:
+    """The first three, a line each, and how many more there are."""
+    lines = [f"{entry['path']}: {entry['problem']}" for entry in left_out[:3]]
+    lines += [f"and {len(left_out) - 3} more"] if len(left_out) > 3 else []
+    return "".join(f"\n  {line}" for line in lines)
 
 
 def _make_table(
@@ -256,23 +265,24 @@ def _make_table(
             usable.append({**row, "seconds": scan["seconds"], "audio_hash": scan["sha256"]})
             for note in list_notes(scan):
                 noted[note].append(row["path"])
-    usable = _drop_same_bytes(usable, left_out, own=own)
-    left_out = sorted(left_out, key=lambda entry: entry["path"])
-    listed = "".join(f"\n  {entry['path']}: {entry['problem']}" for entry in left_out[:3])
-    if len(left_out) > 3:
-        listed += f"\n  and {len(left_out) - 3} more"
-    if not usable:
+    table = pd.DataFrame(usable, columns=list(COLUMNS))
+    told = table["emotion"] + " of " + table["speaker"]
+    source = table.index.to_series() if own else told
+    again = list_same_bytes(table, source, told, "remove one of them")
+    table = table[~table["path"].isin([entry["path"] for entry in again])]
+    left_out = sorted(left_out + again, key=lambda entry: entry["path"])
+    listed = show_left_out(left_out)
+    if table.empty:
         raise ValueError(f"{name}: none of {len(left_out)} files in {folder} is usable:{listed}")
     if left_out:
         warnings.warn(
-            f"{name}: left out {len(left_out)} of {len(left_out) + len(usable)} files in {folder} "
+            f"{name}: left out {len(left_out)} of {len(left_out) + len(table)} files in {folder} "
             f"(all are listed in table.attrs['left_out']):{listed}",
             stacklevel=3,
         )
     for note, paths in noted.items():
-        told = f"{len(paths)} of {len(usable)} recordings, such as {paths[0]}"
+        told = f"{len(paths)} of {len(table)} recordings, such as {paths[0]}"
         warnings.warn(f"{name}: {told}: {note}", stacklevel=3)
-    table = pd.DataFrame(usable, columns=list(COLUMNS))
     table = table.sort_values("utterance", ignore_index=True)
     table.attrs = {"left_out": left_out}
     return table

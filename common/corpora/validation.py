@@ -9,8 +9,7 @@ from common.corpora.fetching import fetch_checksums
 from common.corpora.recordings import (
     find_corpus,
     list_recordings,
-    match_recordings,
-    parse_path,
+    name_recording,
     read_index,
     scan_recordings,
 )
@@ -32,45 +31,47 @@ def validate_corpus(name: str, *, folder: str | Path | None = None) -> pd.DataFr
     corpus, folder = find_corpus(name, folder)
     left_out: list[dict] = []
     listed = list_recordings(corpus, folder, left_out=left_out)
-    found = match_recordings(corpus, folder)
     index = read_index(corpus)
     published, why_unchecked = _read_checksums(corpus, index)
-    scans = dict(zip(listed, scan_recordings(listed, folder, fresh=True), strict=True))
     findings = []
 
-    def report(path: Path | str, problem: str, detail: str, *, files: int = 1) -> None:
-        path = path.relative_to(folder).as_posix() if isinstance(path, Path) else path
+    def report(path: str, problem: str, detail: str, *, files: int = 1) -> None:
         findings.append({"path": path, "problem": problem, "files": files, "detail": detail})
 
     for entry in left_out:
         path = Path(entry["path"])
-        report(
-            path, "extra" if path.is_file() or path.is_symlink() else "unreadable", entry["problem"]
-        )
-    official = found if index is None else index.index
-    recordings = {path: recording for recording, path in found.items() if recording in official}
-    originals: dict[str, Path] = {}
-    for path in listed:
-        scan, recording = scans[path], recordings.get(path)
-        if recording is None:
-            report(path, "extra", _explain_extra(corpus, folder, path, found))
+        problem = "extra" if path.is_file() or path.is_symlink() else "unreadable"
+        report(path.relative_to(folder).as_posix(), problem, entry["problem"])
+    found: dict[str, str] = {}
+    originals: dict[str, str] = {}
+    num_unchecked = 0
+    for file, scan in zip(listed, scan_recordings(listed, folder, fresh=True), strict=True):
+        path = file.relative_to(folder).as_posix()
+        try:
+            recording = name_recording(corpus, file.as_posix())
+        except ValueError as error:
+            report(path, "extra", str(error))
+            continue
+        if (first := found.setdefault(recording, path)) != path:
+            report(path, "extra", f"a second copy of {first}")
+            continue
+        if index is not None and recording not in index.index:
+            report(path, "extra", "not in the published corpus")
             continue
         if scan["problem"]:
             kind, _, detail = scan["problem"].partition(": ")
             report(path, "silent" if kind == "silent" else "unreadable", f"{kind}: {detail}")
-        original = originals.setdefault(scan["sha256"], path)
-        if original != path:
-            other = original.relative_to(folder).as_posix()
-            report(path, "duplicated", f"the same bytes as {other}")
+        if (original := originals.setdefault(scan["sha256"], path)) != path:
+            report(path, "duplicated", f"the same bytes as {original}")
         if scan["sample_rate_hertz"] and scan["sha256"] != published.get(recording, scan["sha256"]):
             report(path, *_explain_change(scan, {} if index is None else index.loc[recording]))
-    if unchecked := set(recordings.values()).difference(published):
-        report(".", "unchecked", why_unchecked, files=len(unchecked))
+        num_unchecked += recording not in published
+    if num_unchecked:
+        report(".", "unchecked", why_unchecked, files=num_unchecked)
     if index is not None:
-        for recording in index.index.difference(list(found)):
-            report(index.loc[recording, "path"], "missing", "in the published corpus, not here")
-    elif len(found) < corpus.num_utterances:
-        num_missing = corpus.num_utterances - len(found)
+        for path in index.loc[index.index.difference([*found]), "path"]:
+            report(path, "missing", "in the published corpus, not here")
+    elif num_missing := max(0, corpus.num_utterances - len(found)):
         told = f"{num_missing} of {corpus.num_utterances} recordings are not here"
         report(".", "missing", told, files=num_missing)
     table = pd.DataFrame(findings, columns=["path", "problem", "files", "detail"])
@@ -97,13 +98,3 @@ def _explain_change(scan: Mapping, published: Mapping) -> tuple[str, str]:
         return "resampled", rates
     length = f", published with {published['frames']}" if "frames" in published else ""
     return "altered", f"other bytes than published ({scan['frames']} samples{length})"
-
-
-def _explain_extra(corpus: Corpus, folder: Path, path: Path, found: dict[str, Path]) -> str:
-    try:
-        recording = parse_path(corpus, path.as_posix())["utterance"].removeprefix(f"{corpus.name}/")
-    except ValueError as error:
-        return str(error)
-    if found.get(recording, path) != path:
-        return f"a second copy of {found[recording].relative_to(folder).as_posix()}"
-    return "not in the published corpus"
