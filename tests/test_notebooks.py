@@ -21,7 +21,7 @@ from common.drive import keep_on_drive
 from common.files import hash_file
 from common.paths import ROOT
 from common.results import load_results
-from tools import checking, generation, notebooks, pages, publication
+from tools import checking, notebooks, pages, publication
 from tools.execution import (
     EXECUTED_DIR,
     NO_PLAYER,
@@ -52,7 +52,7 @@ QUICK = (
     *("01_prepare_corpora", "13_cnn_lstm", "22_wav2vec2_transfer"),
     *("31_stacked_cnn_attention_lstm", "40_augmentation_and_balance"),
 )
-COLLECTION = list_collection(generation.README.read_text(encoding="utf-8"))
+COLLECTION = list_collection()
 PLAYER = (
     '<audio controls="controls">\n<source src="data:audio/wav;base64,+/tmp/abc=" '
     'type="audio/wav" />\nYour browser does not support the audio element.\n</audio>'
@@ -380,7 +380,7 @@ def test_run_times_are_short(text, short):
 
 
 def test_readme_is_short_and_its_first_screen_is_complete():
-    text = generation.README.read_text(encoding="utf-8")
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(text.split()) < 1000
     opening = text.split("## ")[0]
     assert "00_tour__ravdess__fall.png" in opening and "make run" in opening
@@ -444,12 +444,13 @@ def test_a_fork_that_joins_the_collection_is_checked_like_the_others(tmp_path, c
 
 
 def test_a_notebook_that_the_readme_lists_belongs_without_git(tmp_path):
+    (tmp_path / "notebooks").mkdir()
     for name in ("11_cnn", "12_lstm", "13_other"):
-        (tmp_path / f"{name}.ipynb").touch()
+        (tmp_path / f"notebooks/{name}.ipynb").touch()
     (tmp_path / "results/13_other").mkdir(parents=True)
     (tmp_path / "results/13_other/a.json").touch()
-    text = "| [`11_cnn`](notebooks/11_cnn.ipynb) |"
-    found = generation.list_collection(text, folder=tmp_path, results=tmp_path / "results")
+    (tmp_path / "README.md").write_text("| [`11_cnn`](notebooks/11_cnn.ipynb) |")
+    found = list_collection(tmp_path)
     assert [path.stem for path in found] == ["11_cnn", "13_other"]
 
 
@@ -712,7 +713,7 @@ def test_publish_copies_nothing_where_evidence_is_not_whole(tmp_path, publish, s
 
 def test_publish_command_says_what_it_did(monkeypatch, capsys):
     monkeypatch.setattr(notebooks, "publish_notebook", lambda name: [f"new        results/{name}"])
-    monkeypatch.setattr(notebooks, "sync_pages", lambda: [generation.README])
+    monkeypatch.setattr(notebooks, "sync_pages", lambda: [ROOT / "README.md"])
     assert main(["publish", "90", "11"]) == 0
     assert capsys.readouterr().out == (
         "90_template:\n  new        results/90_template\n"

@@ -21,7 +21,7 @@ from tools.generation import (
     read_sample_parameters,
     sync_notebook,
 )
-from tools.pages import write_pages
+from tools.pages import find_stale_pages
 
 MAX_BYTES = 600_000
 MAX_CELL_LINES = 45
@@ -175,8 +175,7 @@ def check_all(root: Path = ROOT) -> tuple[list[str], list[str]]:
     """
     repository = read_repository()
     folder, results = root / "notebooks", root / "results"
-    text = (root / "README.md").read_text(encoding="utf-8")
-    collection = list_collection(text, folder=folder, results=results)
+    collection = list_collection(root)
     defects, notes = [], []
     authors = {}
     for path in sorted(list_notebooks(folder), key=lambda path: path not in collection):
@@ -193,14 +192,9 @@ def check_all(root: Path = ROOT) -> tuple[list[str], list[str]]:
         defects += [f"{path.name}: {defect}" for defect in found]
         notes += [f"{path.name}: {hint}" for hint in hints]
     try:
-        stale = [
-            path
-            for path, text in write_pages(root).items()
-            if path.read_text(encoding="utf-8") != text
-        ]
         defects += [
             f"{path.relative_to(root)}: generated sections are out of date: run sync"
-            for path in stale
+            for path in find_stale_pages(root)
         ]
     except ValueError as error:
         defects.append(str(error))

@@ -19,7 +19,7 @@ from common.results import load_results, tabulate_results, tabulate_transfer
 from common.splits import PROTOCOLS
 from common.style import rank_protocol
 from tools.generation import (
-    BADGE,
+    format_badge,
     list_collection,
     read_parameters,
     read_question,
@@ -75,40 +75,39 @@ COMPARISON = "60_comparison"  # whose best score is that of all notebooks
 
 def sync_pages(root: Path = ROOT) -> list[Path]:
     """Rewrite the generated sections of every page; give the pages that changed."""
-    changed = []
-    for path, text in write_pages(root).items():
-        if path.read_text(encoding="utf-8") != text:
-            with write_atomically(path) as temporary:
-                temporary.write_text(text, encoding="utf-8")
-            changed.append(path)
-    return changed
+    stale = find_stale_pages(root)
+    for path, text in stale.items():
+        with write_atomically(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    return [*stale]
 
 
-def write_pages(root: Path = ROOT) -> dict[Path, str]:
-    """Give every page's text with its generated sections as they should be.
+def find_stale_pages(root: Path = ROOT) -> dict[Path, str]:
+    """Find pages with generated sections that are out of date, and give what they should be.
 
     Raises ValueError if a page or the comments around a section are missing, or a notebook has no
     title.
     """
     contents = make_sections(root)
-    texts = {}
+    stale = {}
     for name, sections in PAGES.items():
         path = root / name
         if not path.is_file():
             raise ValueError(f"{name} is missing: check it out again")
         text = path.read_text(encoding="utf-8")
         try:
-            texts[path] = fill_sections(text, {part: contents[part] for part in sections})
+            filled = fill_sections(text, {part: contents[part] for part in sections})
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
-    return texts
+        if filled != text:
+            stale[path] = filled
+    return stale
 
 
 def make_sections(root: Path = ROOT) -> dict[str, str]:
     """Give the generated Markdown by section."""
     published = load_results(own=False, ablations=True)
-    readme = (root / "README.md").read_text(encoding="utf-8")
-    collection = list_collection(readme, folder=root / "notebooks", results=root / "results")
+    collection = list_collection(root)
     return {
         "buttons": format_buttons(read_repository(), collection),
         "start": format_start(read_repository()),
@@ -136,7 +135,7 @@ def format_buttons(repository: str, notebooks: list[Path]) -> str:
     owner, name = repository.split("/")[-2:]
     site = f"https://{owner.lower()}.github.io/{name}/"
     buttons = [
-        BADGE.format(owner_and_name=f"{owner}/{name}", notebook="00_tour"),
+        format_badge(repository, "00_tour"),
         f"[![Site](https://img.shields.io/badge/read-the_site-0072B2)]({site})",
     ]
     voice = next((path.name for path in notebooks if path.name.startswith("70_")), None)
@@ -191,10 +190,8 @@ def format_index(notebooks: list[Path], published: list[dict], *, repository: st
             row = describe_notebook(notebook, published, name=path.stem)
         except ValueError as error:
             raise ValueError(f"{path.name}: {error}") from error
-        badge = BADGE.format(
-            owner_and_name="/".join(repository.split("/")[-2:]), notebook=path.stem
-        )
         facts = [value or "—" for value in row.values()]
+        badge = format_badge(repository, path.stem)
         rows.append([f"[`{path.stem}`]({path.name})", *facts, badge])
     columns = ["notebook", "title", "question", "best score", "run time", "level", "in Colab"]
     return format_table(pd.DataFrame(rows, columns=columns))

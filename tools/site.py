@@ -79,8 +79,7 @@ def build_site(
     for folder in (out, source):
         shutil.rmtree(folder, ignore_errors=True)
     if notebooks is None:
-        readme = (ROOT / "README.md").read_text(encoding="utf-8")
-        notebooks = list_collection(readme)
+        notebooks = list_collection()
     write_sources(source, notebooks=list(notebooks), modules=list(modules or list_modules()))
     pandoc = Path(pypandoc.get_pandoc_path()).parent  # nbsphinx looks for it on the path
     environment = {
