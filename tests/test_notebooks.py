@@ -697,8 +697,8 @@ def test_publish_leaves_out_a_large_model(tmp_path, publish):
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda path: path.with_suffix(".csv").write_text("other"), "is not the file that"),
-        (lambda path: path.with_suffix(".history.csv").unlink(), "which is missing"),
+        (lambda path: path.with_suffix(".csv").write_text("other"), "is not the one that"),
+        (lambda path: path.with_suffix(".history.csv").unlink(), "history.csv .* is missing"),
         (lambda path: path.write_text("{}"), "does not name the hash of its CSV"),
         (lambda path: path.write_text("{"), "is not JSON"),
     ],
