@@ -70,6 +70,7 @@ LABELLED = {
     "52_robustness": ("whisper_all_utterances", "ravdess", "speaker_5fold", "as recorded"),
     "71_your_corpus": ("whisper", "savee", "leave_one_speaker_out", "Whisper"),
 }
+TRANSFER = "Other corpora"  # title of the results on corpora that were not trained on
 COMPARISON = "60_comparison"  # whose best score is that of all notebooks
 
 
@@ -273,18 +274,22 @@ def format_corpora() -> str:
 def format_results() -> str:
     """Format the published results: one table per corpus that has any."""
     sections = []
-    for corpus in CORPORA:
-        results = describe_results(corpus) if corpus != "sample" else pd.DataFrame()
-        if not results.empty:
-            links = [f"[`{name}`](../notebooks/{name}.ipynb)" for name in results["notebook"]]
-            table = format_table(results.assign(notebook=links))
-            sections.append(f"## {CORPORA[corpus].title}\n\n{table}")
-    transfer = describe_transfer()
-    if not transfer.empty:
-        links = [f"[`{name}`](../notebooks/{name}.ipynb)" for name in transfer["notebook"]]
-        table = format_table(transfer.assign(notebook=links))
-        sections.append(f"## Other corpora\n\nNo corpus of the test is trained on.\n\n{table}")
+    for title, results in tabulate_published().items():
+        links = [f"[`{name}`](../notebooks/{name}.ipynb)" for name in results["notebook"]]
+        note = "No corpus of the test is trained on.\n\n" * (title == TRANSFER)
+        sections.append(f"## {title}\n\n{note}{format_table(results.assign(notebook=links))}")
     return "\n\n".join(sections) or "No results yet: `make reproduce CORPUS=ravdess` makes them."
+
+
+def tabulate_published() -> dict[str, pd.DataFrame]:
+    """Give the published results as tables of text by title, those of people's speech alone."""
+    tables = {
+        record.title: describe_results(corpus)
+        for corpus, record in CORPORA.items()
+        if corpus != "sample"
+    }
+    tables[TRANSFER] = describe_transfer()
+    return {title: table for title, table in tables.items() if not table.empty}
 
 
 def describe_results(corpus: str, *, own: bool = False) -> pd.DataFrame:

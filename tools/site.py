@@ -27,11 +27,10 @@ import pypandoc
 from nbformat import NotebookNode
 from PIL import Image
 
-from common.corpora import CORPORA
 from common.paths import FIGURES_DIR, NOTEBOOKS_DIR, ROOT
 from common.results import load_results
 from tools.generation import list_collection, read_repository
-from tools.pages import describe_notebook, describe_results, describe_transfer
+from tools.pages import describe_notebook, tabulate_published
 
 SETTINGS = ROOT / "docs" / "site"
 FAMILIES = {
@@ -313,15 +312,9 @@ def format_results_page(names: set[str]) -> str:
     text = (ROOT / "results/README.md").read_text(encoding="utf-8")
     sections = [convert_markdown(text.partition("<!-- results:begin -->")[0], names)]
     sections.append("A click on a heading sorts by it.\n")
-    tables = {
-        record.title: describe_results(corpus)
-        for corpus, record in CORPORA.items()
-        if corpus != "sample"
-    }
-    for title, table in (tables | {"Other corpora": describe_transfer()}).items():
-        if not table.empty:
-            body = format_raw(f"<div class=scroll>{format_sortable(table, names)}</div>")
-            sections.append(f"{title}\n{'-' * len(title)}\n\n{body}")
+    for title, table in tabulate_published().items():
+        body = format_raw(f"<div class=scroll>{format_sortable(table, names)}</div>")
+        sections.append(f"{title}\n{'-' * len(title)}\n\n{body}")
     return "\n".join(sections)
 
 
