@@ -6,10 +6,9 @@ again. They were written just before, so that all ways read them from the system
 
 import argparse
 import tempfile
-import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from timeit import timeit
 from unittest.mock import patch
 
 import librosa
@@ -69,13 +68,6 @@ def compute_with_librosa(path: str) -> np.ndarray:
     return librosa.power_to_db(mel)
 
 
-def measure_seconds(work: Callable[[], object]) -> float:
-    """Seconds of the wall clock that a call takes."""
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
-
-
 def main() -> None:
     """Write the files, time each way, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -91,10 +83,10 @@ def main() -> None:
         with patch.object(paths, "CACHE_DIR", folder / "cache"):
             compute_with_librosa(str(next(corpus.rglob("*.wav"))))  # loads what librosa loads late
             tables = []
-            scan = measure_seconds(lambda: tables.append(load_corpus("ravdess", folder=corpus)))
+            scan = timeit(lambda: tables.append(load_corpus("ravdess", folder=corpus)), number=1)
             [table] = tables
-            cold = measure_seconds(lambda: extract_features(table, RECIPE, jobs=-1))
-            cached = measure_seconds(lambda: extract_features(table, RECIPE, jobs=-1))
+            cold = timeit(lambda: extract_features(table, RECIPE, jobs=-1), number=1)
+            cached = timeit(lambda: extract_features(table, RECIPE, jobs=-1), number=1)
             try:
                 encoder = load_encoder("yamnet")
             except (OSError, ImportError) as error:
@@ -103,12 +95,12 @@ def main() -> None:
             else:
                 embed = partial(extract_embeddings, table, encoder)
                 encoded = [
-                    ("from WAV to YAMNet embeddings and into the cache", measure_seconds(embed)),
-                    ("YAMNet embeddings from the cache", measure_seconds(embed)),
+                    ("from WAV to YAMNet embeddings and into the cache", timeit(embed, number=1)),
+                    ("YAMNet embeddings from the cache", timeit(embed, number=1)),
                 ]
         some = table["path"].sample(min(arguments.plain, num_files), random_state=0)
         bar = tqdm(some, desc="librosa", unit="file", leave=False)
-        plain = measure_seconds(lambda: [compute_with_librosa(path) for path in bar])
+        plain = timeit(lambda: [compute_with_librosa(path) for path in bar], number=1)
 
     print(
         f"{num_files} WAV files of {RATE_HERTZ // 1000} kHz, 16 bit, {sound / num_files:.1f} s each"
