@@ -12,6 +12,7 @@ import base64
 import html
 import io
 import os
+import pkgutil
 import re
 import shutil
 import subprocess
@@ -136,11 +137,9 @@ def find_faults(folder: Path) -> list[str]:
 
 
 def list_modules() -> list[str]:
-    """List the public modules of `common`, sub-packages included."""
-    files = sorted((ROOT / "common").rglob("*.py"))
-    parts = [file.relative_to(ROOT).with_suffix("").parts for file in files]
-    names = [".".join(part[:-1] if part[-1] == "__init__" else part) for part in parts]
-    return [name for name in names if name != "common"]
+    """List the modules of `common`, sub-packages included."""
+    found = pkgutil.walk_packages([str(ROOT / "common")], "common.")
+    return sorted(module.name for module in found)
 
 
 def write_sources(folder: Path, *, notebooks: list[Path], modules: list[str]) -> None:
