@@ -110,7 +110,7 @@ def make_sections(root: Path = ROOT) -> dict[str, str]:
     published = load_results(own=False, ablations=True)
     collection = list_collection(root)
     return {
-        "buttons": format_buttons(read_repository(), collection),
+        "buttons": format_buttons(read_repository()),
         "start": format_start(read_repository()),
         "highlights": format_highlights(published),
         "index": format_index(collection, published, repository=read_repository()),
@@ -131,19 +131,18 @@ def fill_sections(text: str, sections: Mapping[str, str]) -> str:
     return text
 
 
-def format_buttons(repository: str, notebooks: list[Path]) -> str:
+def format_buttons(repository: str) -> str:
     """Format the buttons below the README's title: the tour, the site, and one's own voice."""
     owner, name = repository.split("/")[-2:]
     site = f"https://{owner.lower()}.github.io/{name}/"
-    buttons = [
-        format_badge(repository, "00_tour"),
-        f"[![Site](https://img.shields.io/badge/read-the_site-0072B2)]({site})",
-    ]
-    voice = next((path.name for path in notebooks if path.name.startswith("70_")), None)
-    target = f"notebooks/{voice}" if voice else "#your-own-recordings"
-    picture = "https://img.shields.io/badge/try-your_voice-D55E00"
-    buttons.append(f"[![Try your voice]({picture})]({target})")
-    return "\n".join(buttons)
+    voice = "https://img.shields.io/badge/try-your_voice-D55E00"
+    return "\n".join(
+        [
+            format_badge(repository, "00_tour"),
+            f"[![Site](https://img.shields.io/badge/read-the_site-0072B2)]({site})",
+            f"[![Try your voice]({voice})](notebooks/70_try_your_voice.ipynb)",
+        ]
+    )
 
 
 def format_start(repository: str) -> str:
