@@ -160,21 +160,19 @@ def write_sources(folder: Path, *, notebooks: list[Path], modules: list[str]) ->
     guides = sorted((ROOT / "docs").glob("*.md"), key=lambda path: (path.stem != FIRST, path))
     for path in guides:
         text = path.read_text(encoding="utf-8")
-        write(folder / f"guides/{path.stem}.rst", convert_markdown(text, names, depth=1))
+        guide = convert_markdown(text, names, depth=1)
+        (folder / f"guides/{path.stem}.rst").write_text(guide, "utf-8")
     corpora = (ROOT / "data/README.md").read_text(encoding="utf-8")
-    write(folder / "corpora.rst", convert_markdown(corpora, names))
-    write(folder / "results.rst", format_results_page(names))
+    (folder / "corpora.rst").write_text(convert_markdown(corpora, names), "utf-8")
+    (folder / "results.rst").write_text(format_results_page(names), "utf-8")
     for module in modules:
-        write(folder / f"reference/{module}.rst", format_module(module))
-    write(folder / "reference/index.rst", format_toctree("Reference", modules))
+        (folder / f"reference/{module}.rst").write_text(format_module(module), "utf-8")
+    index = format_toctree("Reference", modules)
+    (folder / "reference/index.rst").write_text(index, "utf-8")
     demo = make_demo(folder / "_extra/demo")
     pages = [f"guides/{path.stem}" for path in guides]
-    write(folder / "index.rst", format_index(cards, pages, sorted(names), names, demo=demo))
-
-
-def write(path: Path, text: str) -> None:
-    """Write text as UTF-8."""
-    path.write_text(text, encoding="utf-8")
+    index = format_index(cards, pages, sorted(names), names, demo=demo)
+    (folder / "index.rst").write_text(index, "utf-8")
 
 
 def prepare_notebook(notebook: NotebookNode, names: set[str]) -> NotebookNode:
