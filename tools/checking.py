@@ -46,15 +46,17 @@ def check_notebook(path: Path, *, repository: str, results: Path = RESULTS_DIR) 
     synced = sync_notebook(deepcopy(notebook), name=path.stem, repository=repository)
     if synced != notebook:
         defects.append("generated cells or kernelspec are out of date: run sync")
-    defects += check_name(notebook, name=path.stem)
     defects += check_findings(notebook, (results / path.stem).glob("*.json"))
     corpus = None
     for read in (read_question, read_parameters, read_sample_parameters):
         try:
             found = read(notebook)
-            corpus = found["corpus"] if read is read_parameters else corpus
         except (ValueError, SyntaxError) as error:
             defects.append(str(error))
+            continue
+        if read is read_parameters:
+            corpus = found["corpus"]
+            defects += check_name(found, name=path.stem)
     num_lines = count_opening_lines(notebook)
     if num_lines > MAX_OPENING_LINES:
         defects.append(
@@ -71,12 +73,7 @@ def check_notebook(path: Path, *, repository: str, results: Path = RESULTS_DIR) 
     if "widgets" in notebook.metadata or find_cell(notebook, "injected-parameters") is not None:
         defects.append("holds widget state or injected parameters: run execute --in-place")
     for number, cell in enumerate(notebook.cells, start=1):
-        defects += [f"cell {number} {defect}" for defect in _check_cell(cell)]
-        if corpus != "sample" and _holds_sound(cell):
-            defects.append(
-                f"cell {number} passes a recording of {corpus} on: run execute --in-place, which "
-                "takes players out"
-            )
+        defects += [f"cell {number} {defect}" for defect in _check_cell(cell, corpus)]
     return list(dict.fromkeys(defects))
 
 
@@ -95,7 +92,7 @@ def count_opening_lines(notebook: NotebookNode) -> int:
     )
 
 
-def _check_cell(cell: NotebookNode) -> Iterator[str]:
+def _check_cell(cell: NotebookNode, corpus: str | None) -> Iterator[str]:
     seen = [cell.source]
     if cell.cell_type == "code":
         collapsed = cell.metadata.get("jupyter", {}).get("source_hidden")
@@ -112,6 +109,12 @@ def _check_cell(cell: NotebookNode) -> Iterator[str]:
             data = output.get("data", {})
             if WIDGET_VIEW in data:
                 yield "shows a widget, which is blank once committed: run execute --in-place"
+            sounds = (kind.startswith("audio/") or "data:audio" in str(data[kind]) for kind in data)
+            if corpus != "sample" and any(sounds):
+                yield (
+                    f"passes a recording of {corpus} on: run execute --in-place, which takes "
+                    "players out"
+                )
             texts = (text for kind, text in data.items() if not kind.startswith(("image", "audio")))
             seen += [output.get("text", ""), *output.get("traceback", []), *map(str, texts)]
     text = re.sub(r"base64,[\w+/=\s]+", "", "\n".join(seen))
@@ -120,22 +123,8 @@ def _check_cell(cell: NotebookNode) -> Iterator[str]:
         yield f"names a path of one machine, {shown!r}: print it relative to ROOT"
 
 
-def _holds_sound(cell: NotebookNode) -> bool:
-    """Tell whether an output of the cell holds audio data, in a player or bare."""
-    data = [output.get("data", {}) for output in cell.get("outputs", [])]
-    return any(
-        kind.startswith("audio/") or "data:audio" in str(content)
-        for kinds in data
-        for kind, content in kinds.items()
-    )
-
-
-def check_name(notebook: NotebookNode, *, name: str) -> list[str]:
+def check_name(parameters: dict, *, name: str) -> list[str]:
     """List what is wrong with the parameter `notebook`, under which results are filed."""
-    try:
-        parameters = read_parameters(notebook)
-    except (ValueError, SyntaxError):
-        return []  # said elsewhere
     if parameters.get("notebook") == name:
         return []
     found = repr(parameters["notebook"]) if "notebook" in parameters else "missing"
@@ -153,10 +142,9 @@ def check_own(path: Path, *, folders: Iterable[Path]) -> tuple[list[str], list[s
         nbformat.validate(notebook)
     except Exception as error:
         return [f"not a valid notebook ({error}): write it again"], []
-    defects = check_name(notebook, name=path.stem)
-    notes = []
+    defects, notes = [], []
     try:
-        read_parameters(notebook)
+        defects += check_name(read_parameters(notebook), name=path.stem)
     except (ValueError, SyntaxError) as error:
         defects.append(str(error))
     for number, cell in enumerate(notebook.cells, start=1):
