@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from common.files import write_atomically
@@ -59,8 +60,7 @@ def _answer(recognizer: EmotionRecognizer, options: argparse.Namespace) -> int:
     except ValueError as error:
         said = Prediction(None, {}, str(error))
     if options.json:
-        names = ("label", "probabilities", "reason", "seconds")
-        print(json.dumps({name: getattr(said, name) for name in names}))
+        print(json.dumps(asdict(said)))
     else:
         measured = recognizer.facts if recognizer.voice is None else {}
         print(describe_prediction(said, measured))
