@@ -171,7 +171,7 @@ def write_sources(folder: Path, *, notebooks: list[Path], modules: list[str]) ->
     (folder / "reference/index.rst").write_text(index, "utf-8")
     demo = make_demo(folder / "_extra/demo")
     pages = [f"guides/{path.stem}" for path in guides]
-    index = format_index(cards, pages, sorted(names), names, demo=demo)
+    index = format_index(cards, pages, names, demo=demo)
     (folder / "index.rst").write_text(index, "utf-8")
 
 
@@ -267,12 +267,7 @@ def format_raw(text: str) -> str:
 
 
 def format_index(
-    cards: dict[str, list[str]],
-    guides: list[str],
-    notebooks: list[str],
-    names: set[str],
-    *,
-    demo: bool,
+    cards: dict[str, list[str]], guides: list[str], names: set[str], *, demo: bool
 ) -> str:
     """Format the first page: what the README begins with, and the gallery."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -295,7 +290,7 @@ def format_index(
         sections.append(f"{family}\n{'-' * len(family)}\n\n{format_raw(body)}")
     for caption, pages in (
         ("Guides", [*guides, "results", "corpora", "reference/index"]),
-        ("Notebooks", [f"notebooks/{name}" for name in notebooks]),
+        ("Notebooks", [f"notebooks/{name}" for name in sorted(names)]),
     ):
         lines = "".join(f"   {page}\n" for page in pages)
         sections.append(
