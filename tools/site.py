@@ -8,9 +8,7 @@ cannot be, the site has no demo. Sphinx reads what is written here into a folder
 """
 
 import argparse
-import base64
 import html
-import io
 import os
 import pkgutil
 import re
@@ -153,7 +151,7 @@ def write_sources(folder: Path, *, notebooks: list[Path], modules: list[str]) ->
     for path in notebooks:
         notebook = nbformat.read(path, as_version=4)
         facts = describe_notebook(notebook, published, name=path.stem)
-        save_thumbnail(notebook, path.stem, folder / f"_static/thumbnails/{path.stem}.png")
+        save_thumbnail(path.stem, folder / f"_static/thumbnails/{path.stem}.png")
         family = cards.setdefault(FAMILIES.get(path.stem[0], "More"), [])
         family.append(format_card(path.stem, facts))
         nbformat.write(prepare_notebook(notebook, names), folder / f"notebooks/{path.name}")
@@ -232,17 +230,9 @@ def choose_figure(name: str, folder: Path = FIGURES_DIR) -> Path | None:
     )
 
 
-def save_thumbnail(notebook: NotebookNode, name: str, path: Path) -> None:
-    """Save a notebook's best figure, or else its first picture, at the size of the gallery."""
+def save_thumbnail(name: str, path: Path) -> None:
+    """Save a notebook's best figure at the size of the gallery; white where it has none."""
     best = choose_figure(name)
-    if best is None:
-        pictures = [
-            output["data"]["image/png"]
-            for cell in notebook.cells
-            for output in cell.get("outputs", [])
-            if "image/png" in output.get("data", {})
-        ]
-        best = io.BytesIO(base64.b64decode(pictures[0])) if pictures else None
     image = Image.open(best).convert("RGB") if best else Image.new("RGB", (64, 40), "white")
     image.thumbnail(THUMBNAIL_PIXELS)
     image.save(path)
