@@ -35,13 +35,10 @@ FORBIDDEN_CODE = {
 }
 
 
-def check_notebook(path: Path, *, repository: str, results: Path = RESULTS_DIR) -> list[str]:
+def check_notebook(
+    path: Path, notebook: NotebookNode, *, repository: str, results: Path = RESULTS_DIR
+) -> list[str]:
     """List what is wrong with a notebook of the collection, each entry with its remedy."""
-    try:
-        notebook = nbformat.read(path, as_version=4)
-        nbformat.validate(notebook)
-    except Exception as error:
-        return [f"not a valid notebook ({error}): write it again"]
     defects = []
     synced = sync_notebook(deepcopy(notebook), name=path.stem, repository=repository)
     if synced != notebook:
@@ -128,17 +125,14 @@ def check_name(parameters: dict, *, name: str) -> list[str]:
     return [f"parameter 'notebook' is {found}: write notebook = {name!r}, or rename the file"]
 
 
-def check_own(path: Path, *, folders: Iterable[Path]) -> tuple[list[str], list[str]]:
+def check_own(
+    path: Path, notebook: NotebookNode, *, folders: Iterable[Path]
+) -> tuple[list[str], list[str]]:
     """List defects and notes of a notebook that is a reader's own and not of the collection.
 
     It may be half done, and show whatever Jupyter leaves in it. Only what would give wrong
     numbers, or mix them with those of another notebook, is a defect.
     """
-    try:
-        notebook = nbformat.read(path, as_version=4)
-        nbformat.validate(notebook)
-    except Exception as error:
-        return [f"not a valid notebook ({error}): write it again"], []
     defects, notes = [], []
     try:
         defects += check_name(read_parameters(notebook), name=path.stem)
@@ -164,11 +158,18 @@ def check_all(root: Path = ROOT) -> tuple[list[str], list[str]]:
     defects, notes = [], []
     authors = {}
     for path in sorted(list_notebooks(folder), key=lambda path: path not in collection):
+        try:
+            notebook = nbformat.read(path, as_version=4)
+            nbformat.validate(notebook)
+        except Exception as error:
+            defects.append(f"{path.name}: not a valid notebook ({error}): write it again")
+            continue
         if path in collection:
-            found, hints = check_notebook(path, repository=repository, results=results), []
+            hints = []
+            found = check_notebook(path, notebook, repository=repository, results=results)
         else:
-            found, hints = check_own(path, folders=(results, RUNS_DIR / "results"))
-        findings = _read_words(path)
+            found, hints = check_own(path, notebook, folders=(results, RUNS_DIR / "results"))
+        findings = " ".join(read_findings(notebook).split())
         author = authors.setdefault(findings, path.name)
         if findings and author != path.name:
             copied = f"Findings are those of {author}: write what yours shows, or take them out"
@@ -184,11 +185,3 @@ def check_all(root: Path = ROOT) -> tuple[list[str], list[str]]:
     except ValueError as error:
         defects.append(str(error))
     return defects, notes
-
-
-def _read_words(path: Path) -> str:
-    """Give the Findings of a notebook with single spaces; "" where it has none."""
-    try:
-        return " ".join(read_findings(nbformat.read(path, as_version=4)).split())
-    except Exception:
-        return ""  # not a notebook, which is said elsewhere
