@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from copy import deepcopy
 from pathlib import Path
 
-import nbformat
 from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_markdown_cell
 
 from common.paths import NOTEBOOKS_DIR, ROOT
 
@@ -153,21 +153,12 @@ def sync_notebook(notebook: NotebookNode, *, name: str, repository: str) -> Note
 
     The set-up cell is generated down to the line "# Imports"; the imports below it are kept.
     """
-    kinds = [cell.cell_type for cell in notebook.cells]
-    first_code = kinds.index("code") if "code" in kinds else len(kinds)
-    badge = format_badge(repository, name)
-    position = find_cell(notebook, "badge")
-    if position is None:
-        cell = nbformat.v4.new_markdown_cell(badge, metadata={"tags": ["badge"]})
-        notebook.cells.insert(first_code, cell)
-        first_code += 1
-    else:
-        notebook.cells[position].source = badge
-    position = find_cell(notebook, "setup")
-    if position is None:
-        position = first_code
-        notebook.cells.insert(position, nbformat.v4.new_code_cell())
-    setup = notebook.cells[position]
+    for tag, new in (("badge", new_markdown_cell), ("setup", new_code_cell)):
+        if find_cell(notebook, tag) is None:
+            kinds = [cell.cell_type for cell in notebook.cells] + ["code"]
+            notebook.cells.insert(kinds.index("code"), new(metadata={"tags": [tag]}))
+    badge, setup = (notebook.cells[find_cell(notebook, tag)] for tag in ("badge", "setup"))
+    badge.source = format_badge(repository, name)
     imports = _read_imports(setup.source)
     setup.source = f"{BOOTSTRAP.format(repository=repository)}\n\n{MARKER}\n{imports}".rstrip()
     setup.metadata = {**setup.metadata, **deepcopy(COLLAPSED), "tags": ["setup"]}
