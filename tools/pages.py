@@ -51,23 +51,18 @@ HIGHLIGHTS = (
 )
 # Of notebooks that have no result under the usual conditions: variant, corpus and protocol of one,
 # and in a few words what it is of.
+STRANGERS = ("ravdess", "speaker_5fold")
 LABELLED = {
-    "02_explore_features": ("base", "ravdess", "speaker_5fold", "first settings"),
-    "40_augmentation_and_balance": ("all_together", "ravdess", "speaker_5fold", "all copies"),
-    "41_hyperparameter_search": ("tpe", "ravdess", "speaker_5fold", "settings searched"),
-    "42_speaker_enrolment": (
-        *("whisper_enrolled_16", "ravdess", "speaker_5fold"),
-        "16 utterances of the voice heard",
-    ),
+    "02_explore_features": ("base", *STRANGERS, "first settings"),
+    "40_augmentation_and_balance": ("all_together", *STRANGERS, "all copies"),
+    "41_hyperparameter_search": ("tpe", *STRANGERS, "settings searched"),
+    "42_speaker_enrolment": ("whisper_enrolled_16", *STRANGERS, "16 utterances of the voice heard"),
     "50_cross_corpus": (
         *("four_whisper", "ravdess+savee+tess", "leave_one_corpus_out"),
         "trained on the others, 4 emotions",
     ),
-    "51_leakage_audit": (
-        *("speaker_chosen_on_validation", "ravdess", "speaker_5fold"),
-        "without a leak",
-    ),
-    "52_robustness": ("whisper_all_utterances", "ravdess", "speaker_5fold", "as recorded"),
+    "51_leakage_audit": ("speaker_chosen_on_validation", *STRANGERS, "without a leak"),
+    "52_robustness": ("whisper_all_utterances", *STRANGERS, "as recorded"),
     "71_your_corpus": ("whisper", "savee", "leave_one_speaker_out", "Whisper"),
 }
 TRANSFER = "Other corpora"  # title of the results on corpora that were not trained on
