@@ -23,8 +23,7 @@ from common.recipes import Recipe
 def make_players(sounds: Mapping[str, np.ndarray]) -> HTML:
     """Lay the players of some 16 kHz waveforms, {label: (samples,)}, side by side to display.
 
-    They share one scale, so what is louder sounds louder. Stored notebooks drop the players of
-    all corpora but the sample corpus, whose licences restrict or forbid passing recordings on.
+    They share one scale, so what is louder sounds louder.
     """
     peak = max(np.abs(sound).max() for sound in sounds.values()) or 1
     boxes = []

@@ -209,8 +209,7 @@ def convert_markdown(text: str, names: set[str], *, depth: int = 0) -> str:
     )
     for path, page in LINKS.items():
         text = re.sub(rf"\]\((?:\.\./)*{re.escape(path)}\)", f"]({up}{page}.html)", text)
-    text = re.sub(r"\]\((?:\.\./)?docs/(\w+)\.md\)", rf"]({up}guides/\1.html)", text)
-    text = re.sub(r"\]\((\w+)\.md\)", rf"]({up}guides/\1.html)", text)
+    text = re.sub(r"\]\((?:(?:\.\./)?docs/)?(\w+)\.md\)", rf"]({up}guides/\1.html)", text)
     text = re.sub(
         r"\]\((?!https?:|#)(?!(?:\.\./)?[\w/]+\.html\))(?:\.\./)*([^)]+)\)",
         rf"]({read_repository()}/blob/main/\1)",
