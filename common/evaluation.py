@@ -50,11 +50,10 @@ def score_confusions(confusions: np.ndarray) -> dict[str, np.ndarray]:
 
 def score_folds(predictions: pd.DataFrame) -> pd.DataFrame:
     """Score each test fold of each seed: a row of `seed`, `fold`, `uar`, `wa`, `macro_f1`."""
-    scores = [
+    return pd.DataFrame(
         {"seed": seed, "fold": fold, **score_predictions(rows)}
         for (seed, fold), rows in predictions.groupby(["seed", "fold"])
-    ]
-    return pd.DataFrame(scores)
+    )
 
 
 def report_classes(predictions: pd.DataFrame) -> pd.DataFrame:
