@@ -24,12 +24,10 @@ def main(arguments: Sequence[str]) -> int:
         if options.enrol is not None:
             recognizer = recognizer.enrol(options.enrol)
         return _answer(recognizer, options)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-    except ImportError as error:
+    except (OSError, ValueError, ImportError) as error:
         remedy = "; pip install -r requirements.lock" * isinstance(error, ModuleNotFoundError)
         print(f"error: {error}{remedy}", file=sys.stderr)
-    return MISUSED
+        return MISUSED
 
 
 def hide_native_logs() -> None:

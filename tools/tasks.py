@@ -354,9 +354,8 @@ def main(arguments: list[str] | None = None) -> int:
             return int(collect(tasks) > 0)
         if options.only is not None:
             result = run_task(tasks[options.only - 1])
-            trained = (
-                f"{len(result['keys'])} networks trained" if result["keys"] else "nothing to train"
-            )
+            number = len(result["keys"])
+            trained = f"{number} networks trained" if number else "nothing to train"
             print(f"{trained}, {result['seconds']:.0f} s, ended {result['ended']}")
             return 0
         settings = {"num_workers": options.workers, "scheduler": options.scheduler}
