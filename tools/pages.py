@@ -198,12 +198,11 @@ def describe_notebook(notebook: NotebookNode, published: list[dict], *, name: st
     level = notebook.metadata.get("ser", {}).get("level", "intermediate")
     if level not in LEVELS:
         raise ValueError(f"metadata ser.level is {level!r}: write one of {', '.join(LEVELS)}")
+    corpus = read_parameters(notebook)["corpus"]
     return {
         "title": title,
         "question": question,
-        "best_score": find_best_score(
-            published, notebook=name, corpus=read_parameters(notebook)["corpus"]
-        ),
+        "best_score": find_best_score(published, notebook=name, corpus=corpus),
         "run_time": read_run_time(notebook),
         "level": level,
     }

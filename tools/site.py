@@ -156,8 +156,7 @@ def write_sources(folder: Path, *, notebooks: list[Path], modules: list[str]) ->
         nbformat.write(prepare_notebook(notebook, names), folder / f"notebooks/{path.name}")
     guides = sorted((ROOT / "docs").glob("*.md"), key=lambda path: (path.stem != FIRST, path))
     for path in guides:
-        text = path.read_text(encoding="utf-8")
-        guide = convert_markdown(text, names, depth=1)
+        guide = convert_markdown(path.read_text(encoding="utf-8"), names, depth=1)
         (folder / f"guides/{path.stem}.rst").write_text(guide, "utf-8")
     corpora = (ROOT / "data/README.md").read_text(encoding="utf-8")
     (folder / "corpora.rst").write_text(convert_markdown(corpora, names), "utf-8")
