@@ -89,7 +89,8 @@ def load_models() -> tuple[dict[str, EmotionRecognizer], str]:
 def build_demo(models: Mapping[str, EmotionRecognizer], *, remark: str = "") -> gr.Blocks:
     """Lay out the page for some recognisers by name; `remark` stands where one is missing.
 
-    What is recorded or uploaded lies in a folder that is removed when the page is closed.
+    What is recorded or uploaded lies in a folder that is removed when the page is closed, or Python
+    ends.
     """
     set_style()
     names = list(models)

@@ -55,9 +55,11 @@ def export_onnx(model: keras.Model, recipe: Recipe, *, rounded: bool = False) ->
     """Write a network as an ONNX graph, "waveform" or "features" -> "probabilities".
 
     "waveform" is (batch, samples) after the steps of `split_recipe`, "features" what the whole
-    recipe gives, (batch, frames, bands). With `rounded` weights keep 15 bits of mantissa, so that
-    they compress. Raises ValueError if the format cannot hold a layer, or the graph does not give
-    what Keras gives: tf2onnx drops what it does not know of some layers.
+    recipe gives, (batch, frames, bands). With `rounded` weights keep 15 bits of mantissa: the last
+    byte of each is 0, and compresses.
+
+    Raises ValueError if the format cannot hold a layer, or the graph does not give what Keras
+    gives: tf2onnx drops what it does not know of some layers.
     """
     import onnx
     import tensorflow

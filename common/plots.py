@@ -190,8 +190,9 @@ def plot_comparison(
 ) -> Axes:
     """Draw UAR and 95 % interval of each system of `results.tabulate_results` by protocol.
 
-    The best system on unseen speakers stands on top; own results are hollow and named so.
-    `reference_lines` are scores by name, such as {"chance": 0.125}. Raises ValueError without rows.
+    The best system on unseen speakers stands on top. Own results that are not published are drawn
+    hollow and named so. `reference_lines` are scores by name, such as {"chance": 0.125}. Raises
+    ValueError if there are no results.
     """
     if results.empty:
         raise ValueError("There are no results to draw: run an experiment notebook first.")

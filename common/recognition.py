@@ -55,9 +55,9 @@ class EmotionRecognizer:
     """A network that takes a waveform.
 
     `recipe` makes of it the features that `network` takes, a Keras model or an `OnnxNetwork`,
-    which gives one probability for each of `emotions`. `facts` is what is told of the model, and
-    the `temperature` of `evaluation.apply_temperature`; `voices` what `enrol` needs, `voice` whom
-    it has heard, and `path` where it lies.
+    which gives one probability for each of `emotions`. `facts` may hold `temperature`, which
+    divides the logarithms of the probabilities (Guo et al., ICML 2017), and what is told of the
+    model; `voices` what `enrol` needs, `voice` whom it has heard, and `path` where it lies.
     """
 
     network: Callable
@@ -73,7 +73,8 @@ class EmotionRecognizer:
         """Take the model of one fold of a run, which has not heard the fold's test speakers.
 
         `encoder` is the one of the features, where its weights are not the published ones. Raises
-        FileNotFoundError if the model is not at hand, ValueError if a step wants many recordings.
+        FileNotFoundError if the model is not at hand, ValueError if the features have steps that
+        cannot be repeated for one recording.
         """
         names = run.predictions.filter(like="p_").columns
         emotions = tuple(name.removeprefix("p_") for name in names)
@@ -87,9 +88,11 @@ class EmotionRecognizer:
         """Load a model that ships, "small" or "whisper", or the path of what `save` wrote.
 
         `encoder` as in `from_run`; `runtime` is "onnxruntime" or "keras", None: the first of them
-        that can run the file. Raises FileNotFoundError if there is no such file, ValueError if it
-        is not a recogniser, needs another encoder than the one that is given, or cannot be run so,
-        ImportError if what could run it is not installed.
+        that can run the file. An encoder that is given, and others than Whisper, run as they do.
+
+        Raises FileNotFoundError if there is no such file, ValueError if it is not a recogniser,
+        needs another encoder than the one that is given, or cannot be run so, ImportError if
+        what could run it is not installed.
         """
         path = MODELS_DIR / f"{name}.keras" if name in SHIPPED else Path(name)
         contents = read_contents(path)
@@ -121,8 +124,10 @@ class EmotionRecognizer:
 
         An ONNX graph takes waveforms where the recipe ends in a log-mel spectrogram, else, as
         LiteRT always, the features that `recipe` makes of one. The temperature and what is for
-        known voices stay outside, and so does an encoder: of "whisper" it is the head alone, as a
-        warning says. Raises ValueError for another suffix or a layer that the format cannot hold.
+        known voices stay outside, and so does an encoder: of "whisper" it is the head alone, for
+        states of Whisper, and a warning says so.
+
+        Raises ValueError for another suffix, or where the format cannot hold a layer.
         """
         from common.exporting import export_recognizer
 
@@ -170,8 +175,9 @@ class EmotionRecognizer:
     ) -> "pd.DataFrame":
         """Give the probability of each emotion over a recording of up to an hour, window by window.
 
-        A row per window, by `start_seconds` and `end_seconds`, is missing without speech, else the
-        geometric mean over those with speech of the `smoothing` windows around it.
+        A row per window, by `start_seconds` and `end_seconds`; missing where there is no speech. A
+        row is the geometric mean over `smoothing` windows around it, those without speech left
+        out; 1: the window alone.
         """
         from common.timeline import tabulate_timeline
 

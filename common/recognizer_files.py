@@ -56,7 +56,8 @@ def read_contents(path: Path) -> Contents:
 def load_network(path: Path, contents: Contents, runtime: str | None) -> Callable:
     """Load the network of a recogniser for one of `RUNTIMES`; None: the first that can run it.
 
-    Raises ValueError if that runtime cannot, or the model is broken; ImportError if nothing can.
+    Raises ValueError if that runtime is unknown, is not installed or has no graph in the file, or
+    the model is broken or cannot be read by this Keras; ImportError if nothing can run it.
     """
     if runtime not in (None, *RUNTIMES):
         raise ValueError(f"runtime={runtime!r} is unknown; choose from {RUNTIMES}, or None")
@@ -116,8 +117,11 @@ def _check_outputs(path: Path, found: int, needed: int) -> None:
 def load_recipe(description: dict, encoder, runtime: str | None) -> Recipe:
     """Make the recipe of a recogniser; with Whisper in it onnxruntime runs that too.
 
-    `encoder` is one of one's own, None: what is published; `runtime` and errors are as in
-    `load_network`. Steps that hold encoders take seconds to import, and most recipes need none.
+    `encoder` is one of one's own, None: what is published; `runtime` as in `load_network`. Steps
+    that hold encoders take seconds to import, and most recipes need none.
+
+    Raises ValueError if the encoder is not the one that is described, could not be loaded or cannot
+    be run so; ImportError if nothing can run it.
     """
     kinds = {step.get("step") for step in description["steps"]}
     if "Embed" in kinds and encoder is None and runtime != "keras":
