@@ -75,7 +75,10 @@ def check_notebook(
 
 
 def count_opening_lines(notebook: NotebookNode) -> int:
-    """Count the lines that a reader sees between the title's cell and the parameters' end."""
+    """Count the lines that a reader sees between the title's cell and the parameters' end.
+
+    The first cell has the question and the facts. Blank lines and collapsed cells are not seen.
+    """
     end = find_cell(notebook, "parameters")
     opening = notebook.cells[1 : 0 if end is None else end + 1]
     return sum(

@@ -45,7 +45,10 @@ def find_runtime() -> Path:
 
 
 def copy_runtime(folder: Path) -> None:
-    """Put the files of ONNX Runtime Web into a folder, fetching its archive where it is missing."""
+    """Put the files of ONNX Runtime Web into a folder, fetching its archive where it is missing.
+
+    Raises OSError if it cannot be fetched, ValueError if it is not the pinned one.
+    """
     archive = download_archive(RUNTIME_URL, find_runtime(), checksum=RUNTIME_HASH)
     with tarfile.open(archive) as file:
         for name in RUNTIME_FILES:
@@ -54,7 +57,10 @@ def copy_runtime(folder: Path) -> None:
 
 
 def export_waveform_model(recognizer: EmotionRecognizer) -> onnx.ModelProto:
-    """One graph of a recogniser: "waveform" (samples,) at 16 kHz -> "probabilities", calibrated."""
+    """One graph of a recogniser: "waveform" (samples,) at 16 kHz -> "probabilities" (1, emotions).
+
+    They are calibrated. Raises ValueError if its recipe has a step that ONNX has no counterpart of.
+    """
     outer, log_mel = split_recipe(recognizer.recipe)
     if log_mel is None:
         last = type(recognizer.recipe.steps[-1]).__name__

@@ -119,9 +119,10 @@ def execute_notebook(
     """Execute a copy of a notebook and keep it, with a page to look at and the kernel's log.
 
     `parameters` replace those of the parameters cell; `<name>.ipynb`, `<name>.html` and
-    `<name>.log` go to `folder`. Progress bars are taken out, and sounds of all corpora but the
-    sample corpus. Raises ValueError if the notebook has no parameter of a given name; RuntimeError,
-    which names notebook, cell and exception, if a cell fails: the copy ends there.
+    `<name>.log` go to `folder`. Gives the executed notebook without progress bars, and without the
+    sounds of any corpus but the sample corpus. Raises ValueError if the notebook has no parameter
+    `corpus`, or none of a given name; RuntimeError, which names notebook, cell and exception, if a
+    cell fails: the copy ends there.
     """
     notebook = nbformat.read(path, as_version=4)
     if parameters:
@@ -175,7 +176,8 @@ def execute_all(
     small settings along. A notebook whose small settings name another corpus, whose published runs
     it reads, or that is about the sample, keeps its own. `parameters` are further ones; `folder`
     and `csv` go to the notebooks that have these, others read results. `in_place` replaces a
-    notebook that ran well with no parameter changed.
+    notebook that ran well with no parameter changed; a run on another corpus than the committed one
+    stays a copy.
     """
     failed = []
     for path in paths:

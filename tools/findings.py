@@ -43,8 +43,8 @@ def read_findings(notebook: NotebookNode) -> str:
 def check_findings(notebook: NotebookNode, evidence: Iterable[Path] = ()) -> Iterator[str]:
     """List what is wrong with the Findings of a notebook, each entry with its remedy.
 
-    A number must occur, rounded as it is written, in an output, or as a score in per cent or a
-    count in the JSON files of its results, the `evidence`.
+    A number must occur, rounded as it is written, in the text of an output, or in the JSON files of
+    its results, the `evidence`, as a score in per cent or a count.
     """
     text = read_findings(notebook)
     sentences = split_sentences(text)

@@ -115,7 +115,11 @@ def read_question(notebook: NotebookNode) -> tuple[str, str]:
 
 
 def read_parameters(notebook: NotebookNode) -> dict:
-    """Read the literals of the cell tagged `parameters`, of which `corpus` must be one."""
+    """Read the literals of the cell tagged `parameters`.
+
+    Raises ValueError if there is no such cell, it holds anything but `name = literal`, or `corpus`
+    is missing.
+    """
     position = find_cell(notebook, "parameters")
     if position is None:
         raise ValueError("no cell tagged 'parameters': tag the one that holds the settings")
@@ -133,7 +137,10 @@ def read_parameters(notebook: NotebookNode) -> dict:
 
 
 def read_sample_parameters(notebook: NotebookNode) -> dict:
-    """Read the small settings for the sample corpus from the notebook's metadata."""
+    """Read the small settings for the sample corpus from the notebook's metadata.
+
+    Raises ValueError if there are none, or the parameters cell does not set one of their names.
+    """
     small = notebook.metadata.get("ser", {}).get("sample_parameters")
     if small is None:
         raise ValueError("metadata has no ser.sample_parameters: add the small settings, or {}")

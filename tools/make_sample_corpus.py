@@ -131,7 +131,8 @@ def speak_statement(
 ) -> np.ndarray:
     """Let espeak-ng speak one sentence: (samples,) at 22.05 kHz, float64 between -1 and 1.
 
-    The first and the third of its six words carry the emphasis, and a pause follows the third.
+    It has six words: the first and the third carry the emphasis, if `rng` decides for it, and a
+    pause follows the third. `voice` has its variant after a plus sign.
     """
     words = statement.split()
     if rng.random() < style.emphasis:
@@ -182,7 +183,10 @@ def shape_waveform(speech: np.ndarray, *, style: Style, rng: np.random.Generator
 
 
 def make_utterance(*, actor: int, emotion: str, statement: int, repetition: int) -> np.ndarray:
-    """Return one utterance of the corpus, (samples,) at 16 kHz, float64."""
+    """Return one utterance of the corpus, (samples,) at 16 kHz, float64.
+
+    `actor` is a key of `VOICES`, `emotion` one of `STYLES`; statement and repetition are 1 or 2.
+    """
     code = list(STYLES).index(emotion) + 1
     voice, base_pitch_semitones = VOICES[actor]
     manner_rng = np.random.default_rng([actor, code])
@@ -208,7 +212,11 @@ def list_utterances() -> dict[str, dict]:
 
 
 def make_corpus(folder: Path, index: Path) -> pd.DataFrame:
-    """Write every utterance below `folder` and the table of the files to `index`; give that."""
+    """Write every utterance below `folder`, and the table of the files as CSV to `index`.
+
+    Each voice gets a folder; files of the same name are replaced. Gives the table: path, sha256,
+    bytes, sample_rate, channels, frames, seconds.
+    """
     rows = []
     for name, settings in tqdm(list_utterances().items(), unit="utterance"):
         waveform = make_utterance(**settings)

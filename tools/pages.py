@@ -147,7 +147,10 @@ def format_start(repository: str) -> str:
 
 
 def format_highlights(published: list[dict]) -> str:
-    """Format the README's few rows, a system's scores on known and on unknown voices."""
+    """Format the README's few rows, a system's scores on known and on unknown voices.
+
+    `published` is what `load_results` gives.
+    """
     rows = []
     for name, notebook, variant, corpus, usual, headline in HIGHLIGHTS:
         found = {
@@ -174,7 +177,7 @@ def format_highlights(published: list[dict]) -> str:
 
 
 def format_index(notebooks: list[Path], published: list[dict], *, repository: str) -> str:
-    """Format the index of notebooks; `published` holds ablations too."""
+    """Format the index of notebooks; `published` is what `load_results` gives, ablations too."""
     rows = []
     for path in notebooks:
         notebook = nbformat.read(path, as_version=4)
@@ -192,6 +195,7 @@ def format_index(notebooks: list[Path], published: list[dict], *, repository: st
 def describe_notebook(notebook: NotebookNode, published: list[dict], *, name: str) -> dict:
     """Give what the index and the gallery say of a notebook, as text.
 
+    It is its `title`, `question`, `best_score` (of `find_best_score`), `run_time` and `level`.
     Raises ValueError if the first cell lacks title or question, or the level is unknown.
     """
     title, question = read_question(notebook)

@@ -20,8 +20,9 @@ def publish_notebook(
 ) -> list[str]:
     """Publish what a notebook's runs left, but for the sample corpus, whose speech is synthetic.
 
-    Gives a line for each file: new, replaced, unchanged, or left out and why; nothing is removed.
-    Raises ValueError, and copies nothing, if there is nothing to publish or evidence is not whole.
+    `runs` holds `results/<name>/` and `figures/`, which go to `results` and `figures`; nothing is
+    removed there. Gives a line for each file: new, replaced, unchanged, or left out and why. Raises
+    ValueError, and copies nothing, if there is nothing to publish or evidence is not whole.
     """
     evidence = [
         path

@@ -68,8 +68,9 @@ def build_site(
     """Build the site from what is committed.
 
     Its folder `out` is replaced, and its sources are left in `<out>-source`. Pages are made of
-    `notebooks`, the reference of `modules` such as "common.audio"; of all unless they are given.
-    Raises RuntimeError if Sphinx fails or warns of anything, or `find_faults` finds any.
+    `notebooks`, the reference of `modules` of `common`, such as "common.audio"; of all unless they
+    are given. Raises RuntimeError if Sphinx fails or warns of anything, in its own words, and if
+    links inside the site are dead or pictures have no text, naming all.
     """
     out = out.resolve()
     source = out.with_name(f"{out.name}-source")

@@ -283,7 +283,7 @@ def run_apart(task: Task) -> str | None:
 def run_tasks(tasks: list[Task], *, num_workers: int = 1, scheduler: str | None = None) -> int:
     """Run tasks that are not done, on workers here or on those of a Dask scheduler; count failures.
 
-    A worker here sees one GPU, where there are any.
+    A worker sees one GPU, where there are any.
     """
     from distributed import Client, as_completed
 
@@ -310,7 +310,10 @@ def run_tasks(tasks: list[Task], *, num_workers: int = 1, scheduler: str | None 
 
 
 def collect(tasks: list[Task]) -> int:
-    """Execute the notebooks, which read the folds back and write the evidence; count failures."""
+    """Execute the notebooks, which read the folds back and write the evidence; count failures.
+
+    Raises ValueError if a task is not done.
+    """
     missing = [str(number) for number, task in enumerate(tasks, 1) if not task.path.is_file()]
     if missing:
         raise ValueError(f"not done: tasks {', '.join(missing)}; run them first")
