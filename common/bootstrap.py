@@ -19,9 +19,10 @@ def summarise_predictions(predictions: pd.DataFrame, *, seed: int = 0) -> dict[s
     then utterances within each drawn speaker, and an utterance brings its predictions of all seeds
     along. Models count as they were trained: what another seed would change is not in it.
 
-    `mean` and `std` (sample standard deviation; NaN for a single one) are of the scores of each
-    fold under each seed, as papers give them. Where folds differ in size or emotions
-    (`leave_one_corpus_out`) the mean may be far from the score: read each fold alone.
+    `mean` and `std` (sample standard deviation; NaN for a single fold and seed) are of the scores
+    s(k, f) of the test rows of each fold f under each seed k, as papers give them: mean =
+    Σ s(k, f) / (folds × seeds). Where folds differ in size or emotions (`leave_one_corpus_out`)
+    the mean may be far from the score, and each fold is better read alone.
 
     An emotion that a resample lacks is left out of that resample's averages. With few speakers
     (four in SAVEE, two in TESS) the interval says little: show the scores per speaker beside it.
@@ -41,9 +42,10 @@ def summarise_predictions(predictions: pd.DataFrame, *, seed: int = 0) -> dict[s
 def average_uars(tables: Iterable[pd.DataFrame]) -> dict[str, float]:
     """Average the UAR of several predictions tables, such as those of pairs of corpora.
 
-    `mean` is of the scores of all rows of each table; `low` and `high` are its 95 % interval, on
-    resamples as in `summarise_predictions`, which raises the same errors. Tables of the same
-    utterances are resampled alike, so that a speaker who is tested by two systems counts once.
+    `mean` is of the scores of all rows of each table; `low` and `high` are its 95 % interval, by
+    resamples of speakers, then utterances, as in `summarise_predictions`. Tables of the same
+    utterances are resampled alike, others apart, so that a speaker who is tested by two systems
+    counts once. Raises ValueError as `summarise_predictions` does.
     """
     means, resampled, seen = [], [], []
     for table in tables:
@@ -61,12 +63,13 @@ def compare_predictions(
 ) -> dict:
     """Compare the `metric` of two systems on the same utterances by a paired bootstrap.
 
-    Folds and seeds may differ. Both are scored on the same resamples, drawn as in
-    `summarise_predictions`, so that what makes a speaker hard for both cancels. `difference` is of
-    the scores of all rows, first minus second; `low` and `high` are its 95 % interval, from the
-    first thousand resamples, evidence of a difference if 0 is outside; `probability` is the share
-    of all `num_resamples` in which the first is better, ties counting half. More `thousands` serve
-    `correct_for_many`. Raises ValueError if the metric is unknown, or the tables differ in
+    Folds and seeds may differ; all rows of a table are scored together, both on the same
+    resamples of speakers, then utterances (Ferrer & Riera, arXiv 2412.03700), so that what makes
+    a speaker hard for both cancels. `difference` is of the scores of all rows, first minus second
+    (`score_predictions`); `low` and `high` are its 95 % interval, from the first thousand
+    resamples, evidence of a difference if 0 is outside; `probability` is the
+    share of all `num_resamples` in which the first is better, ties counting half. More `thousands`
+    serve `correct_for_many`. Raises ValueError if the metric is unknown, or the tables differ in
     utterances, true labels or speakers.
     """
     if metric not in METRICS:
@@ -108,7 +111,8 @@ def compare_recalls(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     Rows are `uar`, then the emotions that occur as true labels, in canonical order; columns are
     the `difference` of the recalls, first minus second, and `low` and `high`, its 95 % interval.
     A resample that lacks an emotion says nothing of it. Each interval stands for itself: of many
-    that are shown together, one in twenty leaves out 0 where nothing differs.
+    that are shown together, one in twenty leaves out 0 where nothing differs. Raises ValueError
+    if the tables differ in utterances, true labels or speakers.
     """
     labels, counts, speakers = _count_pair(first, second)
     observed = counts.sum(axis=0)

@@ -59,7 +59,8 @@ def score_folds(predictions: pd.DataFrame) -> pd.DataFrame:
 def report_classes(predictions: pd.DataFrame) -> pd.DataFrame:
     """Give each `emotion`, in canonical order, its scores over all rows.
 
-    They are `precision`, `recall` and `f1`, 0 where undefined; `support` is its number of rows.
+    They are `precision`, `recall` and `f1` (0 where undefined), and `support`, the number of rows
+    with that true label.
     """
     labels = list_labels(predictions)
     scores = precision_recall_fscore_support(
@@ -158,9 +159,10 @@ def measure_calibration(predictions: pd.DataFrame, *, num_bins: int = 10) -> pd.
 def fit_temperature(predictions: pd.DataFrame) -> float:
     """Fit the temperature that makes the true emotions of predictions most probable.
 
-    Probabilities are taken to the power 1 / T, as Guo et al. do, and brought to one again: above 1
-    the system was too sure. Those below `SMALLEST` count as that. Raises ValueError without rows,
-    or without probabilities, which evidence of labels alone (`.csv.xz`) does not have.
+    Probabilities to the power 1 / T, brought to one again: above 1 the system was too sure. Guo et
+    al., "On calibration of modern neural networks", ICML 2017. Probabilities below half the last
+    of the four decimals that evidence keeps count as that half. Raises ValueError without rows, or
+    without probabilities, which evidence of labels alone (`.csv.xz`) does not have.
     """
     if predictions.empty or predictions.filter(regex="^p_").empty:
         raise ValueError(

@@ -50,10 +50,11 @@ def save_results(
     SHA-256 of the others. Nothing is written where this very run is published already.
 
     `notebook` is its name without suffix, `title` what a person would call the system, such as
-    "1-D CNN", and `variant` names a variation within the notebook. An `ablation` stays out of the
-    tables of all systems. With `labels_only` the table is a `.csv.xz` of test predictions without
-    probabilities, some fifty times smaller: all scores follow from it, calibration and fusion do
-    not. `with_model` keeps the first model at hand beside it, in half precision.
+    "1-D CNN", and `variant` names a variation within the notebook. An `ablation` is compared
+    within its notebook alone and stays out of the tables of all systems. With `labels_only`
+    the table is a `.csv.xz` of test predictions without probabilities, some fifty times smaller:
+    all scores follow from it, calibration and fusion do not. `with_model` keeps the first model
+    at hand beside the evidence, in half precision, for cells that look inside it.
 
     Raises ValueError if folds were left out, a name would not make a file name, the description
     lacks an entry, or the predictions contradict themselves; OSError if the folder cannot be

@@ -171,7 +171,11 @@ def run_task(task: Task) -> dict:
     Nothing is run where that file is there. The notebook ends at the first cell that needs all
     folds, or comes to folds of its own that are other tasks'; `ended` says where. The rest is for
     `collect`. `keys` are of the runs whose fold was trained: none where the notebook trains none.
-    Raises RuntimeError if a cell fails before the first `cross_validate`, or in training.
+
+    Raises
+    ------
+    RuntimeError
+        If a cell fails before the first `cross_validate`, or in training.
     """
     if task.path.is_file():
         return json.loads(task.path.read_text(encoding="utf-8"))
