@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from common.emotions import order_emotions
-from common.evaluation import METRIC_NAMES, METRICS, list_labels, score_folds
+from common.evaluation import METRIC_NAMES, METRICS, list_labels, score_confusions, score_folds
 
 NUM_BOOTSTRAPS = 1000  # of an interval, and at a time
 
@@ -29,18 +29,12 @@ def summarise_predictions(predictions: pd.DataFrame, *, seed: int = 0) -> dict[s
     One `seed` gives one interval, whatever the order of the rows. Raises ValueError if an
     utterance is predicted twice under one seed, or belongs to two speakers.
     """
-    folds = score_folds(predictions)
+    folds = score_folds(predictions)[[*METRICS]].agg(["mean", "std"]).to_dict()
     counts, speakers, _ = _count_per_utterance(predictions, list_labels(predictions))
-    scores = _score_confusions(counts.sum(axis=0))
-    resampled = _score_confusions(_resample_counts(counts, speakers, NUM_BOOTSTRAPS, seed))
+    scores = score_confusions(counts.sum(axis=0))
+    resampled = score_confusions(_resample_counts(counts, speakers, NUM_BOOTSTRAPS, seed))
     return {
-        metric: {
-            "score": float(scores[metric]),
-            "mean": float(folds[metric].mean()),
-            "std": float(folds[metric].std()),
-            "low": float(np.percentile(resampled[metric], 2.5)),
-            "high": float(np.percentile(resampled[metric], 97.5)),
-        }
+        metric: {"score": float(scores[metric])} | folds[metric] | _find_interval(resampled[metric])
         for metric in METRICS
     }
 
@@ -58,11 +52,10 @@ def average_uars(tables: Iterable[pd.DataFrame]) -> dict[str, float]:
         counts, speakers, names = _count_per_utterance(table, list_labels(table))
         seed = next((n for n, other in enumerate(seen) if names.equals(other)), len(seen))
         seen += [names] if seed == len(seen) else []
-        means.append(_score_confusions(counts.sum(axis=0))["uar"])
+        means.append(score_confusions(counts.sum(axis=0))["uar"])
         drawn = _resample_counts(counts, speakers, NUM_BOOTSTRAPS, seed)
-        resampled.append(_score_confusions(drawn)["uar"])
-    low, high = np.percentile(np.mean(resampled, axis=0), (2.5, 97.5))
-    return {"mean": float(np.mean(means)), "low": float(low), "high": float(high)}
+        resampled.append(score_confusions(drawn)["uar"])
+    return {"mean": float(np.mean(means)), **_find_interval(np.mean(resampled, axis=0))}
 
 
 def compare_predictions(
@@ -82,16 +75,15 @@ def compare_predictions(
     if metric not in METRICS:
         raise ValueError(f"Unknown metric {metric!r}: use one of {METRICS}.")
     _, counts, speakers = _count_pair(first, second)
-    observed = _score_confusions(counts.sum(axis=0))[metric]
+    observed = score_confusions(counts.sum(axis=0))[metric]
     resampled = (
-        _score_confusions(_resample_counts(counts, speakers, NUM_BOOTSTRAPS, seed))[metric]
+        score_confusions(_resample_counts(counts, speakers, NUM_BOOTSTRAPS, seed))[metric]
         for seed in range(thousands)
     )
     differences = np.concatenate([scores[:, 0] - scores[:, 1] for scores in resampled])
     return {
         "difference": float(observed[0] - observed[1]),
-        "low": float(np.percentile(differences[:NUM_BOOTSTRAPS], 2.5)),
-        "high": float(np.percentile(differences[:NUM_BOOTSTRAPS], 97.5)),
+        **_find_interval(differences[:NUM_BOOTSTRAPS]),
         "probability": float((differences > 0).mean() + (differences == 0).mean() / 2),
         "num_resamples": len(differences),
     }
@@ -130,7 +122,7 @@ def compare_recalls(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     def compute_differences(confusions: np.ndarray) -> np.ndarray:
         with np.errstate(invalid="ignore"):  # NaN where a resample lacks an emotion
             recall = np.diagonal(confusions, axis1=-2, axis2=-1) / confusions.sum(axis=-1)
-        scores = np.concatenate([_score_confusions(confusions)["uar"][..., None], recall], axis=-1)
+        scores = np.concatenate([score_confusions(confusions)["uar"][..., None], recall], axis=-1)
         return (scores[..., 0, :] - scores[..., 1, :])[..., np.r_[True, present]]
 
     low, high = np.nanpercentile(compute_differences(resampled), (2.5, 97.5), axis=0)
@@ -186,19 +178,10 @@ def _resample_counts(counts, speakers, num_bootstraps: int, seed: int) -> np.nda
     return total.reshape(num_bootstraps, *counts.shape[1:])
 
 
-def _score_confusions(confusions: np.ndarray) -> dict[str, np.ndarray]:
-    """Score confusion counts (..., true, predicted) along their last two axes."""
-    hits = np.diagonal(confusions, axis1=-2, axis2=-1)
-    support, predicted = confusions.sum(axis=-1), confusions.sum(axis=-2)
-    present = support > 0
-    num_present = present.sum(axis=-1)
-    recall = hits / np.where(present, support, 1)
-    f1 = 2 * hits / np.where(present, support + predicted, 1)
-    return {
-        "uar": recall.sum(axis=-1) / num_present,
-        "wa": hits.sum(axis=-1) / support.sum(axis=-1),
-        "macro_f1": np.where(present, f1, 0).sum(axis=-1) / num_present,
-    }
+def _find_interval(values: np.ndarray) -> dict[str, float]:
+    """Give the percentiles between which 95 % of the values lie."""
+    low, high = np.percentile(values, (2.5, 97.5))
+    return {"low": float(low), "high": float(high)}
 
 
 def tabulate_scores(systems: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

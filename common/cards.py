@@ -64,8 +64,7 @@ def read_elsewhere(name: str) -> dict[str, pd.DataFrame]:
 
 def read_conditions(name: str) -> dict[str, pd.DataFrame]:
     """Predictions of strangers' recordings as they are and spoilt, by how."""
-    variant = SPOILT[name][0]
-    rows = _read("52_robustness", variant)
+    rows = _read("52_robustness", SPOILT[name][0])
     found = rows["utterance"].str.partition(" @ ")[2]
     return {condition: rows[found == condition] for condition in (CLEAN, *SPOILS)}
 
@@ -247,9 +246,8 @@ def _describe_failure(corpus: str, rows: pd.DataFrame) -> str:
     surplus = counts.sum(axis=0) - counts.sum(axis=1)
     most = surplus.idxmax()
     said, true = (100 * counts.sum(axis=axis)[most] / len(rows) for axis in (0, 1))
-    worst = report_classes(rows)["recall"].idxmin()
-    recall = 100 * report_classes(rows)["recall"].min()
+    recalls = 100 * report_classes(rows)["recall"]
     return (
         f"On {CORPORA[corpus].title} it says *{most}* of {said:.0f} % of the utterances, and "
-        f"{true:.0f} % are; of *{worst}* it finds {recall:.0f} %."
+        f"{true:.0f} % are; of *{recalls.idxmin()}* it finds {recalls.min():.0f} %."
     )

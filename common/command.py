@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from common.files import write_atomically
@@ -23,12 +24,10 @@ def main(arguments: Sequence[str]) -> int:
         if options.enrol is not None:
             recognizer = recognizer.enrol(options.enrol)
         return _answer(recognizer, options)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-    except ImportError as error:
+    except (OSError, ValueError, ImportError) as error:
         remedy = "; pip install -r requirements.lock" * isinstance(error, ModuleNotFoundError)
         print(f"error: {error}{remedy}", file=sys.stderr)
-    return MISUSED
+        return MISUSED
 
 
 def hide_native_logs() -> None:
@@ -59,8 +58,7 @@ def _answer(recognizer: EmotionRecognizer, options: argparse.Namespace) -> int:
     except ValueError as error:
         said = Prediction(None, {}, str(error))
     if options.json:
-        names = ("label", "probabilities", "reason", "seconds")
-        print(json.dumps({name: getattr(said, name) for name in names}))
+        print(json.dumps(asdict(said)))
     else:
         measured = recognizer.facts if recognizer.voice is None else {}
         print(describe_prediction(said, measured))
@@ -69,18 +67,14 @@ def _answer(recognizer: EmotionRecognizer, options: argparse.Namespace) -> int:
 
 def _show_timeline(recognizer: EmotionRecognizer, options: argparse.Namespace) -> int:
     timeline = recognizer.predict_timeline(options.recording)
-    rows = timeline.reset_index()
     if options.json:
-        print(rows.to_json(orient="records"))
+        print(timeline.reset_index().to_json(orient="records"))
     elif options.csv:
         _write_csv(timeline, options.csv)
     else:
-        for row in rows.to_dict("records"):
-            start, end = row.pop("start_seconds"), row.pop("end_seconds")
-            label = max(row, key=row.get)
-            sure = row[label] == row[label]  # not where there is no speech
-            said = f"{label:<10} {100 * row[label]:3.0f} % {_draw_bar(row[label])}"
-            print(f"{start:7.1f} to {end:6.1f} s  {said if sure else 'no speech'}")
+        for (start, end), row in timeline.iterrows():
+            said = _draw_bar(row.idxmax(), row.max()) if row.notna().all() else "no speech"
+            print(f"{start:7.1f} to {end:6.1f} s  {said}")
     return ANSWERED if timeline.notna().any(axis=None) else NOTHING
 
 
@@ -90,7 +84,7 @@ def describe_prediction(said: Prediction, facts: dict) -> str:
         return f"no answer: {said.reason}"
     lines = [said.label]
     for emotion, share in sorted(said.probabilities.items(), key=lambda item: -item[1]):
-        lines.append(f"  {emotion:<10} {100 * share:3.0f} % {_draw_bar(share)}".rstrip())
+        lines.append(f"  {_draw_bar(emotion, share)}".rstrip())
     return "\n".join([*lines, describe_answer_trust(said, facts)])
 
 
@@ -102,8 +96,8 @@ def _write_csv(table, path: Path | None) -> None:
             table.to_csv(temporary, float_format="%.4f")
 
 
-def _draw_bar(share: float) -> str:
-    return "█" * round(BAR_WIDTH * share)
+def _draw_bar(emotion: str, share: float) -> str:
+    return f"{emotion:<10} {100 * share:3.0f} % {'█' * round(BAR_WIDTH * share)}"
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -55,24 +55,18 @@ def plot_architecture(model: keras.Model, *, ax: Axes | None = None) -> Axes:
 
 def _place_groups(depth: dict[str, int], edges: set) -> dict[str, tuple[float, int]]:
     """Where each group stands, (column, -depth): below what it reads, branches side by side."""
-    sources, targets, rows = defaultdict(list), defaultdict(list), defaultdict(list)
-    order = list(depth)
-    for source, target in sorted(edges, key=lambda edge: [order.index(end) for end in edge[::-1]]):
-        sources[target].append(source)
-        targets[source].append(target)
-    for group in depth:
-        rows[depth[group]].append(group)
-    column = {}
-    for number in sorted(rows):
+    order, column = list(depth), {}
+    edges = sorted(edges, key=lambda edge: [order.index(end) for end in edge[::-1]])
+    for number in sorted({*depth.values()}):
         wanted = {}
-        for group in rows[number]:
-            above = [
-                column[source] + targets[source].index(group) - (len(targets[source]) - 1) / 2
-                for source in sources[group]
-            ]
+        for group in (group for group in order if depth[group] == number):
+            above = []
+            for source in (source for source, target in edges if target == group):
+                branches = [target for start, target in edges if start == source]
+                above.append(column[source] + branches.index(group) - (len(branches) - 1) / 2)
             wanted[group] = sum(above) / max(1, len(above))
         previous = -float("inf")
-        for group in sorted(rows[number], key=wanted.get):
+        for group in sorted(wanted, key=wanted.get):
             previous = column[group] = max(wanted[group], previous + 1)
     return {group: (column[group], -depth[group]) for group in depth}
 

@@ -29,21 +29,31 @@ def score_predictions(predictions: pd.DataFrame) -> dict[str, float]:
     """Score all rows together: `uar`, `wa`, `macro_f1`. Raises ValueError without rows."""
     if predictions.empty:
         raise ValueError("The predictions table has no rows: score at least one prediction.")
-    true, predicted = predictions["true_label"], predictions["predicted_label"]
-    _, recall, f1, _ = precision_recall_fscore_support(
-        true, predicted, labels=order_emotions(true), zero_division=0
-    )
-    wa = (true == predicted).mean()
-    return {"uar": float(recall.mean()), "wa": float(wa), "macro_f1": float(f1.mean())}
+    scores = score_confusions(count_confusions(predictions).to_numpy())
+    return {metric: float(score) for metric, score in scores.items()}
+
+
+def score_confusions(confusions: np.ndarray) -> dict[str, np.ndarray]:
+    """Score confusion counts (..., true, predicted) along their last two axes."""
+    hits = np.diagonal(confusions, axis1=-2, axis2=-1)
+    support, predicted = confusions.sum(axis=-1), confusions.sum(axis=-2)
+    present = support > 0
+    num_present = present.sum(axis=-1)
+    recall = hits / np.where(present, support, 1)
+    f1 = 2 * hits / np.where(present, support + predicted, 1)
+    return {
+        "uar": recall.sum(axis=-1) / num_present,
+        "wa": hits.sum(axis=-1) / support.sum(axis=-1),
+        "macro_f1": np.where(present, f1, 0).sum(axis=-1) / num_present,
+    }
 
 
 def score_folds(predictions: pd.DataFrame) -> pd.DataFrame:
     """Score each test fold of each seed: a row of `seed`, `fold`, `uar`, `wa`, `macro_f1`."""
-    scores = [
+    return pd.DataFrame(
         {"seed": seed, "fold": fold, **score_predictions(rows)}
         for (seed, fold), rows in predictions.groupby(["seed", "fold"])
-    ]
-    return pd.DataFrame(scores)
+    )
 
 
 def report_classes(predictions: pd.DataFrame) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from common.features import measure_seconds
 from common.models import compute_attention
 from common.predictions import read_predictions
 from common.recipes import Features, Recipe
-from common.results import load_results
+from common.results import SYNTHETIC, load_results
 from common.runs import Run
 from common.sound_plots import make_players, plot_attention, plot_features
 from common.splits import PROTOCOLS
@@ -24,10 +24,6 @@ from common.style import name_protocol
 SCORES = (
     "In per cent, of all test rows together, with 95 % intervals; *of folds* is the mean over "
     "folds and seeds and its deviation."
-)
-SYNTHETIC = (
-    "**Synthetic speech.** Every number here is of the sample corpus, spoken by a synthesiser. It "
-    "shows that the notebook works and says nothing about people."
 )
 
 

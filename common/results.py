@@ -26,6 +26,10 @@ SUFFIXES = {  # of the files of an evidence: its predictions, and what lies besi
     "model": ".keras",
 }
 NUM_DECIMALS = 6
+SYNTHETIC = (
+    "**Synthetic speech.** Every number here is of the sample corpus, spoken by a synthesiser. It "
+    "shows that the notebook works and says nothing about people."
+)
 
 
 def save_results(
@@ -40,12 +44,10 @@ def save_results(
 ) -> Path:
     """Write the evidence of a run below `data/runs/results/`, where publishing takes it from.
 
-    `<notebook>/<corpus>__<protocol>[__<variant>].csv` holds one row per test prediction, and per
-    prediction of a validation row (`part`), with probabilities to four decimals; `.history.csv`
-    the curves, if there are any; `.json`, whose path is returned, what is computed from them, how
-    the run was made, and the SHA-256 of the others, so that files of different runs are not taken
-    for a pair.
-    Nothing is written where this very run is published already.
+    `<notebook>/<corpus>__<protocol>[__<variant>].csv` holds the predictions of test and validation
+    rows (`part`), with probabilities to four decimals; `.history.csv` the curves, if there are
+    any; `.json`, whose path is returned, what is computed from them, how the run was made, and the
+    SHA-256 of the others. Nothing is written where this very run is published already.
 
     `notebook` is its name without suffix, `title` what a person would call the system, such as
     "1-D CNN", and `variant` names a variation within the notebook. An `ablation` is compared
@@ -149,8 +151,8 @@ def load_results(
     They are sorted by notebook, corpus, protocol and variant, one's own after the published ones.
     Results on the sample corpus come only with `corpus="sample"`, so that synthetic speech never
     slips among people's. `ablations` tells whether results saved as such come too; `own`, whether
-    those that were made here and are not the published ones do (key `own`). Raises ValueError if a
-    file is not JSON, or the CSV beside it is of another run.
+    those that were made here and are not the published ones do (key `own`). Raises ValueError as
+    `read_evidence` does.
     """
     published = _read_folder(paths.RESULTS_DIR, notebook)
     results = {name: {**content, "own": False} for name, content in published.items()}
@@ -177,25 +179,31 @@ def find_published(key: str) -> list[dict]:
 
 
 def _read_folder(folder: Path, notebook: str | None, *, containing: str = "") -> dict[str, dict]:
-    """Read evidence by `<notebook>/<name>`, if its text has `containing`; see that it is whole."""
+    """Read evidence by `<notebook>/<name>`, if its text has `containing`."""
     results = {}
     for path in sorted(folder.glob(f"{notebook or '*'}/*.json")):
-        text = path.read_text(encoding="utf-8")
-        if containing not in text:
-            continue
-        try:
-            content = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path} is not JSON ({error}): run its notebook again.") from error
-        for kind, kept in content.get("files", {}).items():
-            file = path.with_suffix(SUFFIXES[kind])
-            if not file.is_file() or hash_file(file) != kept:
-                raise ValueError(
-                    f"{file} is not the one that {path.name} was written with: check both out "
-                    "again, or delete both and run their notebook"
-                )
-        results[f"{path.parent.name}/{path.stem}"] = {**content, "csv": _find_table(path, content)}
+        if containing in path.read_text(encoding="utf-8"):
+            results[f"{path.parent.name}/{path.stem}"] = read_evidence(path)
     return results
+
+
+def read_evidence(path: Path) -> dict:
+    """Read a JSON of evidence, with the path of its CSV under the key `csv`.
+
+    Raises ValueError if it is not JSON, or a file beside it is missing or of another run.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON ({error}): run its notebook again.") from error
+    for kind, kept in content.get("files", {}).items():
+        file = path.with_suffix(SUFFIXES.get(kind, f".{kind}"))
+        if not file.is_file() or hash_file(file) != kept:
+            raise ValueError(
+                f"{file} is not the one that {path.name} was written with, or is missing: check "
+                "both out again, or delete both and run their notebook"
+            )
+    return {**content, "csv": _find_table(path, content)}
 
 
 def _find_table(path: Path, content: dict) -> Path:
@@ -212,16 +220,13 @@ def _get_hash(content: dict) -> str | None:
 def tabulate_results(*, corpus: str, own: bool = True) -> pd.DataFrame:
     """Tabulate the results on one corpus but ablations, a row per notebook, variant and protocol.
 
-    The columns are `notebook`, `variant` ("" for none), `title`, `own`, `protocol`; for each of
-    `uar`, `wa` and `macro_f1` the score of all rows under its own name, its interval
-    `<metric>_low` and `<metric>_high`, and of the folds `<metric>_mean` and `<metric>_std`;
-    `num_parameters` (missing where a model is no network), `num_seeds`, `minutes` of training and
-    `backend`.
+    `variant` is "" for none, `num_parameters` missing where a model is no network, and `minutes`
+    are of training. Each of `uar`, `wa` and `macro_f1` is the score of all rows; its interval is
+    `<metric>_low` to `<metric>_high`, and `<metric>_mean` and `<metric>_std` are of the folds.
     """
-    columns = ["notebook", "variant", "title", "own", "protocol"]
-    columns += [
-        metric + suffix for metric in METRICS for suffix in ("", "_low", "_high", "_mean", "_std")
-    ]
+    scores = [metric + end for metric in METRICS for end in ("", "_low", "_high", "_mean", "_std")]
+    columns = ["notebook", "variant", "title", "own", "protocol", *scores]
+    columns += ["num_parameters", "num_seeds", "minutes", "backend"]
     rows = []
     for result in load_results(corpus=corpus, own=own):
         row = {**result, "variant": result["variant"] or "", "num_seeds": len(result["seeds"])}
@@ -230,29 +235,27 @@ def tabulate_results(*, corpus: str, own: bool = True) -> pd.DataFrame:
             row[metric] = values["score"]
             row |= {f"{metric}_{name}": value for name, value in values.items()}
         rows.append(row)
-    columns += ["num_parameters", "num_seeds", "minutes", "backend"]
     return pd.DataFrame(rows, columns=columns).astype({"num_parameters": "Int64"})
 
 
 def tabulate_transfer(*, own: bool = True) -> pd.DataFrame:
     """Tabulate what was trained on other corpora, a row per result and corpus that it is tested on.
 
-    They are the results of the protocol "leave_one_corpus_out" but ablations. The columns are
-    `notebook`, `title`, `own`, `trained_on` and `tested_on`, `num_emotions`, `num_speakers` of the
-    test, and `uar`, `uar_low`, `uar_high` on that corpus alone; sorted by both corpora, the best
-    first.
+    They are of the protocol "leave_one_corpus_out"; ablations are left out. `num_emotions`,
+    `num_speakers` and `uar` with its interval, `uar_low` to `uar_high`, are of the corpus
+    `tested_on`. Rows are sorted by both corpora, the best first.
     """
     rows = []
     for result in load_results(protocol="leave_one_corpus_out", own=own):
         predictions = read_predictions(result["csv"])
         corpora = result["corpus"].split("+")
         for tested, part in predictions.groupby(predictions["utterance"].str.partition("/")[0]):
+            trained = "+".join(corpus for corpus in corpora if corpus != tested)
+            counts = [part[name].nunique() for name in ("true_label", "speaker")]
             uar = summarise_predictions(part)["uar"]
-            row = {name: result[name] for name in ("notebook", "title", "own")}
-            row["trained_on"] = "+".join(corpus for corpus in corpora if corpus != tested)
-            row |= {"tested_on": tested, "num_emotions": part["true_label"].nunique()}
-            row |= {"num_speakers": part["speaker"].nunique(), "uar": uar["score"]}
-            rows.append(row | {f"uar_{name}": uar[name] for name in ("low", "high")})
+            scores = [uar[name] for name in ("score", "low", "high")]
+            facts = [result[name] for name in ("notebook", "title", "own")]
+            rows.append([*facts, trained, tested, *counts, *scores])
     columns = ["notebook", "title", "own", "trained_on", "tested_on", "num_emotions"]
     columns += ["num_speakers", "uar", "uar_low", "uar_high"]
     order = ["tested_on", "num_emotions", "trained_on", "uar"]

@@ -1,9 +1,9 @@
 """Pictures and players of single recordings: waveforms, features, attention over them.
 
-As in `plots`, every `plot_…` function draws on `ax` (on a new figure when None) and returns it.
+As in `plots`, what takes `ax` draws on it (on a new figure when None) and returns it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 
 import librosa.display
@@ -23,8 +23,7 @@ from common.recipes import Recipe
 def make_players(sounds: Mapping[str, np.ndarray]) -> HTML:
     """Lay the players of some 16 kHz waveforms, {label: (samples,)}, side by side to display.
 
-    They share one scale, so what is louder sounds louder. Stored notebooks drop the players of
-    all corpora but the sample corpus, whose licences restrict or forbid passing recordings on.
+    They share one scale, so what is louder sounds louder.
     """
     peak = max(np.abs(sound).max() for sound in sounds.values()) or 1
     boxes = []
@@ -87,17 +86,14 @@ def plot_attention(
     return ax
 
 
-def plot_timeline(
-    waveform: np.ndarray, timeline: pd.DataFrame, *, axes: Sequence[Axes] | None = None
-) -> Sequence[Axes]:
+def plot_timeline(waveform: np.ndarray, timeline: pd.DataFrame) -> np.ndarray:
     """Draw a 16 kHz waveform and, below it, the probabilities of `predict_timeline`, stacked.
 
     A window's column is as wide as what lies nearer to its middle than to another's; windows in
     which nothing was recognised stay blank. Gives the two axes.
     """
-    if axes is None:
-        shape = {"height_ratios": (1, 2), "sharex": True}
-        _, axes = plt.subplots(2, 1, figsize=(7.5, 3.8), layout="constrained", **shape)
+    shape = {"height_ratios": (1, 2), "sharex": True}
+    _, axes = plt.subplots(2, 1, figsize=(7.5, 3.8), layout="constrained", **shape)
     plot_waveform(waveform, ax=axes[0])
     axes[0].set(xlabel="")
     middles = timeline.index.to_frame().mean(axis=1).to_numpy()

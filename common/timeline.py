@@ -93,11 +93,10 @@ def tabulate_folder(
         try:
             said = predict(file)
         except (ValueError, OSError) as error:
-            reason = str(error).removeprefix(f"{file}: ")
-            rows[name] = {"label": None, "reason": reason}
+            rows[name] = {"label": None, "reason": str(error).removeprefix(f"{file}: ")}
             continue
         shown = max(said.probabilities.values(), default=None)
-        rows[name] = {"label": said.label, "probability": shown, **said.probabilities}
-        rows[name]["reason"] = said.reason
+        facts = {"label": said.label, "probability": shown, "reason": said.reason}
+        rows[name] = facts | said.probabilities
     columns = ["label", "probability", *emotions, "reason"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("recording")

@@ -9,7 +9,7 @@ import pytest
 from confidence_intervals import get_bootstrap_indices
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import balanced_accuracy_score, f1_score, recall_score
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, recall_score
 
 from common import bootstrap
 from common.bootstrap import (
@@ -33,6 +33,7 @@ from common.evaluation import (
     list_groups,
     measure_calibration,
     report_classes,
+    score_confusions,
     score_folds,
     score_groups,
     score_predictions,
@@ -72,6 +73,7 @@ def test_scores_agree_with_scikit_learn(pairs):
     options = {"labels": labels, "average": "macro", "zero_division": 0}
     assert scores["uar"] == pytest.approx(recall_score(true, predicted, **options))
     assert scores["macro_f1"] == pytest.approx(f1_score(true, predicted, **options))
+    assert scores["wa"] == pytest.approx(accuracy_score(true, predicted))
     if set(predicted) <= set(true) != {true[0]}:
         assert scores["uar"] == pytest.approx(balanced_accuracy_score(true, predicted))
 
@@ -87,7 +89,7 @@ def test_the_order_of_rows_changes_no_score(pairs, random):
 @given(PAIRS)
 def test_scores_of_confusion_counts_are_those_of_the_rows(pairs):
     table = make_labelled(*map(list, zip(*pairs, strict=True)))
-    scores = bootstrap._score_confusions(count_confusions(table).to_numpy())
+    scores = score_confusions(count_confusions(table).to_numpy())
     assert {name: float(value) for name, value in scores.items()} == pytest.approx(
         score_predictions(table)
     )
@@ -180,7 +182,7 @@ def resamples() -> tuple[dict, dict]:
     rows = [get_bootstrap_indices(len(counts), speakers, state) for _ in range(1000)]
     reference = np.stack([counts[chosen].sum(axis=0) for chosen in rows])
     ours = bootstrap._resample_counts(counts, speakers, 4000, 0)
-    return bootstrap._score_confusions(reference), bootstrap._score_confusions(ours)
+    return score_confusions(reference), score_confusions(ours)
 
 
 @pytest.mark.parametrize("metric", METRICS)

@@ -11,11 +11,10 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from common.corpora import CORPORA, load_corpus, load_folder
 from tests.corpus_folders import LAYOUTS, OWN_LABELS, write_known_corpus, write_own_corpus
-from tools import generation
 from tools.execution import inject_parameters
 from tools.generation import list_collection, read_parameters, read_sample_parameters
 
-COLLECTION = list_collection(generation.README.read_text(encoding="utf-8"))
+COLLECTION = list_collection()
 # The others read results alone, or clips that ship.
 NOTEBOOKS = [path for path in COLLECTION if "folder" in read_parameters(nbformat.read(path, 4))]
 SHORT = {"num_timed": 5, "num_pitch_shifts": 1}

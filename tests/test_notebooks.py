@@ -23,7 +23,7 @@ from common.drive import keep_on_drive
 from common.files import hash_file
 from common.paths import ROOT
 from common.results import load_results
-from tools import checking, generation, notebooks, pages, publication
+from tools import checking, notebooks, pages, publication
 from tools.execution import (
     EXECUTED_DIR,
     NO_PLAYER,
@@ -54,7 +54,7 @@ QUICK = (
     *("01_prepare_corpora", "13_cnn_lstm", "22_wav2vec2_transfer"),
     *("31_stacked_cnn_attention_lstm", "40_augmentation_and_balance"),
 )
-COLLECTION = list_collection(generation.README.read_text(encoding="utf-8"))
+COLLECTION = list_collection()
 PLAYER = (
     '<audio controls="controls">\n<source src="data:audio/wav;base64,+/tmp/abc=" '
     'type="audio/wav" />\nYour browser does not support the audio element.\n</audio>'
@@ -90,7 +90,8 @@ def make_notebook(
 def check(notebook, folder):
     path = folder / f"{NAME}.ipynb"
     nbformat.write(notebook, path)
-    return checking.check_notebook(path, repository=REPOSITORY)
+    kept = nbformat.read(path, as_version=4)
+    return checking.check_notebook(path, kept, repository=REPOSITORY)
 
 
 @pytest.fixture
@@ -197,11 +198,10 @@ def test_check_does_not_read_pictures_or_sounds(tmp_path):
     assert check(notebook, tmp_path) == []
 
 
-def test_check_names_a_file_that_is_no_notebook(tmp_path):
-    path = tmp_path / "10_broken.ipynb"
-    path.write_text("{")
-    (defect,) = checking.check_notebook(path, repository=REPOSITORY)
-    assert "not a valid notebook" in defect
+def test_check_names_a_file_that_is_no_notebook(tmp_path, collection):
+    (tmp_path / "notebooks/10_broken.ipynb").write_text("{")
+    defects, _ = collection()
+    assert any(defect.startswith("10_broken.ipynb: not a valid notebook") for defect in defects)
 
 
 def test_sync_inserts_the_cells_once_and_keeps_outputs():
@@ -382,7 +382,7 @@ def test_run_times_are_short(text, short):
 
 
 def test_readme_is_short_and_its_first_screen_is_complete():
-    text = generation.README.read_text(encoding="utf-8")
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(text.split()) < 1000
     opening = text.split("## ")[0]
     assert "00_tour__ravdess__fall.png" in opening and "make run" in opening
@@ -446,12 +446,13 @@ def test_a_fork_that_joins_the_collection_is_checked_like_the_others(tmp_path, c
 
 
 def test_a_notebook_that_the_readme_lists_belongs_without_git(tmp_path):
+    (tmp_path / "notebooks").mkdir()
     for name in ("11_cnn", "12_lstm", "13_other"):
-        (tmp_path / f"{name}.ipynb").touch()
+        (tmp_path / f"notebooks/{name}.ipynb").touch()
     (tmp_path / "results/13_other").mkdir(parents=True)
     (tmp_path / "results/13_other/a.json").touch()
-    text = "| [`11_cnn`](notebooks/11_cnn.ipynb) |"
-    found = generation.list_collection(text, folder=tmp_path, results=tmp_path / "results")
+    (tmp_path / "README.md").write_text("| [`11_cnn`](notebooks/11_cnn.ipynb) |")
+    found = list_collection(tmp_path)
     assert [path.stem for path in found] == ["11_cnn", "13_other"]
 
 
@@ -698,8 +699,8 @@ def test_publish_leaves_out_a_large_model(tmp_path, publish):
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda path: path.with_suffix(".csv").write_text("other"), "is not the file that"),
-        (lambda path: path.with_suffix(".history.csv").unlink(), "which is missing"),
+        (lambda path: path.with_suffix(".csv").write_text("other"), "is not the one that"),
+        (lambda path: path.with_suffix(".history.csv").unlink(), "history.csv .* is missing"),
         (lambda path: path.write_text("{}"), "does not name the hash of its CSV"),
         (lambda path: path.write_text("{"), "is not JSON"),
     ],
@@ -714,7 +715,7 @@ def test_publish_copies_nothing_where_evidence_is_not_whole(tmp_path, publish, s
 
 def test_publish_command_says_what_it_did(monkeypatch, capsys):
     monkeypatch.setattr(notebooks, "publish_notebook", lambda name: [f"new        results/{name}"])
-    monkeypatch.setattr(notebooks, "sync_pages", lambda: [generation.README])
+    monkeypatch.setattr(notebooks, "sync_pages", lambda: [ROOT / "README.md"])
     assert main(["publish", "90", "11"]) == 0
     assert capsys.readouterr().out == (
         "90_template:\n  new        results/90_template\n"

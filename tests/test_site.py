@@ -18,10 +18,10 @@ from common.paths import FIGURES_DIR, NOTEBOOKS_DIR, ROOT
 from tests.browsers import needs_chromium, open_browser, serve
 from tests.conftest import SPEECH_DIR
 from tools import demo_page, site
-from tools.generation import README, list_collection, read_repository
+from tools.generation import list_collection, read_repository
 
 TOUR = "00_tour"
-COLLECTION = list_collection(README.read_text(encoding="utf-8"))
+COLLECTION = list_collection()
 NOWHERE = "http://127.0.0.1:9/onnxruntime-web.tgz"
 
 

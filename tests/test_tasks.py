@@ -98,7 +98,7 @@ def notebooks_there(folder, monkeypatch, tmp_path):
     paths_there = sorted(folder.glob("*.ipynb"))
     find = lambda names: [p for p in paths_there if p.stem[:2] in names]  # noqa: E731
     monkeypatch.setattr(tasks, "select_notebooks", find)
-    monkeypatch.setattr(tasks, "list_collection", lambda text: paths_there)
+    monkeypatch.setattr(tasks, "list_collection", lambda: paths_there)
     monkeypatch.setattr(tasks, "TASKS_DIR", tmp_path / "tasks")
 
 

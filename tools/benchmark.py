@@ -6,14 +6,14 @@ again. They were written just before, so that all ways read them from the system
 
 import argparse
 import tempfile
-import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from timeit import timeit
 from unittest.mock import patch
 
 import librosa
 import numpy as np
+import pandas as pd
 import soundfile
 from joblib import cpu_count
 from tqdm.auto import tqdm
@@ -26,43 +26,28 @@ from common.features import FitLength, LogMel, Trim
 from common.recipes import Recipe, extract_features
 
 RATE_HERTZ = 48_000
-MEAN_SECONDS, SPREAD_SECONDS = 3.7, 0.35
-NUM_ACTORS = 24
 RECIPE = Recipe((Trim(), FitLength(), LogMel()))
 
 
-def list_names(num_files: int) -> list[str]:
-    """Name recordings as RAVDESS does: 60 per actor, the neutral ones of normal intensity."""
-    names = [
-        f"Actor_{actor:02d}/03-01-{emotion:02d}-{intensity:02d}-{statement:02d}-{repetition:02d}"
-        f"-{actor:02d}.wav"
-        for actor in range(1, NUM_ACTORS + 1)
-        for emotion in range(1, 9)
-        for intensity in ((1,) if emotion == 1 else (1, 2))
-        for statement in (1, 2)
-        for repetition in (1, 2)
-    ]
-    return names[:num_files]
-
-
 def write_recordings(folder: Path, num_files: int) -> float:
-    """Write bursts of tones and noise with silence around them; give the seconds of sound."""
+    """Write bursts of tones and noise with silence around them; give the seconds of sound.
+
+    Names and lengths are those of the first files of `data/index/ravdess.csv`.
+    """
     rng = np.random.default_rng(0)
-    longest = round(6 * RATE_HERTZ)
+    files = pd.read_csv(paths.INDEX_DIR / "ravdess.csv").head(num_files)
+    longest = files["frames"].max()
     times = np.arange(longest) / RATE_HERTZ
     harmonics = sum(np.sin(2 * np.pi * 180 * k * times) / k for k in range(1, 15))
     voice = 4000 * np.maximum(0, np.sin(2 * np.pi * 2.5 * times)) * harmonics
     hiss = rng.normal(scale=8, size=longest)
-    total = 0.0
-    for name in tqdm(list_names(num_files), desc="writing", unit="file", leave=False):
-        length = round(np.clip(rng.normal(MEAN_SECONDS, SPREAD_SECONDS), 2.9, 5.3) * RATE_HERTZ)
-        first, last = round(0.28 * length), round(0.72 * length)
-        samples = np.roll(hiss, rng.integers(longest))[:length]
+    for file in tqdm(files.itertuples(), "writing", len(files), unit="file", leave=False):
+        first, last = round(0.28 * file.frames), round(0.72 * file.frames)
+        samples = np.roll(hiss, rng.integers(longest))[: file.frames]
         samples[first:last] += rng.uniform(0.3, 1) * voice[: last - first]
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(folder / name, samples.astype(np.int16), RATE_HERTZ, subtype="PCM_16")
-        total += length / RATE_HERTZ
-    return total
+        (folder / file.path).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(folder / file.path, samples.astype(np.int16), RATE_HERTZ, subtype="PCM_16")
+    return files["frames"].sum() / RATE_HERTZ
 
 
 def compute_with_librosa(path: str) -> np.ndarray:
@@ -83,13 +68,6 @@ def compute_with_librosa(path: str) -> np.ndarray:
     return librosa.power_to_db(mel)
 
 
-def measure_seconds(work: Callable[[], object]) -> float:
-    """Seconds of the wall clock that a call takes."""
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
-
-
 def main() -> None:
     """Write the files, time each way, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -105,10 +83,10 @@ def main() -> None:
         with patch.object(paths, "CACHE_DIR", folder / "cache"):
             compute_with_librosa(str(next(corpus.rglob("*.wav"))))  # loads what librosa loads late
             tables = []
-            scan = measure_seconds(lambda: tables.append(load_corpus("ravdess", folder=corpus)))
+            scan = timeit(lambda: tables.append(load_corpus("ravdess", folder=corpus)), number=1)
             [table] = tables
-            cold = measure_seconds(lambda: extract_features(table, RECIPE, jobs=-1))
-            cached = measure_seconds(lambda: extract_features(table, RECIPE, jobs=-1))
+            cold = timeit(lambda: extract_features(table, RECIPE, jobs=-1), number=1)
+            cached = timeit(lambda: extract_features(table, RECIPE, jobs=-1), number=1)
             try:
                 encoder = load_encoder("yamnet")
             except (OSError, ImportError) as error:
@@ -117,12 +95,12 @@ def main() -> None:
             else:
                 embed = partial(extract_embeddings, table, encoder)
                 encoded = [
-                    ("from WAV to YAMNet embeddings and into the cache", measure_seconds(embed)),
-                    ("YAMNet embeddings from the cache", measure_seconds(embed)),
+                    ("from WAV to YAMNet embeddings and into the cache", timeit(embed, number=1)),
+                    ("YAMNet embeddings from the cache", timeit(embed, number=1)),
                 ]
         some = table["path"].sample(min(arguments.plain, num_files), random_state=0)
         bar = tqdm(some, desc="librosa", unit="file", leave=False)
-        plain = measure_seconds(lambda: [compute_with_librosa(path) for path in bar])
+        plain = timeit(lambda: [compute_with_librosa(path) for path in bar], number=1)
 
     print(
         f"{num_files} WAV files of {RATE_HERTZ // 1000} kHz, 16 bit, {sound / num_files:.1f} s each"

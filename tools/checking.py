@@ -21,7 +21,7 @@ from tools.generation import (
     read_sample_parameters,
     sync_notebook,
 )
-from tools.pages import write_pages
+from tools.pages import find_stale_pages
 
 MAX_BYTES = 600_000
 MAX_CELL_LINES = 45
@@ -35,26 +35,25 @@ FORBIDDEN_CODE = {
 }
 
 
-def check_notebook(path: Path, *, repository: str, results: Path = RESULTS_DIR) -> list[str]:
+def check_notebook(
+    path: Path, notebook: NotebookNode, *, repository: str, results: Path = RESULTS_DIR
+) -> list[str]:
     """List what is wrong with a notebook of the collection, each entry with its remedy."""
-    try:
-        notebook = nbformat.read(path, as_version=4)
-        nbformat.validate(notebook)
-    except Exception as error:
-        return [f"not a valid notebook ({error}): write it again"]
     defects = []
     synced = sync_notebook(deepcopy(notebook), name=path.stem, repository=repository)
     if synced != notebook:
         defects.append("generated cells or kernelspec are out of date: run sync")
-    defects += check_name(notebook, name=path.stem)
     defects += check_findings(notebook, (results / path.stem).glob("*.json"))
     corpus = None
     for read in (read_question, read_parameters, read_sample_parameters):
         try:
             found = read(notebook)
-            corpus = found["corpus"] if read is read_parameters else corpus
         except (ValueError, SyntaxError) as error:
             defects.append(str(error))
+            continue
+        if read is read_parameters:
+            corpus = found["corpus"]
+            defects += check_name(found, name=path.stem)
     num_lines = count_opening_lines(notebook)
     if num_lines > MAX_OPENING_LINES:
         defects.append(
@@ -71,12 +70,7 @@ def check_notebook(path: Path, *, repository: str, results: Path = RESULTS_DIR) 
     if "widgets" in notebook.metadata or find_cell(notebook, "injected-parameters") is not None:
         defects.append("holds widget state or injected parameters: run execute --in-place")
     for number, cell in enumerate(notebook.cells, start=1):
-        defects += [f"cell {number} {defect}" for defect in _check_cell(cell)]
-        if corpus != "sample" and _holds_sound(cell):
-            defects.append(
-                f"cell {number} passes a recording of {corpus} on: run execute --in-place, which "
-                "takes players out"
-            )
+        defects += [f"cell {number} {defect}" for defect in _check_cell(cell, corpus)]
     return list(dict.fromkeys(defects))
 
 
@@ -95,7 +89,7 @@ def count_opening_lines(notebook: NotebookNode) -> int:
     )
 
 
-def _check_cell(cell: NotebookNode) -> Iterator[str]:
+def _check_cell(cell: NotebookNode, corpus: str | None) -> Iterator[str]:
     seen = [cell.source]
     if cell.cell_type == "code":
         collapsed = cell.metadata.get("jupyter", {}).get("source_hidden")
@@ -112,6 +106,12 @@ def _check_cell(cell: NotebookNode) -> Iterator[str]:
             data = output.get("data", {})
             if WIDGET_VIEW in data:
                 yield "shows a widget, which is blank once committed: run execute --in-place"
+            sounds = (kind.startswith("audio/") or "data:audio" in str(data[kind]) for kind in data)
+            if corpus != "sample" and any(sounds):
+                yield (
+                    f"passes a recording of {corpus} on: run execute --in-place, which takes "
+                    "players out"
+                )
             texts = (text for kind, text in data.items() if not kind.startswith(("image", "audio")))
             seen += [output.get("text", ""), *output.get("traceback", []), *map(str, texts)]
     text = re.sub(r"base64,[\w+/=\s]+", "", "\n".join(seen))
@@ -120,43 +120,25 @@ def _check_cell(cell: NotebookNode) -> Iterator[str]:
         yield f"names a path of one machine, {shown!r}: print it relative to ROOT"
 
 
-def _holds_sound(cell: NotebookNode) -> bool:
-    """Tell whether an output of the cell holds audio data, in a player or bare."""
-    data = [output.get("data", {}) for output in cell.get("outputs", [])]
-    return any(
-        kind.startswith("audio/") or "data:audio" in str(content)
-        for kinds in data
-        for kind, content in kinds.items()
-    )
-
-
-def check_name(notebook: NotebookNode, *, name: str) -> list[str]:
+def check_name(parameters: dict, *, name: str) -> list[str]:
     """List what is wrong with the parameter `notebook`, under which results are filed."""
-    try:
-        parameters = read_parameters(notebook)
-    except (ValueError, SyntaxError):
-        return []  # said elsewhere
     if parameters.get("notebook") == name:
         return []
     found = repr(parameters["notebook"]) if "notebook" in parameters else "missing"
     return [f"parameter 'notebook' is {found}: write notebook = {name!r}, or rename the file"]
 
 
-def check_own(path: Path, *, folders: Iterable[Path]) -> tuple[list[str], list[str]]:
+def check_own(
+    path: Path, notebook: NotebookNode, *, folders: Iterable[Path]
+) -> tuple[list[str], list[str]]:
     """List defects and notes of a notebook that is a reader's own and not of the collection.
 
     It may be half done, and show whatever Jupyter leaves in it. Only what would give wrong
     numbers, or mix them with those of another notebook, is a defect.
     """
+    defects, notes = [], []
     try:
-        notebook = nbformat.read(path, as_version=4)
-        nbformat.validate(notebook)
-    except Exception as error:
-        return [f"not a valid notebook ({error}): write it again"], []
-    defects = check_name(notebook, name=path.stem)
-    notes = []
-    try:
-        read_parameters(notebook)
+        defects += check_name(read_parameters(notebook), name=path.stem)
     except (ValueError, SyntaxError) as error:
         defects.append(str(error))
     for number, cell in enumerate(notebook.cells, start=1):
@@ -175,16 +157,22 @@ def check_all(root: Path = ROOT) -> tuple[list[str], list[str]]:
     """
     repository = read_repository()
     folder, results = root / "notebooks", root / "results"
-    text = (root / "README.md").read_text(encoding="utf-8")
-    collection = list_collection(text, folder=folder, results=results)
+    collection = list_collection(root)
     defects, notes = [], []
     authors = {}
     for path in sorted(list_notebooks(folder), key=lambda path: path not in collection):
+        try:
+            notebook = nbformat.read(path, as_version=4)
+            nbformat.validate(notebook)
+        except Exception as error:
+            defects.append(f"{path.name}: not a valid notebook ({error}): write it again")
+            continue
         if path in collection:
-            found, hints = check_notebook(path, repository=repository, results=results), []
+            hints = []
+            found = check_notebook(path, notebook, repository=repository, results=results)
         else:
-            found, hints = check_own(path, folders=(results, RUNS_DIR / "results"))
-        findings = _read_words(path)
+            found, hints = check_own(path, notebook, folders=(results, RUNS_DIR / "results"))
+        findings = " ".join(read_findings(notebook).split())
         author = authors.setdefault(findings, path.name)
         if findings and author != path.name:
             copied = f"Findings are those of {author}: write what yours shows, or take them out"
@@ -193,23 +181,10 @@ def check_all(root: Path = ROOT) -> tuple[list[str], list[str]]:
         defects += [f"{path.name}: {defect}" for defect in found]
         notes += [f"{path.name}: {hint}" for hint in hints]
     try:
-        stale = [
-            path
-            for path, text in write_pages(root).items()
-            if path.read_text(encoding="utf-8") != text
-        ]
         defects += [
             f"{path.relative_to(root)}: generated sections are out of date: run sync"
-            for path in stale
+            for path in find_stale_pages(root)
         ]
     except ValueError as error:
         defects.append(str(error))
     return defects, notes
-
-
-def _read_words(path: Path) -> str:
-    """Give the Findings of a notebook with single spaces; "" where it has none."""
-    try:
-        return " ".join(read_findings(nbformat.read(path, as_version=4)).split())
-    except Exception:
-        return ""  # not a notebook, which is said elsewhere

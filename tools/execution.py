@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from common.files import write_atomically
 from common.paths import ROOT, RUNS_DIR
+from common.results import SYNTHETIC
 from tools.generation import (
     KERNELSPEC,
     WIDGET_VIEW,
@@ -33,13 +34,11 @@ from tools.generation import (
 
 EXECUTED_DIR = RUNS_DIR / "notebooks"
 AUDIO_PLAYER = re.compile(r"<audio\b.*?</audio>", re.DOTALL)
-NOTICE = """
+NOTICE = f"""
 
 from IPython.display import Markdown, display
 
-notice = "**Synthetic speech.** Every number below is of the sample corpus, spoken by a "
-notice += "synthesiser. It shows that the notebook works and says nothing about people."
-display(Markdown(notice))"""
+display(Markdown({SYNTHETIC!r}))"""
 OWN = ("folder", "csv")  # parameters that name somebody's own recordings
 OF_ONE_CORPUS = ("## Findings", "## What was tried")
 NO_PLAYER = "<em>▶ Run this cell to hear it.</em>"

@@ -39,8 +39,7 @@ def join_network(
 ) -> onnx.ModelProto:
     """Let a network, as `exporting.export_onnx` writes it, read what a front end keeps.
 
-    Gives one graph, "waveform" (samples,) -> "probabilities" (1, classes), made softer by a
-    temperature above 1 (Guo et al., "On calibration of modern neural networks", ICML 2017).
+    Gives one graph, "waveform" (samples,) -> "probabilities" (1, classes), calibrated.
     """
     network.ir_version = front_end.ir_version
     network = compose.add_prefix(network, "network/")

@@ -11,12 +11,11 @@ from collections.abc import Iterable
 from copy import deepcopy
 from pathlib import Path
 
-import nbformat
 from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_markdown_cell
 
-from common.paths import NOTEBOOKS_DIR, RESULTS_DIR, ROOT
+from common.paths import NOTEBOOKS_DIR, ROOT
 
-README = ROOT / "README.md"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
 BADGE = (
@@ -65,33 +64,36 @@ def read_repository(pyproject: Path = ROOT / "pyproject.toml") -> str:
     return urls["Repository"].removesuffix("/").removesuffix(".git")
 
 
+def format_badge(repository: str, notebook: str) -> str:
+    """Format the button that opens a notebook in Colab."""
+    return BADGE.format(owner_and_name="/".join(repository.split("/")[-2:]), notebook=notebook)
+
+
 def list_notebooks(folder: Path = NOTEBOOKS_DIR) -> list[Path]:
     """List the notebooks of a folder in the order of their numbers."""
     return sorted(path for path in folder.glob("*.ipynb") if not path.name.startswith("."))
 
 
-def list_collection(
-    text: str, *, folder: Path = NOTEBOOKS_DIR, results: Path = RESULTS_DIR
-) -> list[Path]:
-    """List the notebooks that belong to the collection; the others are a reader's own.
+def list_collection(root: Path = ROOT) -> list[Path]:
+    """List the notebooks of a repository that belong to its collection.
 
     A notebook belongs if git tracks it, its evidence is published, or the README or the index
-    beside it links to it. `text` is the README's; in `folder` lie notebooks, in `results` the
-    folders of published evidence.
+    beside it links to it. Others are a reader's own.
     """
+    folder = root / "notebooks"
     command = ["git", "-C", str(folder), "ls-files", "-z", "--", "*.ipynb"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         tracked = done.stdout.split("\0")
     except FileNotFoundError:  # no git
         tracked = []
-    index = folder / "README.md"
-    text += index.read_text(encoding="utf-8") if index.is_file() else ""
+    pages = [path for path in (root / "README.md", folder / "README.md") if path.is_file()]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in pages)
     return [
         path
         for path in list_notebooks(folder)
         if path.name in tracked
-        or any((results / path.stem).glob("*.json"))
+        or any((root / "results" / path.stem).glob("*.json"))
         or f"](notebooks/{path.name})" in text
         or f"]({path.name})" in text
     ]
@@ -158,22 +160,12 @@ def sync_notebook(notebook: NotebookNode, *, name: str, repository: str) -> Note
 
     The set-up cell is generated down to the line "# Imports"; the imports below it are kept.
     """
-    owner_and_name = "/".join(repository.split("/")[-2:])
-    kinds = [cell.cell_type for cell in notebook.cells]
-    first_code = kinds.index("code") if "code" in kinds else len(kinds)
-    badge = BADGE.format(owner_and_name=owner_and_name, notebook=name)
-    position = find_cell(notebook, "badge")
-    if position is None:
-        cell = nbformat.v4.new_markdown_cell(badge, metadata={"tags": ["badge"]})
-        notebook.cells.insert(first_code, cell)
-        first_code += 1
-    else:
-        notebook.cells[position].source = badge
-    position = find_cell(notebook, "setup")
-    if position is None:
-        position = first_code
-        notebook.cells.insert(position, nbformat.v4.new_code_cell())
-    setup = notebook.cells[position]
+    for tag, new in (("badge", new_markdown_cell), ("setup", new_code_cell)):
+        if find_cell(notebook, tag) is None:
+            kinds = [cell.cell_type for cell in notebook.cells] + ["code"]
+            notebook.cells.insert(kinds.index("code"), new(metadata={"tags": [tag]}))
+    badge, setup = (notebook.cells[find_cell(notebook, tag)] for tag in ("badge", "setup"))
+    badge.source = format_badge(repository, name)
     imports = _read_imports(setup.source)
     setup.source = f"{BOOTSTRAP.format(repository=repository)}\n\n{MARKER}\n{imports}".rstrip()
     setup.metadata = {**setup.metadata, **deepcopy(COLLAPSED), "tags": ["setup"]}

@@ -48,7 +48,6 @@ SAMPLE_RATE_HERTZ = 16_000
 ESPEAK_RATE_HERTZ = 22_050
 
 STATEMENTS = ("Kids are talking by the door", "Dogs are sitting by the door")
-NUM_REPETITIONS = 2
 
 # Odd actors are male and even ones female, as in RAVDESS: espeak-ng voice, base pitch in semitones.
 VOICES = {
@@ -201,20 +200,14 @@ def make_utterance(*, actor: int, emotion: str, statement: int, repetition: int)
 
 def list_utterances() -> dict[str, dict]:
     """Return the arguments of `make_utterance` by file name relative to the corpus folder."""
+    names = ("actor", "emotion", "statement", "repetition")
     utterances = {}
-    for actor, (code, emotion), statement, repetition in product(
-        VOICES,
-        enumerate(STYLES, start=1),
-        range(1, len(STATEMENTS) + 1),
-        range(1, NUM_REPETITIONS + 1),
-    ):
+    for values in product(VOICES, STYLES, (1, 2), (1, 2)):
+        actor, emotion, statement, repetition = values
+        code = list(STYLES).index(emotion) + 1
         numbers = f"{code:02d}-01-{statement:02d}-{repetition:02d}-{actor:02d}"
-        utterances[f"Actor_{actor:02d}/03-01-{numbers}.flac"] = {
-            "actor": actor,
-            "emotion": emotion,
-            "statement": statement,
-            "repetition": repetition,
-        }
+        path = f"Actor_{actor:02d}/03-01-{numbers}.flac"
+        utterances[path] = dict(zip(names, values, strict=True))
     return utterances
 
 
@@ -227,13 +220,14 @@ def make_corpus(folder: Path, index: Path) -> pd.DataFrame:
     rows = []
     for name, settings in tqdm(list_utterances().items(), unit="utterance"):
         waveform = make_utterance(**settings)
-        with write_atomically(folder / name) as temporary:
+        file = folder / name
+        with write_atomically(file) as temporary:
             soundfile.write(
                 temporary, waveform, SAMPLE_RATE_HERTZ, subtype="PCM_16", compression_level=1.0
             )
-        facts = (hash_file(folder / name), (folder / name).stat().st_size, SAMPLE_RATE_HERTZ, 1)
-        seconds = round(len(waveform) / SAMPLE_RATE_HERTZ, 4)
-        rows.append((name, *facts, len(waveform), seconds))
+        frames, size = len(waveform), file.stat().st_size
+        seconds = round(frames / SAMPLE_RATE_HERTZ, 4)
+        rows.append((name, hash_file(file), size, SAMPLE_RATE_HERTZ, 1, frames, seconds))
     columns = ["path", "sha256", "bytes", "sample_rate", "channels", "frames", "seconds"]
     table = pd.DataFrame(rows, columns=columns)
     with write_atomically(index) as temporary:

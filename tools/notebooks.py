@@ -109,11 +109,11 @@ def execute(options: argparse.Namespace) -> int:
 def describe_sample(names: list[str]) -> list[str]:
     """Say how well the best of these notebooks did on the sample corpus, and name its picture."""
     lines = []
-    own = [result for result in load_results(corpus="sample") if result["notebook"] in names]
+    independent = [name for name, facts in PROTOCOLS.items() if facts.speaker_independent]
     unheard = [
         result
-        for result in own
-        if result["protocol"] in PROTOCOLS and PROTOCOLS[result["protocol"]].speaker_independent
+        for result in load_results(corpus="sample")
+        if result["notebook"] in names and result["protocol"] in independent
     ]
     if unheard:
         best = max(unheard, key=lambda result: result["metrics"]["uar"]["score"])

@@ -19,7 +19,7 @@ from common.results import load_results, tabulate_results, tabulate_transfer
 from common.splits import PROTOCOLS
 from common.style import rank_protocol
 from tools.generation import (
-    BADGE,
+    format_badge,
     list_collection,
     read_parameters,
     read_question,
@@ -51,66 +51,61 @@ HIGHLIGHTS = (
 )
 # Of notebooks that have no result under the usual conditions: variant, corpus and protocol of one,
 # and in a few words what it is of.
+STRANGERS = ("ravdess", "speaker_5fold")
 LABELLED = {
-    "02_explore_features": ("base", "ravdess", "speaker_5fold", "first settings"),
-    "40_augmentation_and_balance": ("all_together", "ravdess", "speaker_5fold", "all copies"),
-    "41_hyperparameter_search": ("tpe", "ravdess", "speaker_5fold", "settings searched"),
-    "42_speaker_enrolment": (
-        *("whisper_enrolled_16", "ravdess", "speaker_5fold"),
-        "16 utterances of the voice heard",
-    ),
+    "02_explore_features": ("base", *STRANGERS, "first settings"),
+    "40_augmentation_and_balance": ("all_together", *STRANGERS, "all copies"),
+    "41_hyperparameter_search": ("tpe", *STRANGERS, "settings searched"),
+    "42_speaker_enrolment": ("whisper_enrolled_16", *STRANGERS, "16 utterances of the voice heard"),
     "50_cross_corpus": (
         *("four_whisper", "ravdess+savee+tess", "leave_one_corpus_out"),
         "trained on the others, 4 emotions",
     ),
-    "51_leakage_audit": (
-        *("speaker_chosen_on_validation", "ravdess", "speaker_5fold"),
-        "without a leak",
-    ),
-    "52_robustness": ("whisper_all_utterances", "ravdess", "speaker_5fold", "as recorded"),
+    "51_leakage_audit": ("speaker_chosen_on_validation", *STRANGERS, "without a leak"),
+    "52_robustness": ("whisper_all_utterances", *STRANGERS, "as recorded"),
     "71_your_corpus": ("whisper", "savee", "leave_one_speaker_out", "Whisper"),
 }
+TRANSFER = "Other corpora"  # title of the results on corpora that were not trained on
 COMPARISON = "60_comparison"  # whose best score is that of all notebooks
 
 
 def sync_pages(root: Path = ROOT) -> list[Path]:
     """Rewrite the generated sections of every page; give the pages that changed."""
-    changed = []
-    for path, text in write_pages(root).items():
-        if path.read_text(encoding="utf-8") != text:
-            with write_atomically(path) as temporary:
-                temporary.write_text(text, encoding="utf-8")
-            changed.append(path)
-    return changed
+    stale = find_stale_pages(root)
+    for path, text in stale.items():
+        with write_atomically(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    return [*stale]
 
 
-def write_pages(root: Path = ROOT) -> dict[Path, str]:
-    """Give every page's text with its generated sections as they should be.
+def find_stale_pages(root: Path = ROOT) -> dict[Path, str]:
+    """Find pages with generated sections that are out of date, and give what they should be.
 
     Raises ValueError if a page or the comments around a section are missing, or a notebook has no
     title.
     """
     contents = make_sections(root)
-    texts = {}
+    stale = {}
     for name, sections in PAGES.items():
         path = root / name
         if not path.is_file():
             raise ValueError(f"{name} is missing: check it out again")
         text = path.read_text(encoding="utf-8")
         try:
-            texts[path] = fill_sections(text, {part: contents[part] for part in sections})
+            filled = fill_sections(text, {part: contents[part] for part in sections})
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
-    return texts
+        if filled != text:
+            stale[path] = filled
+    return stale
 
 
 def make_sections(root: Path = ROOT) -> dict[str, str]:
     """Give the generated Markdown by section."""
     published = load_results(own=False, ablations=True)
-    readme = (root / "README.md").read_text(encoding="utf-8")
-    collection = list_collection(readme, folder=root / "notebooks", results=root / "results")
+    collection = list_collection(root)
     return {
-        "buttons": format_buttons(read_repository(), collection),
+        "buttons": format_buttons(read_repository()),
         "start": format_start(read_repository()),
         "highlights": format_highlights(published),
         "index": format_index(collection, published, repository=read_repository()),
@@ -131,19 +126,18 @@ def fill_sections(text: str, sections: Mapping[str, str]) -> str:
     return text
 
 
-def format_buttons(repository: str, notebooks: list[Path]) -> str:
+def format_buttons(repository: str) -> str:
     """Format the buttons below the README's title: the tour, the site, and one's own voice."""
     owner, name = repository.split("/")[-2:]
     site = f"https://{owner.lower()}.github.io/{name}/"
-    buttons = [
-        BADGE.format(owner_and_name=f"{owner}/{name}", notebook="00_tour"),
-        f"[![Site](https://img.shields.io/badge/read-the_site-0072B2)]({site})",
-    ]
-    voice = next((path.name for path in notebooks if path.name.startswith("70_")), None)
-    target = f"notebooks/{voice}" if voice else "#your-own-recordings"
-    picture = "https://img.shields.io/badge/try-your_voice-D55E00"
-    buttons.append(f"[![Try your voice]({picture})]({target})")
-    return "\n".join(buttons)
+    voice = "https://img.shields.io/badge/try-your_voice-D55E00"
+    return "\n".join(
+        [
+            format_badge(repository, "00_tour"),
+            f"[![Site](https://img.shields.io/badge/read-the_site-0072B2)]({site})",
+            f"[![Try your voice]({voice})](notebooks/70_try_your_voice.ipynb)",
+        ]
+    )
 
 
 def format_start(repository: str) -> str:
@@ -191,10 +185,8 @@ def format_index(notebooks: list[Path], published: list[dict], *, repository: st
             row = describe_notebook(notebook, published, name=path.stem)
         except ValueError as error:
             raise ValueError(f"{path.name}: {error}") from error
-        badge = BADGE.format(
-            owner_and_name="/".join(repository.split("/")[-2:]), notebook=path.stem
-        )
         facts = [value or "—" for value in row.values()]
+        badge = format_badge(repository, path.stem)
         rows.append([f"[`{path.stem}`]({path.name})", *facts, badge])
     columns = ["notebook", "title", "question", "best score", "run time", "level", "in Colab"]
     return format_table(pd.DataFrame(rows, columns=columns))
@@ -210,12 +202,11 @@ def describe_notebook(notebook: NotebookNode, published: list[dict], *, name: st
     level = notebook.metadata.get("ser", {}).get("level", "intermediate")
     if level not in LEVELS:
         raise ValueError(f"metadata ser.level is {level!r}: write one of {', '.join(LEVELS)}")
+    corpus = read_parameters(notebook)["corpus"]
     return {
         "title": title,
         "question": question,
-        "best_score": find_best_score(
-            published, notebook=name, corpus=read_parameters(notebook)["corpus"]
-        ),
+        "best_score": find_best_score(published, notebook=name, corpus=corpus),
         "run_time": read_run_time(notebook),
         "level": level,
     }
@@ -276,18 +267,22 @@ def format_corpora() -> str:
 def format_results() -> str:
     """Format the published results: one table per corpus that has any."""
     sections = []
-    for corpus in CORPORA:
-        results = describe_results(corpus) if corpus != "sample" else pd.DataFrame()
-        if not results.empty:
-            links = [f"[`{name}`](../notebooks/{name}.ipynb)" for name in results["notebook"]]
-            table = format_table(results.assign(notebook=links))
-            sections.append(f"## {CORPORA[corpus].title}\n\n{table}")
-    transfer = describe_transfer()
-    if not transfer.empty:
-        links = [f"[`{name}`](../notebooks/{name}.ipynb)" for name in transfer["notebook"]]
-        table = format_table(transfer.assign(notebook=links))
-        sections.append(f"## Other corpora\n\nNo corpus of the test is trained on.\n\n{table}")
+    for title, results in tabulate_published().items():
+        links = [f"[`{name}`](../notebooks/{name}.ipynb)" for name in results["notebook"]]
+        note = "No corpus of the test is trained on.\n\n" * (title == TRANSFER)
+        sections.append(f"## {title}\n\n{note}{format_table(results.assign(notebook=links))}")
     return "\n\n".join(sections) or "No results yet: `make reproduce CORPUS=ravdess` makes them."
+
+
+def tabulate_published() -> dict[str, pd.DataFrame]:
+    """Give the published results as tables of text by title, those of people's speech alone."""
+    tables = {
+        record.title: describe_results(corpus)
+        for corpus, record in CORPORA.items()
+        if corpus != "sample"
+    }
+    tables[TRANSFER] = describe_transfer()
+    return {title: table for title, table in tables.items() if not table.empty}
 
 
 def describe_results(corpus: str, *, own: bool = False) -> pd.DataFrame:

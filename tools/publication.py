@@ -1,13 +1,12 @@
 """Copy the evidence and the figures of a notebook from the runs to where they are committed."""
 
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from common.files import hash_file, write_atomically
 from common.paths import FIGURES_DIR, RESULTS_DIR, RUNS_DIR
-from common.results import SUFFIXES
+from common.results import SUFFIXES, read_evidence
 
 MAX_MODEL_BYTES = 3_000_000
 
@@ -52,22 +51,10 @@ def publish_notebook(
 
 def _list_files(path: Path, folder: Path) -> Iterator[tuple[Path, Path]]:
     """Give source and target of one piece of evidence, the JSON last, once it is known whole."""
-    try:
-        hashes = json.loads(path.read_text(encoding="utf-8")).get("files") or {}
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON ({error}): execute its notebook again") from error
-    hashes = {kind: value for kind, value in hashes.items() if value}
-    if not {"csv", "labels"} & set(hashes) or not set(hashes) <= set(SUFFIXES):
+    kinds = read_evidence(path).get("files", {})
+    if not {"csv", "labels"} & kinds.keys():
         raise ValueError(f"{path} does not name the hash of its CSV: execute its notebook again")
-    files = [path.with_suffix(SUFFIXES[kind]) for kind in hashes]
-    for file, expected in zip(files, hashes.values(), strict=True):
-        if not file.is_file():
-            raise ValueError(f"{path} names {file.name}, which is missing: execute its notebook")
-        if hash_file(file) != expected:
-            raise ValueError(
-                f"{file} is not the file that {path.name} names: execute its notebook again"
-            )
-    for file in [*files, path]:
+    for file in [*(path.with_suffix(SUFFIXES[kind]) for kind in kinds), path]:
         yield file, folder / file.name
 
 

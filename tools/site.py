@@ -8,10 +8,9 @@ cannot be, the site has no demo. Sphinx reads what is written here into a folder
 """
 
 import argparse
-import base64
 import html
-import io
 import os
+import pkgutil
 import re
 import shutil
 import subprocess
@@ -27,11 +26,10 @@ import pypandoc
 from nbformat import NotebookNode
 from PIL import Image
 
-from common.corpora import CORPORA
 from common.paths import FIGURES_DIR, NOTEBOOKS_DIR, ROOT
 from common.results import load_results
 from tools.generation import list_collection, read_repository
-from tools.pages import describe_notebook, describe_results, describe_transfer
+from tools.pages import describe_notebook, tabulate_published
 
 SETTINGS = ROOT / "docs" / "site"
 FAMILIES = {
@@ -79,8 +77,7 @@ def build_site(
     for folder in (out, source):
         shutil.rmtree(folder, ignore_errors=True)
     if notebooks is None:
-        readme = (ROOT / "README.md").read_text(encoding="utf-8")
-        notebooks = list_collection(readme)
+        notebooks = list_collection()
     write_sources(source, notebooks=list(notebooks), modules=list(modules or list_modules()))
     pandoc = Path(pypandoc.get_pandoc_path()).parent  # nbsphinx looks for it on the path
     environment = {
@@ -138,11 +135,9 @@ def find_faults(folder: Path) -> list[str]:
 
 
 def list_modules() -> list[str]:
-    """List the public modules of `common`, sub-packages included."""
-    files = sorted((ROOT / "common").rglob("*.py"))
-    parts = [file.relative_to(ROOT).with_suffix("").parts for file in files]
-    names = [".".join(part[:-1] if part[-1] == "__init__" else part) for part in parts]
-    return [name for name in names if name != "common"]
+    """List the modules of `common`, sub-packages included."""
+    found = pkgutil.walk_packages([str(ROOT / "common")], "common.")
+    return sorted(module.name for module in found)
 
 
 def write_sources(folder: Path, *, notebooks: list[Path], modules: list[str]) -> None:
@@ -156,28 +151,25 @@ def write_sources(folder: Path, *, notebooks: list[Path], modules: list[str]) ->
     for path in notebooks:
         notebook = nbformat.read(path, as_version=4)
         facts = describe_notebook(notebook, published, name=path.stem)
-        save_thumbnail(notebook, path.stem, folder / f"_static/thumbnails/{path.stem}.png")
+        save_thumbnail(path.stem, folder / f"_static/thumbnails/{path.stem}.png")
         family = cards.setdefault(FAMILIES.get(path.stem[0], "More"), [])
         family.append(format_card(path.stem, facts))
         nbformat.write(prepare_notebook(notebook, names), folder / f"notebooks/{path.name}")
     guides = sorted((ROOT / "docs").glob("*.md"), key=lambda path: (path.stem != FIRST, path))
     for path in guides:
-        text = path.read_text(encoding="utf-8")
-        write(folder / f"guides/{path.stem}.rst", convert_markdown(text, names, depth=1))
+        guide = convert_markdown(path.read_text(encoding="utf-8"), names, depth=1)
+        (folder / f"guides/{path.stem}.rst").write_text(guide, "utf-8")
     corpora = (ROOT / "data/README.md").read_text(encoding="utf-8")
-    write(folder / "corpora.rst", convert_markdown(corpora, names))
-    write(folder / "results.rst", format_results_page(names))
+    (folder / "corpora.rst").write_text(convert_markdown(corpora, names), "utf-8")
+    (folder / "results.rst").write_text(format_results_page(names), "utf-8")
     for module in modules:
-        write(folder / f"reference/{module}.rst", format_module(module))
-    write(folder / "reference/index.rst", format_toctree("Reference", modules))
+        (folder / f"reference/{module}.rst").write_text(format_module(module), "utf-8")
+    index = format_toctree("Reference", modules)
+    (folder / "reference/index.rst").write_text(index, "utf-8")
     demo = make_demo(folder / "_extra/demo")
     pages = [f"guides/{path.stem}" for path in guides]
-    write(folder / "index.rst", format_index(cards, pages, sorted(names), names, demo=demo))
-
-
-def write(path: Path, text: str) -> None:
-    """Write text as UTF-8."""
-    path.write_text(text, encoding="utf-8")
+    index = format_index(cards, pages, names, demo=demo)
+    (folder / "index.rst").write_text(index, "utf-8")
 
 
 def prepare_notebook(notebook: NotebookNode, names: set[str]) -> NotebookNode:
@@ -217,8 +209,7 @@ def convert_markdown(text: str, names: set[str], *, depth: int = 0) -> str:
     )
     for path, page in LINKS.items():
         text = re.sub(rf"\]\((?:\.\./)*{re.escape(path)}\)", f"]({up}{page}.html)", text)
-    text = re.sub(r"\]\((?:\.\./)?docs/(\w+)\.md\)", rf"]({up}guides/\1.html)", text)
-    text = re.sub(r"\]\((\w+)\.md\)", rf"]({up}guides/\1.html)", text)
+    text = re.sub(r"\]\((?:(?:\.\./)?docs/)?(\w+)\.md\)", rf"]({up}guides/\1.html)", text)
     text = re.sub(
         r"\]\((?!https?:|#)(?!(?:\.\./)?[\w/]+\.html\))(?:\.\./)*([^)]+)\)",
         rf"]({read_repository()}/blob/main/\1)",
@@ -237,17 +228,9 @@ def choose_figure(name: str, folder: Path = FIGURES_DIR) -> Path | None:
     )
 
 
-def save_thumbnail(notebook: NotebookNode, name: str, path: Path) -> None:
-    """Save a notebook's best figure, or else its first picture, at the size of the gallery."""
+def save_thumbnail(name: str, path: Path) -> None:
+    """Save a notebook's best figure at the size of the gallery; white where it has none."""
     best = choose_figure(name)
-    if best is None:
-        pictures = [
-            output["data"]["image/png"]
-            for cell in notebook.cells
-            for output in cell.get("outputs", [])
-            if "image/png" in output.get("data", {})
-        ]
-        best = io.BytesIO(base64.b64decode(pictures[0])) if pictures else None
     image = Image.open(best).convert("RGB") if best else Image.new("RGB", (64, 40), "white")
     image.thumbnail(THUMBNAIL_PIXELS)
     image.save(path)
@@ -272,12 +255,7 @@ def format_raw(text: str) -> str:
 
 
 def format_index(
-    cards: dict[str, list[str]],
-    guides: list[str],
-    notebooks: list[str],
-    names: set[str],
-    *,
-    demo: bool,
+    cards: dict[str, list[str]], guides: list[str], names: set[str], *, demo: bool
 ) -> str:
     """Format the first page: what the README begins with, and the gallery."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -300,7 +278,7 @@ def format_index(
         sections.append(f"{family}\n{'-' * len(family)}\n\n{format_raw(body)}")
     for caption, pages in (
         ("Guides", [*guides, "results", "corpora", "reference/index"]),
-        ("Notebooks", [f"notebooks/{name}" for name in notebooks]),
+        ("Notebooks", [f"notebooks/{name}" for name in sorted(names)]),
     ):
         lines = "".join(f"   {page}\n" for page in pages)
         sections.append(
@@ -314,15 +292,9 @@ def format_results_page(names: set[str]) -> str:
     text = (ROOT / "results/README.md").read_text(encoding="utf-8")
     sections = [convert_markdown(text.partition("<!-- results:begin -->")[0], names)]
     sections.append("A click on a heading sorts by it.\n")
-    tables = {
-        record.title: describe_results(corpus)
-        for corpus, record in CORPORA.items()
-        if corpus != "sample"
-    }
-    for title, table in (tables | {"Other corpora": describe_transfer()}).items():
-        if not table.empty:
-            body = format_raw(f"<div class=scroll>{format_sortable(table, names)}</div>")
-            sections.append(f"{title}\n{'-' * len(title)}\n\n{body}")
+    for title, table in tabulate_published().items():
+        body = format_raw(f"<div class=scroll>{format_sortable(table, names)}</div>")
+        sections.append(f"{title}\n{'-' * len(title)}\n\n{body}")
     return "\n".join(sections)
 
 

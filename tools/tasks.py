@@ -40,7 +40,6 @@ from common.results import load_results
 from common.splits import fit_protocols, make_folds
 from tools.execution import execute_all, inject_parameters
 from tools.generation import (
-    README,
     list_collection,
     read_parameters,
     read_sample_parameters,
@@ -85,9 +84,8 @@ def list_tasks(names: list[str], *, corpus: str, parameters: dict | None = None)
     comes after the first, if it is at hand. Raises ValueError if a notebook that is named trains
     nothing, or names no protocols in a parameter, FileNotFoundError if the corpus is not at hand.
     """
-    every = list_collection(README.read_text(encoding="utf-8"))
     tasks = []
-    for path in select_notebooks(names) if names else every:
+    for path in select_notebooks(names) if names else list_collection():
         notebook = nbformat.read(path, as_version=4)
         code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
         committed = read_parameters(notebook)
@@ -363,9 +361,8 @@ def main(arguments: list[str] | None = None) -> int:
             return int(collect(tasks) > 0)
         if options.only is not None:
             result = run_task(tasks[options.only - 1])
-            trained = (
-                f"{len(result['keys'])} networks trained" if result["keys"] else "nothing to train"
-            )
+            number = len(result["keys"])
+            trained = f"{number} networks trained" if number else "nothing to train"
             print(f"{trained}, {result['seconds']:.0f} s, ended {result['ended']}")
             return 0
         settings = {"num_workers": options.workers, "scheduler": options.scheduler}

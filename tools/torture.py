@@ -145,7 +145,8 @@ def torture_recordings(num_files: int) -> Counter:
     rng, counts = random.Random(0), Counter()
     with tempfile.TemporaryDirectory(prefix="torture-") as folder:
         path = Path(folder, "sound")
-        for name, content in make_sounds().items():
+        sounds = make_sounds()
+        for name, content in sounds.items():
             path.write_bytes(content)
             found = hear(path)
             counts["good file used" if found == "used" else f"GOOD FILE REFUSED, {name}"] += 1
@@ -153,9 +154,8 @@ def torture_recordings(num_files: int) -> Counter:
                 path.write_bytes(content[: int(share * len(content))])
                 found = hear(path)
                 counts["cut file refused" if found == "refused" else f"CUT FILE, {name}"] += 1
-        sounds = list(make_sounds().values())
         for _ in range(num_files):
-            path.write_bytes(damage(rng.choice(sounds), rng))
+            path.write_bytes(damage(rng.choice([*sounds.values()]), rng))
             found = hear(path)
             good = found in ("used", "refused")
             counts[f"damaged file {found}" if good else f"DAMAGED FILE: {found}"] += 1
