@@ -3,7 +3,6 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from time import perf_counter
 
 import keras
 import numpy as np
@@ -12,16 +11,15 @@ import pandas as pd
 from common import paths
 from common.backend import describe_backend, describe_scikit_learn
 from common.baselines import fit_classifier, flatten_versions, make_regression
-from common.cross_validation import collect_run, describe_data, train_fold
+from common.cross_validation import run_folds, train_fold
 from common.emotions import order_emotions
 from common.enrolment import EnrolledSystem
 from common.evaluation import fit_temperature
 from common.files import describe_settings, digest, hash_file
 from common.known_voices import fold_scaler, write_voices
 from common.models import BuildModel, build_seeded, check_model, describe_model
-from common.predictions import tabulate_predictions
 from common.recipes import Features
-from common.runs import FACTS, FoldResult, Run, name_folds, read_published_folds
+from common.runs import FACTS, Run, Task, describe_data
 from common.splits import Fold
 from common.training import TrainingConfig
 from common.voices import VoiceModel
@@ -165,7 +163,7 @@ def score_elsewhere(
     are left out of its answers. The protocol is "trained_on_ravdess" and the like, after
     `facts["corpus"]`. Raises ValueError if the table has an emotion that it does not know.
     """
-    started, emotions = perf_counter(), order_emotions(table["emotion"])
+    emotions = order_emotions(table["emotion"])
     unknown = sorted(set(emotions) - set(recognizer.emotions))
     if unknown:
         raise ValueError(f"the recogniser does not know {unknown}: leave these rows out")
@@ -177,9 +175,8 @@ def score_elsewhere(
         **describe_data(table, features, protocol=protocol),
         **{"training": training, "model": recognizer.facts["title"], "start": None},
     }
-    key, parameters = digest(description), recognizer.network.count_params()
-    results, _ = read_published_folds(key, table, tasks)
-    if not results:
+
+    def test(*_: Task | Fold) -> tuple[np.ndarray, pd.DataFrame, dict]:
         given = recognizer.predict_features(features.values)
         probabilities = np.zeros((len(table), len(emotions)))
         for emotion, column in zip(recognizer.emotions, given.T, strict=True):
@@ -187,13 +184,7 @@ def score_elsewhere(
             if counted in emotions:
                 probabilities[:, emotions.index(counted)] += column
         probabilities /= probabilities.sum(axis=1, keepdims=True)
-        predictions = tabulate_predictions(table, rows, probabilities, fold=1, seed=0)
-        facts = {"seconds": perf_counter() - started, **describe_backend()}
-        nothing = pd.DataFrame()
-        results = {(0, 1): FoldResult(predictions, nothing, nothing, facts, "trained")}
-    return collect_run(
-        results,
-        {**description, "key": key, "folds": name_folds(tasks), "num_parameters": parameters},
-        features=features,
-        training=training,
-    )
+        return probabilities, pd.DataFrame(), describe_backend()
+
+    parameters = recognizer.network.count_params()
+    return run_folds(description, table, features, tasks, test, num_parameters=parameters)

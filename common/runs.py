@@ -1,22 +1,21 @@
 """Runs of cross-validation: what names them, where they are kept, and reading them back."""
 
-import io
 import json
 import shutil
 import warnings
-import zipfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
 
-import h5py
 import keras
 import numpy as np
 import pandas as pd
 
 from common.files import digest, hash_file, write_atomically, write_json
+from common.models import halve_precision
 from common.predictions import read_predictions
+from common.recipes import Features
 from common.results import SUFFIXES, find_published
 from common.splits import Fold, check_folds, make_folds
 
@@ -113,31 +112,24 @@ class Run:
         )
 
 
-def halve_precision(path: Path) -> None:
-    """Write the weights in a `.keras` file in half precision, compressed."""
-    with zipfile.ZipFile(path) as source:
-        parts = {name: source.read(name) for name in source.namelist()}
-    parts["model.weights.h5"] = _halve_floats(parts["model.weights.h5"])
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target:
-        for name, content in parts.items():
-            target.writestr(name, content)
-
-
-def _halve_floats(weights: bytes) -> bytes:
-    """Copy an HDF5 file, its floats in 16 bits."""
-    halved = io.BytesIO()
-    with h5py.File(io.BytesIO(weights)) as source, h5py.File(halved, "w") as target:
-
-        def copy(name: str, item: h5py.Group | h5py.Dataset) -> None:
-            if isinstance(item, h5py.Group):
-                target.create_group(name).attrs.update(item.attrs)
-            elif item.dtype == np.float32:
-                target[name] = item[()].astype(np.float16)
-            else:
-                source.copy(item, target, name)
-
-        source.visititems(copy)
-    return halved.getvalue()
+def describe_data(
+    table: pd.DataFrame, features: Features, *, protocol: str, folds: Sequence[Fold] | None = None
+) -> dict:
+    """Name what is learnt from and how it is split; refuse features of another table."""
+    if len(table) != len(features):
+        raise ValueError(
+            f"{len(table)} utterances but {len(features)} feature rows; "
+            "extract the features of this very table"
+        )
+    own = None if folds is None else name_folds({(0, fold.number): fold for fold in folds})
+    return {
+        "format": RUN_FORMAT,
+        "corpus": "+".join(sorted(table["corpus"].unique())),
+        "protocol": protocol,
+        "own_folds": own,
+        "table": digest(table[["utterance", "speaker", "emotion", "audio_hash"]].to_csv()),
+        "features": features.describe(changed=True),
+    }
 
 
 def name_folds(folds: Mapping[Task, Fold]) -> dict[str, str]:

@@ -18,15 +18,14 @@ from sklearn.model_selection import GroupKFold
 from common import paths
 from common.backend import describe_backend, prepare_backend
 from common.batches import Examples
-from common.cross_validation import collect_run, describe_data
+from common.cross_validation import run_folds
 from common.emotions import order_emotions
 from common.files import describe_settings, digest
 from common.models import BuildModel, build_seeded, check_model, describe_model
 from common.networks import run_network
 from common.optimizers import TRACED, Trainee
-from common.predictions import tabulate_predictions
 from common.recipes import Features
-from common.runs import FoldResult, Run, finish_folds, list_tasks, name_folds
+from common.runs import Run, Task, describe_data, list_tasks
 from common.splits import PROTOCOLS, Fold
 from common.studies import COLUMNS, Settings, choose_settings, open_storage, search
 from common.training import TrainingConfig, train_model
@@ -95,29 +94,27 @@ class NestedSearch:
         check_model(build_seeded(build_model, *self._shape, seed=0), *self._shape)
         settings = {**self._settings, "sampler": sampler, "num_trainings": num_trainings}
         description = {**self._description, "training": settings}
-        key = digest(description)
-        results = finish_folds(
-            key,
-            self.table,
-            self._tasks,
-            lambda _, fold: self._test(fold, self._search(fold, sampler, num_trainings, worker)),
-        )
-        chosen = {
-            str(number): self._choose(result.history) for (_, number), result in results.items()
-        }
-        facts = {"key": key, "folds": name_folds(self._tasks), "num_parameters": None}
-        return collect_run(
-            results,
-            {**description, **facts},
-            features=self.features,
-            training=settings | {"chosen": chosen},
-        )
+
+        def test(_: Task, fold: Fold) -> tuple[np.ndarray, pd.DataFrame, dict]:
+            trials = self._search(fold, sampler, num_trainings, worker)
+            given = {"train": fold.train, "tested": fold.test, "number": fold.number}
+            probabilities, seconds = self._train(self._choose(trials), **given)
+            seconds += trials["seconds"].sum()
+            return probabilities, trials, {**describe_backend(), "seconds": seconds}
+
+        run = run_folds(description, self.table, self.features, self._tasks, test)
+        chosen = {str(number): dict(self.defaults) for _, number in self._tasks}
+        if len(run.history):
+            for number, trials in run.history.groupby("fold"):
+                chosen[str(number)] = choose_settings(trials)
+        run.description["training"] = settings | {"chosen": chosen}
+        return run
 
     def _search(self, fold: Fold, sampler: str, num_trainings: int, worker: int) -> pd.DataFrame:
         parts = self._split(fold)
         if not parts:
-            return pd.DataFrame(columns=["seed", "fold", *COLUMNS])
-        trials = search(
+            return pd.DataFrame(columns=COLUMNS)
+        return search(
             partial(self._score_parts, fold, parts),
             self.space,
             self.defaults,
@@ -129,9 +126,6 @@ class NestedSearch:
             num_parts=len(parts),
             worker=worker,
         )
-        return pd.concat(
-            [pd.DataFrame({"seed": self.seed, "fold": fold.number}, trials.index), trials], axis=1
-        )
 
     def _score_parts(self, fold: Fold, parts, settings: Settings) -> Iterator[tuple[float, float]]:
         """Train without one inner part after the other; score on it, and on test speakers."""
@@ -142,14 +136,6 @@ class NestedSearch:
             said, true = probabilities.argmax(axis=1), self._targets[rows].argmax(axis=1)
             cut = len(left)
             yield _compute_uar(true[:cut], said[:cut]), _compute_uar(true[cut:], said[cut:])
-
-    def _test(self, fold: Fold, trials: pd.DataFrame) -> FoldResult:
-        settings = self._choose(trials)
-        probabilities, seconds = self._train(settings, fold.train, fold.test, number=fold.number)
-        named = {"fold": fold.number, "seed": self.seed}
-        predictions = tabulate_predictions(self.table, fold.test, probabilities, **named)
-        facts = {**describe_backend(), "seconds": seconds + trials["seconds"].sum()}
-        return FoldResult(predictions, pd.DataFrame(), trials, facts, "trained")
 
     def _train(
         self, settings: Settings, train: np.ndarray, tested: np.ndarray, *, number: int
