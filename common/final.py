@@ -1,6 +1,5 @@
 """The model that is put to use: trained on every row of a table, tested on other corpora."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,11 +14,11 @@ from common.cross_validation import run_folds, train_fold
 from common.emotions import order_emotions
 from common.enrolment import EnrolledSystem
 from common.evaluation import fit_temperature
-from common.files import describe_settings, digest, hash_file
+from common.files import describe_settings, digest
 from common.known_voices import fold_scaler, write_voices
 from common.models import BuildModel, build_seeded, check_model, describe_model
 from common.recipes import Features
-from common.runs import FACTS, Run, Task, describe_data
+from common.runs import Run, Task, describe_data, read_stored_fold
 from common.splits import Fold
 from common.training import TrainingConfig
 from common.voices import VoiceModel
@@ -31,7 +30,6 @@ def fit_all(
     features: Features,
     *,
     config: TrainingConfig,
-    seed: int = 0,
     retrain: bool = False,
     runs_folder: Path | None = None,
 ) -> tuple[keras.Model, dict]:
@@ -61,25 +59,25 @@ def fit_all(
         )
     emotions = order_emotions(table["emotion"])
     shape = features.values.shape[1:], len(emotions)
-    model = build_seeded(build_model, *shape, seed=seed)
+    model = build_seeded(build_model, *shape, seed=0)
     description = {
         **describe_data(table, features, protocol="all rows"),
         "training": describe_settings(config, changed=True),
         "model": describe_model(model),
-        "seed": seed,
+        "seed": 0,
     }
     key = digest(description)
     folder = (runs_folder or paths.RUNS_DIR) / key / "all"
-    file, rows = folder / "model.keras", np.arange(len(table))
-    if retrain or not _is_whole(folder):
+    rows = np.arange(len(table))
+    fold = Fold(0, rows, rows[:0], rows[:0])
+    result = None if retrain else read_stored_fold(folder, table, fold)
+    if result is None:
         check_model(model, *shape)
-        fold = Fold(0, rows, rows[:0], rows[:0])
-        settings = {"config": config, "seed": seed, "folder": folder}
-        train_fold(build_model, table, features, fold=fold, **settings)
-    facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-    del facts["files"]  # of the folder
-    facts |= {**_describe_rows(table, key), "training": asdict(config)}
-    return keras.models.load_model(file), facts | {"features": features.describe()}
+        settings = {"config": config, "seed": 0, "folder": folder}
+        result = train_fold(build_model, table, features, fold=fold, **settings)
+    facts = {**result.facts, **_describe_rows(table, key), "training": asdict(config)}
+    model = keras.models.load_model(folder / "model.keras")
+    return model, facts | {"features": features.describe()}
 
 
 def fit_linear(
@@ -142,15 +140,6 @@ def _describe_rows(table: pd.DataFrame, key: str) -> dict:
         "utterances": len(table),
         "speakers": int(table["speaker"].nunique()),
     }
-
-
-def _is_whole(folder: Path) -> bool:
-    """Whether a finished training lies there, its model as it was written."""
-    try:
-        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-        return facts["files"]["model.keras"] == hash_file(folder / "model.keras")
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
 
 
 def score_elsewhere(

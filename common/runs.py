@@ -160,10 +160,11 @@ def read_stored_fold(folder: Path, table: pd.DataFrame, fold: Fold) -> FoldResul
         for name, kept in facts.pop("files").items():
             if hash_file(folder / name) != kept:
                 raise ValueError(f"{name} is not what was written")
-        predictions = read_predictions(folder / "predictions.csv")
-        validation = pd.read_csv(folder / "validation.csv")
-        if len(validation):  # there are none where nothing was chosen on them
-            validation = read_predictions(folder / "validation.csv")
+        files = folder / "predictions.csv", folder / "validation.csv"
+        predictions, validation = (
+            read_predictions(csv) if len(rows) else pd.read_csv(csv)
+            for csv, rows in zip(files, (fold.test, fold.validation), strict=True)
+        )
         _check_rows(predictions, table, fold.test)
         history = pd.read_csv(folder / "history.csv")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -221,12 +222,8 @@ def _check_rows(predictions: pd.DataFrame, table: pd.DataFrame, rows: np.ndarray
     found = predictions.set_index("utterance")["true_label"].sort_index()
     if not (found.index.equals(expected.index) and (found == expected).all()):
         raise ValueError("the predictions are not of this fold's test rows")
-    if not np.isfinite(predictions.filter(regex="^p_").to_numpy()).all():
+    if not np.isfinite(predictions.filter(regex="^p_").to_numpy(float)).all():
         raise ValueError("a probability is not finite")
-
-
-def _is_seed(seed: object) -> bool:
-    return isinstance(seed, Integral) and seed >= 0
 
 
 def list_tasks(
@@ -237,7 +234,8 @@ def list_tasks(
     only_folds: Collection[int] | None,
 ) -> tuple[dict[Task, Fold], bool]:
     """The folds by seed and number, and whether none was left out."""
-    if not isinstance(seeds, Sequence) or not seeds or not all(map(_is_seed, seeds)):
+    unfit = not isinstance(seeds, Sequence) or not seeds
+    if unfit or not all(isinstance(seed, Integral) and seed >= 0 for seed in seeds):
         raise ValueError(f"seeds={seeds!r}: give a list of whole numbers from 0, such as [0]")
     if folds is not None:
         check_folds(table, folds, protocol)
