@@ -4,7 +4,7 @@ Nested cross-validation as Varma and Simon (BMC Bioinformatics 2006) have it, by
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -51,8 +51,6 @@ class NestedSearch:
         Of initial weights, batches and what samplers draw.
     storage
         Journal file or database URL (`open_storage`); None: a journal below `data/runs`.
-    trainees
-        Networks that were traced, for trials that need no other.
 
     Raises
     ------
@@ -70,7 +68,6 @@ class NestedSearch:
     num_inner: int = 3
     seed: int = 0
     storage: str | Path | None = None
-    trainees: dict[str, Trainee] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if self.config.monitor is not None:
@@ -146,10 +143,10 @@ class NestedSearch:
         fresh = build_seeded(build_model, *self._shape, seed=self.seed)
         traced = [describe_model(fresh), [getattr(config, name) for name in TRACED]]
         key = digest([*traced, config.batch_size])
-        if key not in self.trainees:
+        if key not in self._trainees:
             model = build_seeded(build_model, *self._shape, seed=self.seed)
-            self.trainees[key] = Trainee(model, config)
-        model = self.trainees[key].restart(fresh)
+            self._trainees[key] = Trainee(model, config)
+        model = self._trainees[key].restart(fresh)
         values, targets = self.features.values, self._targets
         normaliser = self.features.fit_normaliser(train)
         known = Examples(normaliser.apply(values[train]), targets[train])
@@ -175,6 +172,11 @@ class NestedSearch:
         config = replace(self.config, **{name: settings[name] for name in of_training})
         others = {name: settings[name] for name in settings if name not in of_training}
         return partial(self.build_model, **others), config
+
+    @cached_property
+    def _trainees(self) -> dict[str, Trainee]:
+        """Networks that were traced, for trials that need no other."""
+        return {}
 
     @cached_property
     def _storage(self):
