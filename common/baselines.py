@@ -106,13 +106,9 @@ def fit_classifier(
     """Fit a clone of a classifier to values (rows, values), labels and speakers (rows,).
 
     A `GridSearchCV` splits by speaker, copies of an utterance with it; where fewer speakers train
-    than it has parts, its estimator is fitted as it stands.
-
-    Returns
-    -------
-    tuple
-        The fitted classifier, and a row per setting that was tried, with its `uar` on speakers
-        left out and whether it was `chosen`; none where there was nothing to choose.
+    than it has parts, its estimator is fitted as it stands. Returned are the fitted classifier,
+    and a row per setting that was tried, with its `uar` on speakers left out and whether it was
+    `chosen`; none where there was nothing to choose.
     """
     if not isinstance(classifier, GridSearchCV):
         return clone(classifier).fit(values, labels), pd.DataFrame()

@@ -39,18 +39,10 @@ def fit_all(
     whose models heard fewer speakers. An interrupted training goes on from its last epoch; what is
     finished in `data/runs` is read back, unless `retrain`.
 
-    Returns
-    -------
-    tuple
-        The model, of features as extracted (rows, frames, bands) -> probabilities (rows, classes),
-        in the order of `order_emotions`; and the facts of the training: key, emotions, rows,
-        speakers, settings, seconds, backend, device, versions.
-
-    Raises
-    ------
-    ValueError
-        If `config.monitor` would choose an epoch, for which no rows are left; else as
-        `cross_validate`.
+    Returned are the model, of features as extracted (rows, frames, bands) -> probabilities (rows,
+    classes), in the order of `order_emotions`; and the facts of the training: key, emotions, rows,
+    speakers, settings, seconds, backend, device, versions. Raises ValueError if `config.monitor`
+    would choose an epoch, for which no rows are left; else as `cross_validate`.
     """
     if config.monitor is not None:
         raise ValueError(
@@ -93,19 +85,11 @@ def fit_linear(
 
     The first is `make_regression` with its scaling, with `use_copies` fitted to augmented copies as
     well; the second the first candidate of the system, calibrated by what the folds say of test
-    speakers of whom `count` utterances are heard.
+    speakers of whom `count` utterances are heard. Raises ValueError as `EnrolledSystem.test`.
 
-    Returns
-    -------
-    tuple
-        The first as a network, features (rows, …) -> probabilities (rows, classes), in the order
-        of `order_emotions`; the second as a recogniser's `voices`, or None; and the facts of the
-        training: key, corpus, emotions, utterances, speakers, backend, device, versions.
-
-    Raises
-    ------
-    ValueError
-        As `EnrolledSystem.test`.
+    Returned are the first as a network, features (rows, …) -> probabilities (rows, classes), in
+    the order of `order_emotions`; the second as a recogniser's `voices`, or None; and the facts of
+    the training: key, corpus, emotions, utterances, speakers, backend, device, versions.
     """
     labels, speakers = (table[name].to_numpy() for name in ("emotion", "speaker"))
     emotions, regression = tuple(order_emotions(labels)), make_regression()
