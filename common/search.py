@@ -89,8 +89,9 @@ class NestedSearch:
         """
         build_model, _ = self._specify(self.defaults)
         check_model(build_seeded(build_model, *self._shape, seed=0), *self._shape)
-        settings = {**self._settings, "sampler": sampler, "num_trainings": num_trainings}
-        description = {**self._description, "training": settings}
+        settings = {"sampler": sampler, "num_trainings": num_trainings}
+        settings = self._description["training"] | settings
+        description = self._description | {"training": settings}
 
         def test(_: Task, fold: Fold) -> tuple[np.ndarray, pd.DataFrame, dict]:
             trials = self._search(fold, sampler, num_trainings, worker)
@@ -197,21 +198,17 @@ class NestedSearch:
         return np.eye(len(emotions), dtype=np.float32)[self.table["emotion"].map(emotions.index)]
 
     @cached_property
-    def _settings(self) -> dict:
-        return {
-            "config": describe_settings(self.config, changed=True),
-            "space": {name: distribution_to_json(self.space[name]) for name in self.space},
-            "defaults": dict(self.defaults),
-            "num_inner": self.num_inner,
-        }
-
-    @cached_property
     def _description(self) -> dict:
         """What decides the trials, whatever draws them."""
         model = build_seeded(self._specify(self.defaults)[0], *self._shape, seed=0)
         return {
             **describe_data(self.table, self.features, protocol=self.protocol),
-            "training": self._settings,
+            "training": {
+                "config": describe_settings(self.config, changed=True),
+                "space": {name: distribution_to_json(self.space[name]) for name in self.space},
+                "defaults": dict(self.defaults),
+                "num_inner": self.num_inner,
+            },
             "model": describe_model(model),
             "start": None,
         }
