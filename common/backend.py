@@ -52,8 +52,13 @@ def describe_backend() -> dict:
 
 def describe_scikit_learn() -> dict:
     """As `describe_backend`, of what scikit-learn fits, whatever Keras computes with."""
-    versions = {name: read_version(name) for name in ("scikit-learn", "librosa", "numpy")}
-    return {"backend": "scikit-learn", "device": _describe_processor(), "versions": versions}
+    return describe_packages("scikit-learn", "scikit-learn", "librosa", "numpy")
+
+
+def describe_packages(backend: str, *names: str) -> dict:
+    """As `describe_backend`, of packages that compute on the processor."""
+    versions = {name: read_version(name) for name in names}
+    return {"backend": backend, "device": _describe_processor(), "versions": versions}
 
 
 def read_version(package: str) -> str | None:

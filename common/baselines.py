@@ -14,12 +14,10 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from common.backend import describe_scikit_learn
-from common.cross_validation import collect_run, describe_data
+from common.cross_validation import run_folds
 from common.emotions import order_emotions
-from common.files import digest
-from common.predictions import tabulate_predictions
 from common.recipes import Features
-from common.runs import FoldResult, Run, Task, finish_folds, list_tasks, name_folds
+from common.runs import Run, Task, describe_data, list_tasks
 from common.splits import Fold
 
 
@@ -108,13 +106,9 @@ def fit_classifier(
     """Fit a clone of a classifier to values (rows, values), labels and speakers (rows,).
 
     A `GridSearchCV` splits by speaker, copies of an utterance with it; where fewer speakers train
-    than it has parts, its estimator is fitted as it stands.
-
-    Returns
-    -------
-    tuple
-        The fitted classifier, and a row per setting that was tried, with its `uar` on speakers
-        left out and whether it was `chosen`; none where there was nothing to choose.
+    than it has parts, its estimator is fitted as it stands. Returned are the fitted classifier,
+    and a row per setting that was tried, with its `uar` on speakers left out and whether it was
+    `chosen`; none where there was nothing to choose.
     """
     if not isinstance(classifier, GridSearchCV):
         return clone(classifier).fit(values, labels), pd.DataFrame()
@@ -165,13 +159,12 @@ def cross_validate_classifier(
         "model": repr(classifier),
         "start": None,
     }
-    key = digest(description)
     tasks, complete = list_tasks(table, protocol, seeds, folds, None)
     if not hold_out:
         tasks = {task: fold.join_validation() for task, fold in tasks.items()}
     emotions = order_emotions(table["emotion"])
 
-    def test(task: Task, fold: Fold) -> FoldResult:
+    def test(_: Task, fold: Fold) -> tuple[np.ndarray, pd.DataFrame, dict]:
         if isinstance(getattr(classifier, "estimator", classifier), CopiesClassifier):
             versions = [np.stack(list_versions(features, use_copies), axis=1)]
         else:
@@ -185,25 +178,12 @@ def cross_validate_classifier(
         )
         fitted, tried = fit_classifier(classifier, known, labels, speakers)
         columns = [list(fitted.classes_).index(emotion) for emotion in emotions]
-        named = {"seed": task[0], "fold": task[1]}
-
-        def predict(rows: np.ndarray) -> pd.DataFrame:
-            given = [fitted.predict_proba(version[rows])[:, columns] for version in asked]
-            return tabulate_predictions(table, rows, np.mean(given, axis=0), **named)
-
-        predictions = predict(fold.test)
-        validation = predict(fold.validation) if len(fold.validation) else pd.DataFrame()
-        tried = pd.DataFrame(named | dict(tried), tried.index)
+        rows = np.concatenate([fold.test, fold.validation])
+        given = [fitted.predict_proba(version[rows])[:, columns] for version in asked]
         facts = {**describe_scikit_learn(), "seconds": time.perf_counter() - started}
-        return FoldResult(predictions, validation, tried, facts, "trained")
+        return np.mean(given, axis=0), tried, facts
 
-    return collect_run(
-        finish_folds(key, table, tasks, test),
-        {**description, "key": key, "folds": name_folds(tasks), "num_parameters": None},
-        features=features,
-        training=settings,
-        complete=complete,
-    )
+    return run_folds(description, table, features, tasks, test, complete=complete)
 
 
 def flatten_versions(features: Features, use_copies: bool) -> list[np.ndarray]:

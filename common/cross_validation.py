@@ -1,5 +1,6 @@
 """Cross-validation: one model per fold and seed, kept on disk, its test rows predicted."""
 
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -23,10 +24,11 @@ from common.optimizers import Trainee
 from common.predictions import tabulate_predictions
 from common.recipes import Features
 from common.runs import (
-    RUN_FORMAT,
     FoldResult,
     Run,
     Task,
+    describe_data,
+    finish_folds,
     list_tasks,
     name_folds,
     read_published_folds,
@@ -206,24 +208,41 @@ def collect_run(
     )
 
 
-def describe_data(
-    table: pd.DataFrame, features: Features, *, protocol: str, folds: Sequence[Fold] | None = None
-) -> dict:
-    """Name what is learnt from and how it is split; refuse features of another table."""
-    if len(table) != len(features):
-        raise ValueError(
-            f"{len(table)} utterances but {len(features)} feature rows; "
-            "extract the features of this very table"
-        )
-    own = None if folds is None else name_folds({(0, fold.number): fold for fold in folds})
-    return {
-        "format": RUN_FORMAT,
-        "corpus": "+".join(sorted(table["corpus"].unique())),
-        "protocol": protocol,
-        "own_folds": own,
-        "table": digest(table[["utterance", "speaker", "emotion", "audio_hash"]].to_csv()),
-        "features": features.describe(changed=True),
-    }
+def run_folds(
+    description: dict,
+    table: pd.DataFrame,
+    features: Features,
+    tasks: Mapping[Task, Fold],
+    test: Callable[[Task, Fold], tuple[np.ndarray, pd.DataFrame, dict]],
+    *,
+    num_parameters: int | None = None,
+    complete: bool = True,
+) -> Run:
+    """Test on every fold of `table`, or read back what is published under the description's digest.
+
+    `test` gives the probabilities (rows, emotions) of a fold's test rows, then of its validation
+    rows; rows of the run's `history`; and facts: backend, device, versions, and `seconds` unless
+    they are those that it took.
+    """
+
+    def test_fold(task: Task, fold: Fold) -> FoldResult:
+        started = time.perf_counter()
+        probabilities, history, facts = test(task, fold)
+        named = {"seed": task[0], "fold": task[1]}
+        rows, tested = np.concatenate([fold.test, fold.validation]), len(fold.test)
+        both = tabulate_predictions(table, rows, probabilities, **named)
+        history = pd.DataFrame(named | dict(history), history.index)
+        facts = {"seconds": time.perf_counter() - started, **facts}
+        return FoldResult(both[:tested], both[tested:], history, facts, "trained")
+
+    key, names = digest(description), name_folds(tasks)
+    return collect_run(
+        finish_folds(key, table, tasks, test_fold),
+        {**description, "key": key, "folds": names, "num_parameters": num_parameters},
+        features=features,
+        training=description["training"],
+        complete=complete,
+    )
 
 
 def train_fold(

@@ -5,7 +5,6 @@ The rule: of each test speaker as many utterances are drawn, labels unseen, and 
 where all are heard, all are scored. Several draws are the seeds of a run.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -17,12 +16,11 @@ from sklearn.metrics import recall_score
 from sklearn.model_selection import GroupKFold
 
 from common.backend import describe_scikit_learn
-from common.cross_validation import collect_run, describe_data
+from common.cross_validation import run_folds
 from common.emotions import order_emotions
 from common.files import digest
-from common.predictions import tabulate_predictions
 from common.recipes import Features
-from common.runs import FoldResult, Run, Task, finish_folds, name_folds
+from common.runs import Run, Task, describe_data
 from common.splits import Fold, make_folds
 from common.voices import Candidate, VoiceModel, VoiceNormalisation
 
@@ -173,28 +171,17 @@ class EnrolledSystem:
             **{"training": settings, "start": None, "model": model},
         }
 
-        def test(task: Task, fold: Fold) -> FoldResult:
-            started = time.perf_counter()
+        def test(task: Task, fold: Fold) -> tuple[np.ndarray, pd.DataFrame, dict]:
             draw, number = task
-            named = {"seed": draw, "fold": number}
             probabilities, chosen = predict(number, draw, fold.test)
-            predictions = tabulate_predictions(self.table, fold.test, probabilities, **named)
-            facts = {**describe_scikit_learn(), "seconds": time.perf_counter() - started}
-            history = pd.DataFrame([named | chosen])
-            return FoldResult(predictions, pd.DataFrame(), history, facts, "trained")
+            return probabilities, pd.DataFrame([chosen]), describe_scikit_learn()
 
         tasks = {
             (draw, fold.number): replace(fold, test=fold.test[mask[fold.test]])
             for draw, mask in enumerate(scored)
             for fold in self._splits
         }
-        key = digest(description)
-        return collect_run(
-            finish_folds(key, self.table, tasks, test),
-            {**description, "key": key, "folds": name_folds(tasks), "num_parameters": None},
-            features=self.features,
-            training=settings,
-        )
+        return run_folds(description, self.table, self.features, tasks, test)
 
     @cached_property
     def _splits(self) -> list[Fold]:

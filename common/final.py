@@ -1,9 +1,7 @@
 """The model that is put to use: trained on every row of a table, tested on other corpora."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
-from time import perf_counter
 
 import keras
 import numpy as np
@@ -12,16 +10,15 @@ import pandas as pd
 from common import paths
 from common.backend import describe_backend, describe_scikit_learn
 from common.baselines import fit_classifier, flatten_versions, make_regression
-from common.cross_validation import collect_run, describe_data, train_fold
+from common.cross_validation import run_folds, train_fold
 from common.emotions import order_emotions
 from common.enrolment import EnrolledSystem
 from common.evaluation import fit_temperature
-from common.files import describe_settings, digest, hash_file
+from common.files import describe_settings, digest
 from common.known_voices import fold_scaler, write_voices
 from common.models import BuildModel, build_seeded, check_model, describe_model
-from common.predictions import tabulate_predictions
 from common.recipes import Features
-from common.runs import FACTS, FoldResult, Run, name_folds, read_published_folds
+from common.runs import Run, Task, describe_data, read_stored_fold
 from common.splits import Fold
 from common.training import TrainingConfig
 from common.voices import VoiceModel
@@ -33,7 +30,6 @@ def fit_all(
     features: Features,
     *,
     config: TrainingConfig,
-    seed: int = 0,
     retrain: bool = False,
     runs_folder: Path | None = None,
 ) -> tuple[keras.Model, dict]:
@@ -43,18 +39,10 @@ def fit_all(
     whose models heard fewer speakers. An interrupted training goes on from its last epoch; what is
     finished in `data/runs` is read back, unless `retrain`.
 
-    Returns
-    -------
-    tuple
-        The model, of features as extracted (rows, frames, bands) -> probabilities (rows, classes),
-        in the order of `order_emotions`; and the facts of the training: key, emotions, rows,
-        speakers, settings, seconds, backend, device, versions.
-
-    Raises
-    ------
-    ValueError
-        If `config.monitor` would choose an epoch, for which no rows are left; else as
-        `cross_validate`.
+    Returned are the model, of features as extracted (rows, frames, bands) -> probabilities (rows,
+    classes), in the order of `order_emotions`; and the facts of the training: key, emotions, rows,
+    speakers, settings, seconds, backend, device, versions. Raises ValueError if `config.monitor`
+    would choose an epoch, for which no rows are left; else as `cross_validate`.
     """
     if config.monitor is not None:
         raise ValueError(
@@ -63,25 +51,25 @@ def fit_all(
         )
     emotions = order_emotions(table["emotion"])
     shape = features.values.shape[1:], len(emotions)
-    model = build_seeded(build_model, *shape, seed=seed)
+    model = build_seeded(build_model, *shape, seed=0)
     description = {
         **describe_data(table, features, protocol="all rows"),
         "training": describe_settings(config, changed=True),
         "model": describe_model(model),
-        "seed": seed,
+        "seed": 0,
     }
     key = digest(description)
     folder = (runs_folder or paths.RUNS_DIR) / key / "all"
-    file, rows = folder / "model.keras", np.arange(len(table))
-    if retrain or not _is_whole(folder):
+    rows = np.arange(len(table))
+    fold = Fold(0, rows, rows[:0], rows[:0])
+    result = None if retrain else read_stored_fold(folder, table, fold)
+    if result is None:
         check_model(model, *shape)
-        fold = Fold(0, rows, rows[:0], rows[:0])
-        settings = {"config": config, "seed": seed, "folder": folder}
-        train_fold(build_model, table, features, fold=fold, **settings)
-    facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-    del facts["files"]  # of the folder
-    facts |= {**_describe_rows(table, key), "training": asdict(config)}
-    return keras.models.load_model(file), facts | {"features": features.describe()}
+        settings = {"config": config, "seed": 0, "folder": folder}
+        result = train_fold(build_model, table, features, fold=fold, **settings)
+    facts = {**result.facts, **_describe_rows(table, key), "training": asdict(config)}
+    model = keras.models.load_model(folder / "model.keras")
+    return model, facts | {"features": features.describe()}
 
 
 def fit_linear(
@@ -97,19 +85,11 @@ def fit_linear(
 
     The first is `make_regression` with its scaling, with `use_copies` fitted to augmented copies as
     well; the second the first candidate of the system, calibrated by what the folds say of test
-    speakers of whom `count` utterances are heard.
+    speakers of whom `count` utterances are heard. Raises ValueError as `EnrolledSystem.test`.
 
-    Returns
-    -------
-    tuple
-        The first as a network, features (rows, …) -> probabilities (rows, classes), in the order
-        of `order_emotions`; the second as a recogniser's `voices`, or None; and the facts of the
-        training: key, corpus, emotions, utterances, speakers, backend, device, versions.
-
-    Raises
-    ------
-    ValueError
-        As `EnrolledSystem.test`.
+    Returned are the first as a network, features (rows, …) -> probabilities (rows, classes), in
+    the order of `order_emotions`; the second as a recogniser's `voices`, or None; and the facts of
+    the training: key, corpus, emotions, utterances, speakers, backend, device, versions.
     """
     labels, speakers = (table[name].to_numpy() for name in ("emotion", "speaker"))
     emotions, regression = tuple(order_emotions(labels)), make_regression()
@@ -146,15 +126,6 @@ def _describe_rows(table: pd.DataFrame, key: str) -> dict:
     }
 
 
-def _is_whole(folder: Path) -> bool:
-    """Whether a finished training lies there, its model as it was written."""
-    try:
-        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-        return facts["files"]["model.keras"] == hash_file(folder / "model.keras")
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
 def score_elsewhere(
     recognizer, table: pd.DataFrame, features: Features, *, merged: dict[str, str]
 ) -> Run:
@@ -165,7 +136,7 @@ def score_elsewhere(
     are left out of its answers. The protocol is "trained_on_ravdess" and the like, after
     `facts["corpus"]`. Raises ValueError if the table has an emotion that it does not know.
     """
-    started, emotions = perf_counter(), order_emotions(table["emotion"])
+    emotions = order_emotions(table["emotion"])
     unknown = sorted(set(emotions) - set(recognizer.emotions))
     if unknown:
         raise ValueError(f"the recogniser does not know {unknown}: leave these rows out")
@@ -177,9 +148,8 @@ def score_elsewhere(
         **describe_data(table, features, protocol=protocol),
         **{"training": training, "model": recognizer.facts["title"], "start": None},
     }
-    key, parameters = digest(description), recognizer.network.count_params()
-    results, _ = read_published_folds(key, table, tasks)
-    if not results:
+
+    def test(*_: Task | Fold) -> tuple[np.ndarray, pd.DataFrame, dict]:
         given = recognizer.predict_features(features.values)
         probabilities = np.zeros((len(table), len(emotions)))
         for emotion, column in zip(recognizer.emotions, given.T, strict=True):
@@ -187,13 +157,7 @@ def score_elsewhere(
             if counted in emotions:
                 probabilities[:, emotions.index(counted)] += column
         probabilities /= probabilities.sum(axis=1, keepdims=True)
-        predictions = tabulate_predictions(table, rows, probabilities, fold=1, seed=0)
-        facts = {"seconds": perf_counter() - started, **describe_backend()}
-        nothing = pd.DataFrame()
-        results = {(0, 1): FoldResult(predictions, nothing, nothing, facts, "trained")}
-    return collect_run(
-        results,
-        {**description, "key": key, "folds": name_folds(tasks), "num_parameters": parameters},
-        features=features,
-        training=training,
-    )
+        return probabilities, pd.DataFrame(), describe_backend()
+
+    parameters = recognizer.network.count_params()
+    return run_folds(description, table, features, tasks, test, num_parameters=parameters)

@@ -10,7 +10,7 @@ from scipy.special import log_softmax
 from common import paths
 from common.emotions import order_emotions
 from common.files import digest
-from common.predictions import read_predictions
+from common.predictions import read_predictions, tabulate_predictions
 from common.runs import Run
 
 SMALLEST = 1e-4  # evidence keeps four decimals
@@ -84,11 +84,9 @@ def fuse(
             weights[fold] = fit_weights(logs[~tested], targets[~tested])
         scores = np.einsum("nse,s->ne", logs[tested], weights[fold])
         fused[tested] = np.exp(log_softmax(scores, axis=1))
-    found = rows[["utterance", "speaker", "fold", "seed", "true_label"]].assign(seed=0)
-    found["predicted_label"] = np.array(emotions)[fused.argmax(axis=1)]
-    found["correct"] = found["predicted_label"] == found["true_label"]
-    columns = zip(emotions, fused.T.round(4), strict=True)
-    found = found.assign(**{f"p_{emotion}": column for emotion, column in columns})
+    table = rows.rename(columns={"true_label": "emotion"})
+    found = tabulate_predictions(table, table.index, fused, fold=0, seed=0)
+    found = found.assign(fold=rows["fold"])
     return found, pd.DataFrame(weights, index=pd.Index([*members], name="system")).T
 
 

@@ -18,28 +18,30 @@ PRIOR = 2.0  # utterances that the average voice counts as; notebook 42 chooses 
 
 @dataclass(frozen=True)
 class KnownVoice:
-    """A voice and the classifier of features from which it is taken out.
+    """A voice, and the head of features from which it is taken out, as `write_voices` gives it.
 
-    `kernel` has shape (values, emotions), `bias` (emotions,); `temperature` is that of this head.
     `notes` say what of its recordings was left out, or lacks something.
     """
 
     voice: Voice
-    average: Voice
-    kernel: np.ndarray
-    bias: np.ndarray
-    temperature: float
-    notes: tuple[str, ...] = ()
+    head: dict[str, np.ndarray]
+    notes: tuple[str, ...]
 
     def predict(self, features: np.ndarray) -> np.ndarray:
         """Give calibrated probabilities (utterances, emotions) of features (utterances, …)."""
         values = features.reshape(len(features), -1)
-        values = VoiceNormalisation()(values, self.voice, self.average)
-        return softmax((values @ self.kernel + self.bias) / self.temperature, axis=1)
+        head = self.head
+        average = Voice(head["mean"], head["variance"])
+        values = VoiceNormalisation()(values, self.voice, average)
+        return softmax((values @ head["kernel"] + head["bias"]) / head["temperature"], axis=1)
 
 
 def write_voices(model: VoiceModel, emotions: tuple[str, ...], temperature: float) -> dict:
-    """Give the arrays that a recogniser's file holds, of a fitted scaler and regression."""
+    """Give the arrays that a recogniser's file holds, of a fitted scaler and regression.
+
+    `mean` and `variance` are of the average voice, (values,), `kernel` is (values, emotions) and
+    `bias` (emotions,); `temperature` is that of this head.
+    """
     kernel, bias = fold_scaler(model.classifier, emotions)
     arrays = {"mean": model.average.mean, "variance": model.average.variance}
     arrays |= {"kernel": kernel, "bias": bias, "temperature": np.array(temperature)}
@@ -87,12 +89,10 @@ def hear_voice(recognizer, recordings: Iterable, *, fewest: int) -> KnownVoice:
         notes.insert(0, f"left out of the voice: {told}")
     for note in notes:
         warnings.warn(note, stacklevel=3)
-    arrays = recognizer.voices
-    average = Voice(arrays["mean"], arrays["variance"])
+    head = recognizer.voices
     features = np.stack([recognizer.recipe(waveform).ravel() for _, waveform in heard.values()])
-    voice = average.hear(features, prior=PRIOR)
-    head = arrays["kernel"], arrays["bias"], float(arrays["temperature"])
-    return KnownVoice(voice, average, *head, notes=tuple(notes))
+    voice = Voice(head["mean"], head["variance"]).hear(features, prior=PRIOR)
+    return KnownVoice(voice, head, tuple(notes))
 
 
 def _name_recordings(recordings, unlisted: list[dict]) -> list[tuple[str, object]]:

@@ -1,12 +1,15 @@
 """What is asked of a model: its contract, its name, how it is saved and opened again."""
 
+import io
 import json
 import random
 import tempfile
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from unittest.mock import patch
 
+import h5py
 import keras
 import numpy as np
 from keras.src.random import seed_generator
@@ -88,6 +91,33 @@ def save_model(model: keras.Model, mean: np.ndarray, std: np.ndarray, path: Path
     normalise = keras.layers.Normalization(axis=-1, mean=mean, variance=std**2, name="normalise")
     with write_atomically(path) as temporary:
         keras.Model(inputs, model(normalise(inputs)), name=model.name).save(temporary)
+
+
+def halve_precision(path: Path) -> None:
+    """Write the weights in a `.keras` file in half precision, compressed."""
+    with zipfile.ZipFile(path) as source:
+        parts = {name: source.read(name) for name in source.namelist()}
+    parts["model.weights.h5"] = _halve_floats(parts["model.weights.h5"])
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target:
+        for name, content in parts.items():
+            target.writestr(name, content)
+
+
+def _halve_floats(weights: bytes) -> bytes:
+    """Copy an HDF5 file, its floats in 16 bits."""
+    halved = io.BytesIO()
+    with h5py.File(io.BytesIO(weights)) as source, h5py.File(halved, "w") as target:
+
+        def copy(name: str, item: h5py.Group | h5py.Dataset) -> None:
+            if isinstance(item, h5py.Group):
+                target.create_group(name).attrs.update(item.attrs)
+            elif item.dtype == np.float32:
+                target[name] = item[()].astype(np.float16)
+            else:
+                source.copy(item, target, name)
+
+        source.visititems(copy)
+    return halved.getvalue()
 
 
 def look_inside(model: keras.Model, *names: str) -> keras.Model:

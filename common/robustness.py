@@ -1,20 +1,18 @@
 """Trained systems under other conditions: the same test utterances, degraded one way at a time."""
 
-import time
 from collections.abc import Callable, Mapping
+from functools import cache
 
 import numpy as np
 import pandas as pd
-from joblib import cpu_count
 
 from common.augmentation import Augmentation
-from common.backend import read_version
-from common.cross_validation import collect_run, describe_data
+from common.backend import describe_packages
+from common.cross_validation import run_folds
 from common.degradations import Degrade
 from common.files import digest
-from common.predictions import tabulate_predictions
 from common.recipes import Features, Recipe, extract_features
-from common.runs import FoldResult, Run, name_folds, read_published_folds
+from common.runs import Run, Task, describe_data
 from common.splits import Fold, make_folds
 
 CLEAN = "as recorded"
@@ -58,39 +56,22 @@ def test_degraded(
         **{"training": {"model": model, "conditions": described}, "model": model, "start": None},
         "tested": digest(list(sample["utterance"])),
     }
-    key = digest(description)
-    folds = [fold.join_validation() for fold in make_folds(table, protocol)]
-    place = {row: fold.number for fold in folds for row in fold.test}
+    folds = {fold.number: fold.join_validation() for fold in make_folds(table, protocol)}
+    place = {row: number for number, fold in folds.items() for row in fold.test}
     numbers = np.tile([place[row] for row in rows], len(conditions))
     nothing = np.array([], int)
     tasks = {
-        (0, fold.number): Fold(
-            fold.number, nothing, nothing, np.flatnonzero(numbers == fold.number)
-        )
-        for fold in folds
-        if (numbers == fold.number).any()
+        (0, number): Fold(number, nothing, nothing, np.flatnonzero(numbers == number))
+        for number in np.unique(numbers).tolist()
     }
-    results, _ = read_published_folds(key, degraded, tasks)
-    if len(results) < len(tasks):
-        started = time.perf_counter()
-        values = _extract_conditions(sample, features, rows, conditions)
-        found = {}
-        for fold in (fold for fold in folds if (0, fold.number) in tasks):
-            tested = tasks[0, fold.number].test
-            chances = predict(fold, values[tested])
-            named = {"fold": fold.number, "seed": 0}
-            found[0, fold.number] = tabulate_predictions(degraded, tested, chances, **named)
-        versions = {name: read_version(name) for name in ("librosa", "numpy", "scipy")}
-        facts = {"backend": "inference", "device": f"CPU, {cpu_count()} cores"}
-        facts |= {"versions": versions, "seconds": (time.perf_counter() - started) / len(found)}
-        empty = pd.DataFrame()
-        results = {t: FoldResult(r, empty, empty, facts, "trained") for t, r in found.items()}
-    return collect_run(
-        {task: results[task] for task in tasks},
-        {**description, "key": key, "folds": name_folds(tasks), "num_parameters": None},
-        features=features,
-        training=description["training"],
-    )
+    extract = cache(lambda: _extract_conditions(sample, features, rows, conditions))
+
+    def test(_: Task, fold: Fold) -> tuple[np.ndarray, pd.DataFrame, dict]:
+        probabilities = predict(folds[fold.number], extract()[fold.test])
+        facts = describe_packages("inference", "librosa", "numpy", "scipy")
+        return probabilities, pd.DataFrame(), facts
+
+    return run_folds(description, degraded, features, tasks, test)
 
 
 test_degraded.__test__ = False  # no test of pytest's

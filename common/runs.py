@@ -1,22 +1,21 @@
 """Runs of cross-validation: what names them, where they are kept, and reading them back."""
 
-import io
 import json
 import shutil
 import warnings
-import zipfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
 
-import h5py
 import keras
 import numpy as np
 import pandas as pd
 
 from common.files import digest, hash_file, write_atomically, write_json
+from common.models import halve_precision
 from common.predictions import read_predictions
+from common.recipes import Features
 from common.results import SUFFIXES, find_published
 from common.splits import Fold, check_folds, make_folds
 
@@ -113,31 +112,24 @@ class Run:
         )
 
 
-def halve_precision(path: Path) -> None:
-    """Write the weights in a `.keras` file in half precision, compressed."""
-    with zipfile.ZipFile(path) as source:
-        parts = {name: source.read(name) for name in source.namelist()}
-    parts["model.weights.h5"] = _halve_floats(parts["model.weights.h5"])
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target:
-        for name, content in parts.items():
-            target.writestr(name, content)
-
-
-def _halve_floats(weights: bytes) -> bytes:
-    """Copy an HDF5 file, its floats in 16 bits."""
-    halved = io.BytesIO()
-    with h5py.File(io.BytesIO(weights)) as source, h5py.File(halved, "w") as target:
-
-        def copy(name: str, item: h5py.Group | h5py.Dataset) -> None:
-            if isinstance(item, h5py.Group):
-                target.create_group(name).attrs.update(item.attrs)
-            elif item.dtype == np.float32:
-                target[name] = item[()].astype(np.float16)
-            else:
-                source.copy(item, target, name)
-
-        source.visititems(copy)
-    return halved.getvalue()
+def describe_data(
+    table: pd.DataFrame, features: Features, *, protocol: str, folds: Sequence[Fold] | None = None
+) -> dict:
+    """Name what is learnt from and how it is split; refuse features of another table."""
+    if len(table) != len(features):
+        raise ValueError(
+            f"{len(table)} utterances but {len(features)} feature rows; "
+            "extract the features of this very table"
+        )
+    own = None if folds is None else name_folds({(0, fold.number): fold for fold in folds})
+    return {
+        "format": RUN_FORMAT,
+        "corpus": "+".join(sorted(table["corpus"].unique())),
+        "protocol": protocol,
+        "own_folds": own,
+        "table": digest(table[["utterance", "speaker", "emotion", "audio_hash"]].to_csv()),
+        "features": features.describe(changed=True),
+    }
 
 
 def name_folds(folds: Mapping[Task, Fold]) -> dict[str, str]:
@@ -168,10 +160,11 @@ def read_stored_fold(folder: Path, table: pd.DataFrame, fold: Fold) -> FoldResul
         for name, kept in facts.pop("files").items():
             if hash_file(folder / name) != kept:
                 raise ValueError(f"{name} is not what was written")
-        predictions = read_predictions(folder / "predictions.csv")
-        validation = pd.read_csv(folder / "validation.csv")
-        if len(validation):  # there are none where nothing was chosen on them
-            validation = read_predictions(folder / "validation.csv")
+        files = folder / "predictions.csv", folder / "validation.csv"
+        predictions, validation = (
+            read_predictions(csv) if len(rows) else pd.read_csv(csv)
+            for csv, rows in zip(files, (fold.test, fold.validation), strict=True)
+        )
         _check_rows(predictions, table, fold.test)
         history = pd.read_csv(folder / "history.csv")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -229,12 +222,8 @@ def _check_rows(predictions: pd.DataFrame, table: pd.DataFrame, rows: np.ndarray
     found = predictions.set_index("utterance")["true_label"].sort_index()
     if not (found.index.equals(expected.index) and (found == expected).all()):
         raise ValueError("the predictions are not of this fold's test rows")
-    if not np.isfinite(predictions.filter(regex="^p_").to_numpy()).all():
+    if not np.isfinite(predictions.filter(regex="^p_").to_numpy(float)).all():
         raise ValueError("a probability is not finite")
-
-
-def _is_seed(seed: object) -> bool:
-    return isinstance(seed, Integral) and seed >= 0
 
 
 def list_tasks(
@@ -245,7 +234,8 @@ def list_tasks(
     only_folds: Collection[int] | None,
 ) -> tuple[dict[Task, Fold], bool]:
     """The folds by seed and number, and whether none was left out."""
-    if not isinstance(seeds, Sequence) or not seeds or not all(map(_is_seed, seeds)):
+    unfit = not isinstance(seeds, Sequence) or not seeds
+    if unfit or not all(isinstance(seed, Integral) and seed >= 0 for seed in seeds):
         raise ValueError(f"seeds={seeds!r}: give a list of whole numbers from 0, such as [0]")
     if folds is not None:
         check_folds(table, folds, protocol)

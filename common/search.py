@@ -4,7 +4,7 @@ Nested cross-validation as Varma and Simon (BMC Bioinformatics 2006) have it, by
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -18,15 +18,14 @@ from sklearn.model_selection import GroupKFold
 from common import paths
 from common.backend import describe_backend, prepare_backend
 from common.batches import Examples
-from common.cross_validation import collect_run, describe_data
+from common.cross_validation import run_folds
 from common.emotions import order_emotions
 from common.files import describe_settings, digest
 from common.models import BuildModel, build_seeded, check_model, describe_model
 from common.networks import run_network
 from common.optimizers import TRACED, Trainee
-from common.predictions import tabulate_predictions
 from common.recipes import Features
-from common.runs import FoldResult, Run, finish_folds, list_tasks, name_folds
+from common.runs import Run, Task, describe_data, list_tasks
 from common.splits import PROTOCOLS, Fold
 from common.studies import COLUMNS, Settings, choose_settings, open_storage, search
 from common.training import TrainingConfig, train_model
@@ -52,8 +51,6 @@ class NestedSearch:
         Of initial weights, batches and what samplers draw.
     storage
         Journal file or database URL (`open_storage`); None: a journal below `data/runs`.
-    trainees
-        Networks that were traced, for trials that need no other.
 
     Raises
     ------
@@ -71,7 +68,6 @@ class NestedSearch:
     num_inner: int = 3
     seed: int = 0
     storage: str | Path | None = None
-    trainees: dict[str, Trainee] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if self.config.monitor is not None:
@@ -93,31 +89,30 @@ class NestedSearch:
         """
         build_model, _ = self._specify(self.defaults)
         check_model(build_seeded(build_model, *self._shape, seed=0), *self._shape)
-        settings = {**self._settings, "sampler": sampler, "num_trainings": num_trainings}
-        description = {**self._description, "training": settings}
-        key = digest(description)
-        results = finish_folds(
-            key,
-            self.table,
-            self._tasks,
-            lambda _, fold: self._test(fold, self._search(fold, sampler, num_trainings, worker)),
-        )
-        chosen = {
-            str(number): self._choose(result.history) for (_, number), result in results.items()
-        }
-        facts = {"key": key, "folds": name_folds(self._tasks), "num_parameters": None}
-        return collect_run(
-            results,
-            {**description, **facts},
-            features=self.features,
-            training=settings | {"chosen": chosen},
-        )
+        settings = {"sampler": sampler, "num_trainings": num_trainings}
+        settings = self._description["training"] | settings
+        description = self._description | {"training": settings}
+
+        def test(_: Task, fold: Fold) -> tuple[np.ndarray, pd.DataFrame, dict]:
+            trials = self._search(fold, sampler, num_trainings, worker)
+            given = {"train": fold.train, "tested": fold.test, "number": fold.number}
+            probabilities, seconds = self._train(self._choose(trials), **given)
+            seconds += trials["seconds"].sum()
+            return probabilities, trials, {**describe_backend(), "seconds": seconds}
+
+        run = run_folds(description, self.table, self.features, self._tasks, test)
+        chosen = {str(number): dict(self.defaults) for _, number in self._tasks}
+        if len(run.history):
+            for number, trials in run.history.groupby("fold"):
+                chosen[str(number)] = choose_settings(trials)
+        run.description["training"] = settings | {"chosen": chosen}
+        return run
 
     def _search(self, fold: Fold, sampler: str, num_trainings: int, worker: int) -> pd.DataFrame:
         parts = self._split(fold)
         if not parts:
-            return pd.DataFrame(columns=["seed", "fold", *COLUMNS])
-        trials = search(
+            return pd.DataFrame(columns=COLUMNS)
+        return search(
             partial(self._score_parts, fold, parts),
             self.space,
             self.defaults,
@@ -128,9 +123,6 @@ class NestedSearch:
             seed=self.seed + 1000 * fold.number,
             num_parts=len(parts),
             worker=worker,
-        )
-        return pd.concat(
-            [pd.DataFrame({"seed": self.seed, "fold": fold.number}, trials.index), trials], axis=1
         )
 
     def _score_parts(self, fold: Fold, parts, settings: Settings) -> Iterator[tuple[float, float]]:
@@ -143,14 +135,6 @@ class NestedSearch:
             cut = len(left)
             yield _compute_uar(true[:cut], said[:cut]), _compute_uar(true[cut:], said[cut:])
 
-    def _test(self, fold: Fold, trials: pd.DataFrame) -> FoldResult:
-        settings = self._choose(trials)
-        probabilities, seconds = self._train(settings, fold.train, fold.test, number=fold.number)
-        named = {"fold": fold.number, "seed": self.seed}
-        predictions = tabulate_predictions(self.table, fold.test, probabilities, **named)
-        facts = {**describe_backend(), "seconds": seconds + trials["seconds"].sum()}
-        return FoldResult(predictions, pd.DataFrame(), trials, facts, "trained")
-
     def _train(
         self, settings: Settings, train: np.ndarray, tested: np.ndarray, *, number: int
     ) -> tuple[np.ndarray, float]:
@@ -160,10 +144,10 @@ class NestedSearch:
         fresh = build_seeded(build_model, *self._shape, seed=self.seed)
         traced = [describe_model(fresh), [getattr(config, name) for name in TRACED]]
         key = digest([*traced, config.batch_size])
-        if key not in self.trainees:
+        if key not in self._trainees:
             model = build_seeded(build_model, *self._shape, seed=self.seed)
-            self.trainees[key] = Trainee(model, config)
-        model = self.trainees[key].restart(fresh)
+            self._trainees[key] = Trainee(model, config)
+        model = self._trainees[key].restart(fresh)
         values, targets = self.features.values, self._targets
         normaliser = self.features.fit_normaliser(train)
         known = Examples(normaliser.apply(values[train]), targets[train])
@@ -191,6 +175,11 @@ class NestedSearch:
         return partial(self.build_model, **others), config
 
     @cached_property
+    def _trainees(self) -> dict[str, Trainee]:
+        """Networks that were traced, for trials that need no other."""
+        return {}
+
+    @cached_property
     def _storage(self):
         return open_storage(self.storage or paths.RUNS_DIR / "search" / "journal.log")
 
@@ -209,21 +198,17 @@ class NestedSearch:
         return np.eye(len(emotions), dtype=np.float32)[self.table["emotion"].map(emotions.index)]
 
     @cached_property
-    def _settings(self) -> dict:
-        return {
-            "config": describe_settings(self.config, changed=True),
-            "space": {name: distribution_to_json(self.space[name]) for name in self.space},
-            "defaults": dict(self.defaults),
-            "num_inner": self.num_inner,
-        }
-
-    @cached_property
     def _description(self) -> dict:
         """What decides the trials, whatever draws them."""
         model = build_seeded(self._specify(self.defaults)[0], *self._shape, seed=0)
         return {
             **describe_data(self.table, self.features, protocol=self.protocol),
-            "training": self._settings,
+            "training": {
+                "config": describe_settings(self.config, changed=True),
+                "space": {name: distribution_to_json(self.space[name]) for name in self.space},
+                "defaults": dict(self.defaults),
+                "num_inner": self.num_inner,
+            },
             "model": describe_model(model),
             "start": None,
         }

@@ -174,9 +174,7 @@ def choose_settings(trials: pd.DataFrame) -> Settings:
     return json.loads(whole.loc[whole["uar"].idxmax(), "settings"])
 
 
-def measure_importance(
-    trials: pd.DataFrame, space: Mapping[str, BaseDistribution], *, seed: int = 0
-) -> pd.Series:
+def measure_importance(trials: pd.DataFrame, space: Mapping[str, BaseDistribution]) -> pd.Series:
     """Share of the variance of `uar` that each setting explains, most important first (sum 1).
 
     Functional analysis of variance on a random forest (Hutter, Hoos and Leyton-Brown, ICML 2014),
@@ -188,5 +186,5 @@ def measure_importance(
         settings = json.loads(trial.settings)
         told = {"params": settings, "distributions": dict(space), "value": trial.uar}
         study.add_trial(optuna.trial.create_trial(**told))
-    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=seed)
+    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
     return pd.Series(optuna.importance.get_param_importances(study, evaluator=evaluator))

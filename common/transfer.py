@@ -1,14 +1,14 @@
 """From one corpus to another: the emotions that they share, features of several, and scores."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from common.corpora import CORPORA, combine_corpora
 from common.emotions import name_emotion, order_emotions
-from common.recipes import Features, Recipe, Rows, Step
+from common.recipes import Features, Rows, Step
 
 # Russell, "A circumplex model of affect", 1980: activation, and pleasant or not.
 HIGH_AROUSAL = ("happy", "angry", "fearful", "surprised")
@@ -108,13 +108,9 @@ def normalise_in(
             result[rows] = (values[rows] - mean) / std
         return result
 
-    recipe = Recipe((*features.recipe.steps, NormalisedIn(by)), normalise=False)
-    return Features(
-        Rows(len(features), lambda: features.first, lambda: normalise(features.values)),
-        lambda: normalise(features.copies),
-        recipe,
-        features.augmentations,
-    )
+    values = Rows(len(features), lambda: features.first, lambda: normalise(features.values))
+    made = features.replaced(values, lambda: normalise(features.copies), NormalisedIn(by))
+    return replace(made, recipe=replace(made.recipe, normalise=False))
 
 
 def name_corpus(predictions: pd.DataFrame) -> pd.Series:
