@@ -1,5 +1,6 @@
 """The model that is put to use: trained on every row of a table, tested on other corpora."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pandas as pd
 from common import paths
 from common.backend import describe_backend, describe_scikit_learn
 from common.baselines import fit_classifier, flatten_versions, make_regression
-from common.cross_validation import run_folds, train_fold
+from common.cross_validation import Start, run_folds, train_fold
 from common.emotions import order_emotions
 from common.enrolment import EnrolledSystem
 from common.evaluation import fit_temperature
@@ -30,6 +31,7 @@ def fit_all(
     features: Features,
     *,
     config: TrainingConfig,
+    seed: int = 0,
     retrain: bool = False,
     runs_folder: Path | None = None,
 ) -> tuple[keras.Model, dict]:
@@ -49,27 +51,64 @@ def fit_all(
             f"monitor={config.monitor!r} chooses an epoch on rows that are not trained on, and all "
             "are: give monitor=None"
         )
-    emotions = order_emotions(table["emotion"])
-    shape = features.values.shape[1:], len(emotions)
-    model = build_seeded(build_model, *shape, seed=0)
-    description = {
-        **describe_data(table, features, protocol="all rows"),
-        "training": describe_settings(config, changed=True),
-        "model": describe_model(model),
-        "seed": 0,
-    }
-    key = digest(description)
+    key, model, shape = _prepare(build_model, table, features, config=config, seed=seed)
     folder = (runs_folder or paths.RUNS_DIR) / key / "all"
     rows = np.arange(len(table))
     fold = Fold(0, rows, rows[:0], rows[:0])
     result = None if retrain else read_stored_fold(folder, table, fold)
     if result is None:
         check_model(model, *shape)
-        settings = {"config": config, "seed": 0, "folder": folder}
+        settings = {"config": config, "seed": seed, "folder": folder}
         result = train_fold(build_model, table, features, fold=fold, **settings)
     facts = {**result.facts, **_describe_rows(table, key), "training": asdict(config)}
     model = keras.models.load_model(folder / "model.keras")
     return model, facts | {"features": features.describe()}
+
+
+def start_from(
+    build_model: BuildModel,
+    table: pd.DataFrame,
+    features: Features,
+    *,
+    config: TrainingConfig,
+    fresh: Sequence[str] = ("emotions",),
+) -> Start:
+    """Let the folds of `cross_validate` start from what all rows of another corpus taught.
+
+    `fit_all` makes this first stage when a fold is trained, once per seed. Its weights are taken
+    over but those of the layers named in `fresh`, since another corpus may have other emotions.
+    The features are made as those of the folds; speakers of the folds are not among the rows.
+    """
+
+    def assign(model: keras.Model, seed: int, fold: int) -> None:
+        settings = {"config": config, "seed": seed}
+        learnt = fit_all(build_model, table, features, **settings)[0].layers[-1]
+        for layer, taught in zip(model.layers, learnt.layers, strict=True):
+            if layer.name not in fresh:
+                layer.set_weights(taught.get_weights())
+
+    key, *_ = _prepare(build_model, table, features, config=config, seed=0)
+    return Start({"first stage": key, "fresh": list(fresh)}, assign)
+
+
+def _prepare(
+    build_model: BuildModel,
+    table: pd.DataFrame,
+    features: Features,
+    *,
+    config: TrainingConfig,
+    seed: int,
+) -> tuple[str, keras.Model, tuple]:
+    """Give the key of a training on all rows, its model before that, and the model's shape."""
+    shape = features.shape[1:], table["emotion"].nunique()
+    model = build_seeded(build_model, *shape, seed=seed)
+    description = {
+        **describe_data(table, features, protocol="all rows"),
+        "training": describe_settings(config, changed=True),
+        "model": describe_model(model),
+        "seed": seed,
+    }
+    return digest(description), model, shape
 
 
 def fit_linear(

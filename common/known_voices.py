@@ -51,9 +51,12 @@ def write_voices(model: VoiceModel, emotions: tuple[str, ...], temperature: floa
 def fold_scaler(pipeline, emotions: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Make one linear map of a StandardScaler and a LogisticRegression: kernel and bias."""
     scaler, regression = pipeline[0], pipeline[-1]
+    weights, bias = regression.coef_, regression.intercept_
+    if len(weights) == 1:  # of two emotions: how far the second is above the first
+        weights, bias = np.outer((-0.5, 0.5), weights), np.outer((-0.5, 0.5), bias).ravel()
     order = [[*regression.classes_].index(emotion) for emotion in emotions]
-    kernel = (regression.coef_[order] / scaler.scale_).T
-    return kernel, regression.intercept_[order] - scaler.mean_ @ kernel
+    kernel = (weights[order] / scaler.scale_).T
+    return kernel, bias[order] - scaler.mean_ @ kernel
 
 
 def hear_voice(recognizer, recordings: Iterable, *, fewest: int) -> KnownVoice:

@@ -161,7 +161,7 @@ def write_contents(
             import keras
 
             from common.exporting import export_onnx
-            from common.runs import halve_precision
+            from common.models import halve_precision
 
             halve_precision(temporary)
             added[GRAPH] = export_onnx(keras.models.load_model(temporary), recipe, rounded=True)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 from keras import layers
+from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -31,10 +32,11 @@ from common.cards import (
 )
 from common.command import describe_prediction, main
 from common.corpora import load_corpus
+from common.cross_validation import cross_validate
 from common.enrolment import EnrolledSystem
 from common.features import FitLength, LogMel
-from common.final import fit_all, fit_linear, score_elsewhere
-from common.known_voices import write_voices
+from common.final import fit_all, fit_linear, score_elsewhere, start_from
+from common.known_voices import fold_scaler, write_voices
 from common.networks import OnnxNetwork, run_network
 from common.paths import MODELS_DIR, ROOT
 from common.recipes import Recipe, extract_features
@@ -209,6 +211,51 @@ def test_a_sentence_on_trust_follows_the_probability(small):
     for share, row in ((0.95, small.facts["trust"][-1]), (0.1, small.facts["trust"][0])):
         text = describe_prediction(replace(said, probabilities={"sad": share}), small.facts)
         assert f"about {10 * row['accuracy']:.0f} in 10" in text
+
+
+@pytest.mark.parametrize("emotions", [("sad", "angry"), ("sad", "angry", "calm")])
+def test_a_scaler_and_a_regression_become_one_linear_map(emotions):
+    rng = np.random.default_rng(0)
+    values, labels = rng.normal(3, 5, (60, 4)), np.tile(emotions, 60)[:60]
+    values[labels == "angry"] += 4
+    fitted = make_pipeline(StandardScaler(), LogisticRegression()).fit(values, labels)
+    kernel, bias = fold_scaler(fitted, emotions)
+    columns = [[*fitted.classes_].index(emotion) for emotion in emotions]
+    expected = fitted.predict_proba(values)[:, columns]
+    np.testing.assert_allclose(softmax(values @ kernel + bias, axis=1), expected, atol=1e-9)
+
+
+def build_deeper_model(input_shape, num_classes):
+    inputs = keras.Input(input_shape)
+    x = layers.GlobalAveragePooling1D(name="average")(inputs)
+    x = layers.Dense(4, activation="relu", name="hidden")(x)
+    outputs = layers.Dense(num_classes, activation="softmax", name="emotions")(x)
+    return keras.Model(inputs, outputs)
+
+
+def test_folds_start_from_what_another_corpus_taught(table, tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "RUNS_DIR", tmp_path)
+    is_taught = table["speaker"].isin(["01", "02"])
+    teacher = table[is_taught].reset_index(drop=True)
+    pupil = table[~is_taught & table["emotion"].isin(["sad", "angry"])].reset_index(drop=True)
+    taught = build_deeper_model, teacher, extract_features(teacher, RECIPE)
+    start = start_from(*taught, config=CONFIG)
+    assert not any(tmp_path.iterdir())  # nothing is trained before a fold needs it
+    fresh = build_deeper_model((63, 16), 2)
+    head = fresh.get_layer("emotions").get_weights()
+    start.assign(fresh, 0, 1)
+    learnt, facts = fit_all(*taught, config=CONFIG)
+    assert start.description == {"first stage": facts["key"], "fresh": ["emotions"]}
+    kept = [*learnt.layers[-1].get_layer("hidden").get_weights(), *head]
+    for found, expected in zip(fresh.get_weights(), kept, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    where = {"protocol": "leave_one_speaker_out", "config": CONFIG, "only_folds": [1]}
+    features = extract_features(pupil, RECIPE)
+    runs = [
+        cross_validate(build_deeper_model, pupil, features, start=given, **where)
+        for given in (None, start)
+    ]
+    assert runs[0].description["key"] != runs[1].description["key"]
 
 
 def test_training_on_all_rows_is_kept_and_scored_elsewhere(table, tmp_path, monkeypatch):
