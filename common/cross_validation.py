@@ -28,7 +28,6 @@ from common.runs import (
     Run,
     Task,
     describe_data,
-    finish_folds,
     list_tasks,
     name_folds,
     read_published_folds,
@@ -236,8 +235,9 @@ def run_folds(
         return FoldResult(both[:tested], both[tested:], history, facts, "trained")
 
     key, names = digest(description), name_folds(tasks)
+    published, _ = read_published_folds(key, table, tasks)
     return collect_run(
-        finish_folds(key, table, tasks, test_fold),
+        {task: published.get(task) or test_fold(task, fold) for task, fold in tasks.items()},
         {**description, "key": key, "folds": names, "num_parameters": num_parameters},
         features=features,
         training=description["training"],

@@ -3,7 +3,7 @@
 import json
 import shutil
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
@@ -203,17 +203,6 @@ def read_published_folds(
             if name == content.get("model_of"):
                 models[seed, number] = model
     return results, models
-
-
-def finish_folds(
-    key: str,
-    table: pd.DataFrame,
-    folds: Mapping[Task, Fold],
-    test: Callable[[Task, Fold], FoldResult],
-) -> dict[Task, FoldResult]:
-    """Read the folds that are published under a key, and test the others; in their order."""
-    published, _ = read_published_folds(key, table, folds)
-    return {task: published.get(task) or test(task, fold) for task, fold in folds.items()}
 
 
 def _check_rows(predictions: pd.DataFrame, table: pd.DataFrame, rows: np.ndarray) -> None:

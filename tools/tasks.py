@@ -238,8 +238,8 @@ def _limit_to(task: Task) -> Iterator[Trained]:
 
 def _guess(table, features, protocol, seeds, folds):
     """Stand for a run that other tasks train: all folds, each emotion as probable as another."""
-    from common.cross_validation import collect_run, describe_data
-    from common.runs import FoldResult, list_tasks, name_folds
+    from common.cross_validation import collect_run
+    from common.runs import FoldResult, describe_data, list_tasks, name_folds
 
     wanted, _ = list_tasks(table, protocol, seeds, folds, None)
     emotions = table["emotion"].nunique()
