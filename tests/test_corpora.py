@@ -940,6 +940,15 @@ def test_open_corpus_takes_what_is_there(tmp_path):
         assert open_corpus("mine", csv=folder / "labels.csv")["emotion"].tolist() == ["wut"]
 
 
+def test_an_optional_corpus_that_cannot_be_fetched_is_left_out(monkeypatch):
+    archive = replace(CORPORA["tess"].archive, url="http://localhost:1/")
+    monkeypatch.setitem(CORPORA, "tess", replace(CORPORA["tess"], archive=archive))
+    with pytest.warns(UserWarning, match="tess is left out: .*check the network.*call again"):
+        assert open_corpus("tess", optional=True) is None
+    with pytest.raises(OSError, match="check the network"):
+        open_corpus("tess")
+
+
 def test_combined_corpora_keep_speakers_apart():
     write_ravdess(paths.RAW_DIR / "ravdess", actors=(1, 2))
     write_ravdess(paths.SAMPLE_DIR, actors=(1,), seed=50)

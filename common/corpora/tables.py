@@ -155,7 +155,7 @@ def open_corpus(
     """Fetch and load a corpus of `CORPORA`, or load a folder or CSV of one's own by that name.
 
     `folder` and `csv` are as in `load_corpus` and `load_folder`. An `optional` one that is None,
-    or is not at hand, gives None, and a line says how to get it. Raises ValueError too if a CSV
+    or can be neither found nor fetched, gives None, and a line says how to get it. Raises ValueError too if a CSV
     lists other recordings than those of the corpus whose name they are to be filed under.
     """
     if corpus is None:
@@ -173,7 +173,7 @@ def open_corpus(
     try:
         fetch_corpus(corpus, folder=folder)
         return load_corpus(corpus, folder=folder)
-    except FileNotFoundError as error:
+    except OSError as error:
         if not optional:
             raise
         warnings.warn(f"{corpus} is left out: {error}", stacklevel=2)
