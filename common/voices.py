@@ -105,16 +105,20 @@ class VoiceModel:
         heard = np.ones(len(values), bool) if heard is None else heard
         average = Voice.average(candidate.read(values[heard]), speakers[heard])
         blank = cls(candidate, normalise, average, clone(candidate.classifier))
-        prepared = candidate.read(values).copy()
+        blank.classifier.fit(blank.prepare(values, speakers, heard), labels)
+        return blank
+
+    def prepare(self, values: np.ndarray, speakers: np.ndarray, heard: np.ndarray) -> np.ndarray:
+        """Give what the classifier takes, each speaker normalised by all rows that are heard."""
+        prepared = self.candidate.read(values).copy()
         for speaker in np.unique(speakers):
             own = speakers == speaker
             if not (own & heard).any():
                 raise ValueError(
                     f"speaker {speaker!r} has no utterance that a voice is measured on"
                 )
-            prepared[own] = blank.apply(values[own], values[own & heard], prior=0)
-        blank.classifier.fit(prepared, labels)
-        return blank
+            prepared[own] = self.apply(values[own], values[own & heard], prior=0)
+        return prepared
 
     def apply(self, values: np.ndarray, heard: np.ndarray, *, prior: float) -> np.ndarray:
         """Give what the classifier takes of one speaker, of whom utterances were `heard` before."""
