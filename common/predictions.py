@@ -25,6 +25,11 @@ def tabulate_predictions(
     return pd.DataFrame(facts | {f"p_{emotion}": column for emotion, column in columns})
 
 
+def are_same_utterances(first: pd.DataFrame, second: pd.DataFrame) -> bool:
+    """Whether two tables are of the same utterances: a copy of a corpus may be a part of it."""
+    return set(first["utterance"]) == set(second["utterance"])
+
+
 def read_predictions(csv: str | Path, *, part: str = "test") -> pd.DataFrame:
     """Read a predictions table as it was: names as text ("01" stays "01"), `correct` as bool.
 

@@ -13,7 +13,7 @@ from common.audio import load_waveform
 from common.bootstrap import compare_predictions, describe_difference, tabulate_scores
 from common.features import measure_seconds
 from common.models import compute_attention
-from common.predictions import read_predictions
+from common.predictions import are_same_utterances, read_predictions
 from common.recipes import Features, Recipe
 from common.results import SYNTHETIC, load_results
 from common.runs import Run
@@ -177,7 +177,7 @@ def compare(runs: Mapping[str, Run], notebooks: Sequence[str]) -> None:
         corpus = run.description["corpus"]
         for other in load_results(corpus=corpus, protocol=protocol, notebook=notebook):
             theirs = read_predictions(other["csv"])
-            if set(theirs["utterance"]) != set(run.predictions["utterance"]):
+            if not are_same_utterances(theirs, run.predictions):
                 continue
             gain = compare_predictions(run.predictions, theirs)
             interval = f"{100 * gain['low']:.1f} to {100 * gain['high']:.1f}"
