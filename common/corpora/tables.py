@@ -155,8 +155,9 @@ def open_corpus(
     """Fetch and load a corpus of `CORPORA`, or load a folder or CSV of one's own by that name.
 
     `folder` and `csv` are as in `load_corpus` and `load_folder`. An `optional` one that is None,
-    or can be neither found nor fetched, gives None, and a line says how to get it. Raises ValueError too if a CSV
-    lists other recordings than those of the corpus whose name they are to be filed under.
+    or can be neither found nor fetched, gives None, and a line says how to get it. Raises
+    ValueError too if a CSV lists other recordings than those of the corpus whose name they are to
+    be filed under.
     """
     if corpus is None:
         return None
