@@ -78,16 +78,24 @@ def start_from(
     `fit_all` makes this first stage when a fold is trained, once per seed. Its weights are taken
     over but those of the layers named in `fresh`, since another corpus may have other emotions.
     The features are made as those of the folds; speakers of the folds are not among the rows.
+    Raises ValueError, before anything is trained, where weights to take over differ in shape.
     """
+    key, stage, _ = _prepare(build_model, table, features, config=config, seed=0)
 
     def assign(model: keras.Model, seed: int, fold: int) -> None:
+        for layer, other in zip(model.layers, stage.layers, strict=True):
+            shapes, given = ([w.shape for w in part.weights] for part in (layer, other))
+            if layer.name not in fresh and shapes != given:
+                raise ValueError(
+                    f"layer {layer.name!r} has weights of {shapes} and of {given} in the first "
+                    f"stage: name it in fresh, which has {list(fresh)}"
+                )
         settings = {"config": config, "seed": seed}
         learnt = fit_all(build_model, table, features, **settings)[0].layers[-1]
         for layer, taught in zip(model.layers, learnt.layers, strict=True):
             if layer.name not in fresh:
                 layer.set_weights(taught.get_weights())
 
-    key, *_ = _prepare(build_model, table, features, config=config, seed=0)
     return Start({"first stage": key, "fresh": list(fresh)}, assign)
 
 

@@ -240,6 +240,8 @@ def test_folds_start_from_what_another_corpus_taught(table, tmp_path, monkeypatc
     pupil = table[~is_taught & table["emotion"].isin(["sad", "angry"])].reset_index(drop=True)
     taught = build_deeper_model, teacher, extract_features(teacher, RECIPE)
     start = start_from(*taught, config=CONFIG)
+    with pytest.raises(ValueError, match=r"'emotions' has weights of .*: name it in fresh"):
+        start_from(*taught, config=CONFIG, fresh=[]).assign(build_deeper_model((63, 16), 2), 0, 1)
     assert not any(tmp_path.iterdir())  # nothing is trained before a fold needs it
     fresh = build_deeper_model((63, 16), 2)
     head = fresh.get_layer("emotions").get_weights()
