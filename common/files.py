@@ -4,7 +4,6 @@ import ast
 import hashlib
 import inspect
 import json
-import os
 import re
 import shutil
 import tempfile
@@ -16,7 +15,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import BinaryIO, get_args
 
-UNFINISHED = ".unfinished-"  # how names of temporary files begin
+UNFINISHED = ".unfinished-"  # how names of temporary folders begin
 NAME_PART = re.compile(r"[A-Za-z0-9]+([_+.-][A-Za-z0-9]+)*")  # what may be part of a file name
 
 
@@ -24,27 +23,24 @@ NAME_PART = re.compile(r"[A-Za-z0-9]+([_+.-][A-Za-z0-9]+)*")  # what may be part
 def write_atomically(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path` that replaces it when the block ends well.
 
-    Readers see the old file or the new one, never half of one; two processes may write
-    at once and the last wins. The temporary path keeps the suffix of `path`, and its
-    folder is made if it is missing. After an OSError the old file stays.
+    Readers see the old file or the new one, never half of one; two processes may write at once and
+    the last wins. The temporary path has the name of `path`, in a folder of its own, so that nobody
+    who lists the folder of `path` meets it; missing folders are made. After an OSError the old file
+    stays.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=UNFINISHED, suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    folder = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=path.parent))
+    temporary = folder / path.name
     try:
         yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
         sweep(path.parent, f"{UNFINISHED}*")
     except OSError as error:
         error.filename = error.filename or str(path)  # a full disk does not name the file
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def sweep(folder: Path, pattern: str) -> None:

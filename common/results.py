@@ -182,8 +182,12 @@ def _read_folder(folder: Path, notebook: str | None, *, containing: str = "") ->
     """Read evidence by `<notebook>/<name>`, if its text has `containing`."""
     results = {}
     for path in sorted(folder.glob(f"{notebook or '*'}/*.json")):
-        if containing in path.read_text(encoding="utf-8"):
-            results[f"{path.parent.name}/{path.stem}"] = read_evidence(path)
+        try:
+            if containing in path.read_text(encoding="utf-8"):
+                results[f"{path.parent.name}/{path.stem}"] = read_evidence(path)
+        except (OSError, ValueError):
+            if path.exists():  # else it is being replaced by another process
+                raise
     return results
 
 

@@ -435,6 +435,38 @@ def test_a_save_that_is_killed_between_two_files_leaves_no_half_of_a_result(fold
     assert len(load_results()) == 1
 
 
+def test_a_reader_never_meets_the_unfinished_files_of_another_process(folders, monkeypatch):
+    path = save_results(make_run(), notebook="11_cnn", title="CNN")
+    names, write, listed = sorted(path.parent.iterdir()), results._write_csv, []
+
+    def read_meanwhile(target, rows, **named):
+        write(target, rows, **named)
+        assert target.is_file()
+        assert len(load_results()) == 1
+        listed.append(sorted(path.parent.glob("*.*")))
+
+    monkeypatch.setattr(results, "_write_csv", read_meanwhile)
+    save_results(make_run(skill=3), notebook="11_cnn", title="CNN")
+    assert listed
+    assert all([file for file in files if file.is_file()] == names for files in listed)
+
+
+def test_a_result_that_goes_while_it_is_read_is_passed_over(folders, monkeypatch):
+    path = save_results(make_run(), notebook="11_cnn", title="CNN")
+    publish(folders)
+    own = save_results(make_run(skill=3), notebook="11_cnn", title="CNN")
+    assert own == path
+    read_text = Path.read_text
+
+    def go(listed, **named):
+        if listed == own:
+            listed.unlink()
+        return read_text(listed, **named)
+
+    monkeypatch.setattr(Path, "read_text", go)
+    assert [result["own"] for result in load_results()] == [False]
+
+
 def publish(folders) -> None:
     shutil.copytree(folders / "runs" / "results", folders / "results", dirs_exist_ok=True)
 
