@@ -217,7 +217,7 @@ def tabulate_changes(systems: Mapping[str, pd.DataFrame], reference: str) -> pd.
 
 
 def _show(found: Mapping[str, float], key: str) -> str:
-    value, low, high = (100 * found[name] for name in (key, "low", "high"))
+    value, low, high = (round(100 * found[name], 1) + 0.0 for name in (key, "low", "high"))
     return f"{value:.1f} ({low:.1f} to {high:.1f})"
 
 

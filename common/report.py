@@ -180,8 +180,9 @@ def compare(runs: Mapping[str, Run], notebooks: Sequence[str]) -> None:
             if not are_same_utterances(theirs, run.predictions):
                 continue
             gain = compare_predictions(run.predictions, theirs)
-            interval = f"{100 * gain['low']:.1f} to {100 * gain['high']:.1f}"
-            rows.append((protocol, other["title"], f"{100 * gain['difference']:+.1f}", interval))
+            names = ("difference", "low", "high")
+            points, low, high = (round(100 * gain[name], 1) + 0.0 for name in names)
+            rows.append((protocol, other["title"], f"{points:+.1f}", f"{low:.1f} to {high:.1f}"))
     if not rows:
         display(Markdown("No results to compare with on this corpus: run the other notebooks."))
         return

@@ -2,7 +2,7 @@
 
 import json
 import subprocess
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 
@@ -120,10 +120,10 @@ def _is_same_run(published: Path, run) -> bool:
     """Whether published evidence has this run's key and, to what a CSV keeps, its predictions."""
     if not published.is_file():
         return False
-    content = json.loads(published.read_text(encoding="utf-8"))
+    content = read_evidence(published)
     if content.get("key") != run.description["key"] or content["seeds"] != run.description["seeds"]:
         return False
-    theirs, ours = read_predictions(_find_table(published, content)), run.predictions
+    theirs, ours = read_predictions(content["csv"]), run.predictions
     keys = ["seed", "fold", "utterance"]
     theirs, ours = (rows.sort_values(keys, ignore_index=True) for rows in (theirs, ours))
     facts, chances = [*COLUMNS], theirs.filter(like="p_").columns
@@ -182,12 +182,9 @@ def _read_folder(folder: Path, notebook: str | None, *, containing: str = "") ->
     """Read evidence by `<notebook>/<name>`, if its text has `containing`."""
     results = {}
     for path in sorted(folder.glob(f"{notebook or '*'}/*.json")):
-        try:
+        with suppress(FileNotFoundError):  # another process is replacing it
             if containing in path.read_text(encoding="utf-8"):
                 results[f"{path.parent.name}/{path.stem}"] = read_evidence(path)
-        except (OSError, ValueError):
-            if path.exists():  # else it is being replaced by another process
-                raise
     return results
 
 
@@ -207,12 +204,8 @@ def read_evidence(path: Path) -> dict:
                 f"{file} is not the one that {path.name} was written with, or is missing: check "
                 "both out again, or delete both and run their notebook"
             )
-    return {**content, "csv": _find_table(path, content)}
-
-
-def _find_table(path: Path, content: dict) -> Path:
-    """Where the predictions of an evidence are."""
-    return path.with_suffix(SUFFIXES["labels" if "labels" in content.get("files", {}) else "csv"])
+    kind = "labels" if "labels" in content.get("files", {}) else "csv"
+    return {**content, "csv": path.with_suffix(SUFFIXES[kind])}
 
 
 def _get_hash(content: dict) -> str | None:

@@ -22,7 +22,7 @@ from common import paths
 from common.drive import keep_on_drive
 from common.files import hash_file
 from common.paths import ROOT
-from common.results import load_results
+from common.results import load_results, read_evidence
 from tools import checking, notebooks, pages, publication
 from tools.execution import (
     EXECUTED_DIR,
@@ -694,6 +694,11 @@ def test_publish_leaves_out_a_large_model(tmp_path, publish):
         f"left out   results/{NAME}/ravdess__speaker_5fold.keras: 3.5 MB, at most 3 MB"
     )
     assert not list(tmp_path.glob("results/**/*.keras"))
+    [published] = tmp_path.glob("results/**/*.json")
+    content = read_evidence(published)
+    assert [*content["files"]] == ["csv"]
+    assert content["model_of"] is None
+    assert {line.split()[0] for line in publish()} == {"unchanged", "left"}
 
 
 @pytest.mark.parametrize(

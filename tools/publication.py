@@ -1,10 +1,10 @@
 """Copy the evidence and the figures of a notebook from the runs to where they are committed."""
 
-import shutil
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from common.files import hash_file, write_atomically
+from common.files import write_atomically
 from common.paths import FIGURES_DIR, RESULTS_DIR, RUNS_DIR
 from common.results import SUFFIXES, read_evidence
 
@@ -39,13 +39,18 @@ def publish_notebook(
     copies = [pair for path in evidence for pair in _list_files(path, results / name)]
     copies += [(path, figures / path.name) for path in pictures]
     lines = []
+    without_model = set()
     for source, target in copies:
         shown = target.relative_to(results.parent if results in target.parents else figures.parent)
         if source.suffix == ".keras" and source.stat().st_size > MAX_MODEL_BYTES:
             megabytes = source.stat().st_size / 1e6
             lines.append(f"left out   {shown}: {megabytes:.1f} MB, at most 3 MB")
+            without_model.add(source.with_suffix(".json"))
         else:
-            lines.append(f"{_copy_file(source, target):10} {shown}")
+            content = source.read_bytes()
+            if source in without_model:
+                content = _leave_out_model(content)
+            lines.append(f"{_write_file(content, target):10} {shown}")
     return lines
 
 
@@ -58,11 +63,18 @@ def _list_files(path: Path, folder: Path) -> Iterator[tuple[Path, Path]]:
         yield file, folder / file.name
 
 
-def _copy_file(source: Path, target: Path) -> str:
-    """Copy a file atomically; tell whether the target is new, replaced or unchanged."""
+def _leave_out_model(content: bytes) -> bytes:
+    """Give the JSON of evidence as it is without a model."""
+    facts = json.loads(content) | {"model_of": None}
+    del facts["files"]["model"]
+    return (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _write_file(content: bytes, target: Path) -> str:
+    """Write a file atomically; tell whether it is new, replaced or unchanged."""
     state = "replaced" if target.is_file() else "new"
-    if state == "replaced" and hash_file(source) == hash_file(target):
+    if state == "replaced" and target.read_bytes() == content:
         return "unchanged"
     with write_atomically(target) as temporary:
-        shutil.copyfile(source, temporary)
+        temporary.write_bytes(content)
     return state
