@@ -85,6 +85,7 @@ class NormalisedIn(Step):
     """Says in which groups of utterances features were normalised, those of the test among them."""
 
     groups: str
+    over_frames: bool = False
 
 
 def normalise_in(
@@ -109,7 +110,8 @@ def normalise_in(
         return result
 
     values = Rows(len(features), lambda: features.first, lambda: normalise(features.values))
-    made = features.replaced(values, lambda: normalise(features.copies), NormalisedIn(by))
+    step = NormalisedIn(by, over_frames)
+    made = features.replaced(values, lambda: normalise(features.copies), step)
     return replace(made, recipe=replace(made.recipe, normalise=False))
 
 

@@ -85,6 +85,13 @@ def test_each_group_has_mean_0_and_deviation_1_and_copies_go_along(over_frames):
         np.testing.assert_allclose(found.copies[rows, 0], expected, atol=1e-3)
 
 
+@pytest.mark.parametrize("other", [{"by": "gender"}, {"over_frames": True}])
+def test_every_argument_of_normalising_in_groups_names_the_run(other):
+    given = {"by": "speaker", "over_frames": False}
+    one, two = (normalise_in(make_features(ONE), ONE, **g) for g in (given, {**given, **other}))
+    assert one.describe(changed=True) != two.describe(changed=True)
+
+
 def test_groups_of_emotions_are_two_classes():
     predictions = make_labelled(["happy", "sad", "angry", "sad"], ["angry", "sad", "sad", "angry"])
     arousal, valence = (group_emotions(predictions, g) for g in (HIGH_AROUSAL, NEGATIVE))
