@@ -137,6 +137,9 @@ def _open_memory(source) -> BinaryIO:
     if not hasattr(source, "read"):
         return io.BytesIO(source)
     content = source.read()
+    if not content and getattr(source, "seekable", bool)():  # at its end: just written, or heard
+        source.seek(0)
+        content = source.read()
     if not isinstance(content, bytes):
         raise RecordingError("not audio", "the file object gives text; open it in binary mode")
     return io.BytesIO(content)

@@ -169,6 +169,16 @@ def test_every_format_is_read_and_its_truncation_is_told(suffix, form, subtype, 
         assert caught.value.problem == problem
 
 
+def test_a_file_object_at_its_end_is_heard_from_its_beginning():
+    file = io.BytesIO()
+    soundfile.write(file, make_tone(), SAMPLE_RATE_HERTZ, format="WAV")
+    first, again = load_waveform(file), load_waveform(file)
+    np.testing.assert_array_equal(first, again)
+    assert len(first) == len(make_tone())
+    with pytest.raises(RecordingError, match="empty"):
+        load_waveform(io.BytesIO())
+
+
 STREAMS = {  # without a length in the header
     "tone.webm": ("libopus", 48_000, {"live": "1"}),
     "tone.aac": ("aac", 48_000, {}),

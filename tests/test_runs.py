@@ -2,8 +2,10 @@
 
 import json
 import linecache
+import os
 import shutil
 import sys
+import time
 import zipfile
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from types import ModuleType
@@ -14,10 +16,11 @@ import pandas as pd
 import pytest
 
 from common import cross_validation, degradations, features, loudness, paths, transfer
+from common.augmentation import AddNoise
 from common.cross_validation import Start, cross_validate
 from common.encoders import extraction, portable, vggish
 from common.encoders.extraction import Pool
-from common.features import Cepstra, FitLength, Functionals, LogMel, Trim
+from common.features import Cepstra, FitLength, Functionals, LogMel, Measure, Trim
 from common.files import describe_settings, digest
 from common.loudness import Level
 from common.recipes import Features, Recipe, Step
@@ -31,7 +34,7 @@ TABLE = make_speakers(6, per_emotion=4)
 FEATURES = make_features(TABLE)
 CONFIG = TrainingConfig(epochs=2, batch_size=8, learning_rate=0.01, warmup_epochs=0)
 HOMES = (degradations, extraction, features, loudness, portable, transfer, vggish)
-STEPS = (Trim, FitLength, LogMel, Cepstra, Functionals, Level, Pool)
+STEPS = (Trim, FitLength, LogMel, Cepstra, Functionals, Level, Measure, Pool, portable.QuickTrim)
 
 
 def build_model(input_shape, num_classes):
@@ -107,9 +110,35 @@ def test_every_setting_of_a_step_decides_what_names_the_run(kind):
         value = getattr(kind(), field.name)
         others = {"mel": "gaussian", "speech": "signal", "mean + maximum": "mean"}
         changed = others.get(value) or value - 1
-        first, second = (Recipe((step,)) for step in (kind(), kind(**{field.name: changed})))
-        assert first.describe(changed=True) != second.describe(changed=True), field.name
-        assert digest(first.describe()) != digest(second.describe()), field.name
+        check_names_differ(kind(), kind(**{field.name: changed}))
+
+
+def check_names_differ(one: Step, other: Step) -> None:
+    first, second = (Recipe((step,)) for step in (one, other))
+    assert first.describe(changed=True) != second.describe(changed=True), (one, other)
+    assert digest(first.describe()) != digest(second.describe()), (one, other)
+
+
+PAIRS = [  # of steps that need settings, which differ in one
+    (degradations.Degrade(AddNoise()), degradations.Degrade(AddNoise(min_snr_db=10.0))),
+    (extraction.SelectLayers((1, 2)), extraction.SelectLayers((1, 3))),
+    (transfer.NormalisedIn("speaker"), transfer.NormalisedIn("corpus")),
+    (transfer.NormalisedIn("speaker"), transfer.NormalisedIn("speaker", over_frames=True)),
+]
+OF_WEIGHTS = {  # named by their digest
+    *(extraction.Embed, extraction.PrepareInputs, portable.Counterpart, vggish.WhitenVggish)
+}
+
+
+@pytest.mark.parametrize(("one", "other"), PAIRS, ids=lambda step: type(step).__name__)
+def test_a_setting_that_a_step_needs_decides_what_names_the_run(one, other):
+    check_names_differ(one, other)
+
+
+def test_no_step_is_forgotten():
+    kinds = {kind for module in HOMES for kind in vars(module).values() if is_step(kind)}
+    tested = {*STEPS, *(type(one) for one, _ in PAIRS), *OF_WEIGHTS}
+    assert {kind.__name__ for kind in kinds} == {kind.__name__ for kind in tested}
 
 
 STEP = """
@@ -174,6 +203,8 @@ def test_what_decides_the_number_decides_the_key(monkeypatch):
         {"config": replace(CONFIG, learning_rate=0.02)},
         {"features": make_features(TABLE, seed=5)},
         {"features": make_features(TABLE, normalise=False)},
+        {"features": replace(FEATURES, augmentations=(AddNoise(),))},
+        {"features": replace(FEATURES, augmentations=(AddNoise(min_snr_db=10.0),))},
         {"protocol": "random_5fold"},
         {"table": TABLE.assign(audio_hash=TABLE["audio_hash"].str[::-1])},
         {"build": build_wider},
@@ -245,7 +276,7 @@ def test_default_settings_are_those_of_the_run_format():
         }
         for kind in (TrainingConfig, *kinds)
     }
-    assert (RUN_FORMAT, digest(defaults)) == (2, "5254e00d62b3b62f"), (
+    assert (RUN_FORMAT, digest(defaults)) == (2, "396fcec436a80b74"), (
         "a default changed: published runs would be taken for runs with the new one; raise "
         "RUN_FORMAT, publish anew, and pin both here"
     )
@@ -407,3 +438,15 @@ def test_validation_rows_are_predicted_by_the_epoch_that_was_kept():
     assert run(config=unselected).validation.empty
     again = run(config=unselected)
     assert again.sources == {(0, 1): "stored"} and again.validation.empty
+
+
+def test_what_a_killed_training_left_in_a_finished_fold_goes_when_it_is_read():
+    folder = run().models[0, 1].parent
+    old, young = folder / ".unfinished-old", folder / ".unfinished-young"
+    for left in (old, young):
+        left.mkdir()
+        (left / "state.npz").touch()
+    hours_ago = time.time() - 7_200
+    os.utime(old, (hours_ago, hours_ago))
+    assert run().sources == {(0, 1): "stored"}
+    assert not old.exists() and young.exists()  # a process may still be writing

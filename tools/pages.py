@@ -55,6 +55,7 @@ STRANGERS = ("ravdess", "speaker_5fold")
 LABELLED = {
     "02_explore_features": ("base", *STRANGERS, "first settings"),
     "36_other_corpora_first": ("other_corpora", *STRANGERS, "after a first stage"),
+    "37_chosen_inside": ("chosen", *STRANGERS, "chosen inside each fold"),
     "40_augmentation_and_balance": ("all_together", *STRANGERS, "all copies"),
     "41_hyperparameter_search": ("tpe", *STRANGERS, "settings searched"),
     "42_speaker_enrolment": ("whisper_enrolled_16", *STRANGERS, "16 utterances of the voice heard"),
