@@ -5,7 +5,8 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
-from functools import partial
+from functools import cache, partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,14 +23,20 @@ if TYPE_CHECKING:
 PARTS = ("__code__", "__defaults__", "__kwdefaults__", "__closure__", "cell_contents")
 PARTS += ("__func__", "__wrapped__", "fget", "func", "args", "keywords")
 CONTRACT = "common.recipes"  # says what a step is
+LIBRARIES = ("av", "librosa", "numpy", "scipy", "soundfile", "soxr")  # that decode and compute
 
 
 def name_cache(table: "pd.DataFrame", recipe, copies: tuple | None) -> Path:
-    """Name the file by the recipe, the code of its steps and the bytes of the recordings."""
+    """Name the file by the recipe, the code of its steps, libraries, and recordings' bytes."""
     made_by = [recipe.describe()["steps"], copies and [copy.describe() for copy in copies]]
     code = _hash_code([*recipe.steps, *(copies or ())])
-    name = digest([*made_by, code, list(table["audio_hash"])])
+    name = digest([*made_by, code, _read_versions(), list(table["audio_hash"])])
     return paths.CACHE_DIR / f"features-{name}.npy"
+
+
+@cache
+def _read_versions() -> list[str]:
+    return [f"{name} {version(name)}" for name in LIBRARIES]
 
 
 def _list_code(thing: object, seen: set[int]) -> Iterator[type | Callable]:

@@ -511,6 +511,15 @@ def test_whatever_decides_the_values_decides_the_cache_file(table):
     assert len(list(paths.CACHE_DIR.iterdir())) == 5
 
 
+def test_another_version_of_a_library_decides_the_cache_file(table, monkeypatch):
+    named = {caching.name_cache(table, RECIPE, None)}
+    for name in caching.LIBRARIES:
+        found = [f"{one} {'9.9' if one == name else '1.0'}" for one in caching.LIBRARIES]
+        monkeypatch.setattr(caching, "_read_versions", lambda found=found: found)
+        named.add(caching.name_cache(table, RECIPE, None))
+    assert len(named) == 1 + len(caching.LIBRARIES)
+
+
 def test_one_job_and_many_give_the_same(table):
     first = extract(table, RECIPE, augmentations=AUGMENTATIONS, jobs=1)
     for cached in paths.CACHE_DIR.iterdir():
