@@ -21,7 +21,8 @@ if TYPE_CHECKING:  # what a recogniser, which follows a recipe for one recording
 class Step:
     """One step of a recipe: a frozen dataclass that turns one array into another.
 
-    A class of one's own is a step as soon as it is defined; give it a `__call__`.
+    A class of one's own is a step as soon as it is defined; give it a `__call__`. One that only
+    names what was done to features lists the functions that did it in `made_by`.
     """
 
     KINDS: ClassVar[dict[str, type["Step"]]] = {}

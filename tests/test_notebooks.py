@@ -982,6 +982,21 @@ def test_folds_are_checked_with_their_validation_speakers():
     assert [name for name, text in checking if not any(c in text for c in counted)] == []
 
 
+def test_a_step_of_a_notebook_has_the_code_that_makes_its_values():
+    """Else an edit of that code would be given the run of the old one."""
+    found = 0
+    for path in COLLECTION:
+        cells = nbformat.read(path, as_version=4).cells
+        for cell in (cell for cell in cells if "(Step)" in cell.source):
+            for node in ast.parse(cell.source).body:
+                if isinstance(node, ast.ClassDef) and "Step" in map(ast.unparse, node.bases):
+                    names = {ast.unparse(getattr(part, "target", part)) for part in node.body}
+                    methods = {getattr(part, "name", None) for part in node.body}
+                    assert "made_by" in names or "__call__" in methods, (path.stem, node.name)
+                    found += 1
+    assert found >= 3
+
+
 def find_unguarded(code: str) -> set[str]:
     """Names bound only where an optional corpus is at hand, and read where it may not be."""
     tree = ast.parse(code)
