@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 MAX_CSV_BYTES = 100_000_000
+END = "end of the rows"  # a row after the last, which a mark that is not closed takes in
 
 
 def read_csv(path: Path, columns: Container[str]) -> pd.DataFrame:
@@ -21,7 +22,8 @@ def read_csv(path: Path, columns: Container[str]) -> pd.DataFrame:
     are too short are filled up with empty text.
 
     Raises FileNotFoundError if there is no such file, ValueError if it is no table, has one of
-    `columns` twice or a row with more cells than the header.
+    `columns` twice, a line break in a cell of theirs, a row with more cells than the header, or a
+    quotation mark that is not closed.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; give a CSV with a row per recording")
@@ -29,25 +31,60 @@ def read_csv(path: Path, columns: Container[str]) -> pd.DataFrame:
     first = next((line for line in lines if line.strip()), "")
     told = re.match(r"\"?sep=([,;\t|])", first, re.IGNORECASE)
     separator = told[1] if told else max(",;\t|", key=first.count)
-    reader = csv.reader(lines, delimiter=separator)
-    try:
-        rows = [(reader.line_num, row) for row in reader if any(map(str.strip, row))]
-    except csv.Error as error:
-        raise ValueError(f"{path}: not a CSV ({error}); save it as one, in UTF-8") from error
+    rows = _read_rows(path, lines, separator)
     rows = rows[1:] if told else rows
     header = [name.strip().casefold() for name in (rows[0][1] if rows else [])]
     twice = sorted({name for name in header if name in columns and header.count(name) > 1})
     if twice:
         raise ValueError(f"{path}: two columns {', '.join(twice)}; keep the one that is right")
     for number, row in rows[1:]:
-        if any(cell.strip() for cell in row[len(header) :]):
-            raise ValueError(
-                f"{path}: row {number} has more cells than the header; put text that holds "
-                f"{separator!r} in quotation marks"
-            )
+        if problem := _find_problem(row, header, columns, separator):
+            raise ValueError(f"{path}: row {number} has {problem}")
     filled = [""] * len(header)
     whole = [[*row, *filled][: len(header)] for _, row in rows[1:]]
     return pd.DataFrame(whole, [number for number, _ in rows[1:]], header, dtype=str)
+
+
+def _read_rows(path: Path, lines: list[str], separator: str) -> list[tuple[int, list[str]]]:
+    """List the rows that hold anything, each with the line that it begins on."""
+    rows, begin = [], 1
+    reader = csv.reader([*lines, END], delimiter=separator)
+    try:
+        for row in reader:
+            if any(map(str.strip, row)):
+                rows.append((begin, row))
+            begin = reader.line_num + 1
+    except csv.Error as error:
+        raise ValueError(
+            f"{path}: row {begin} is none of a CSV ({error}); remove a quotation mark that is not "
+            "closed, or save it as CSV, in UTF-8"
+        ) from error
+    begin, last = rows.pop()
+    if last != [END]:
+        raise ValueError(
+            f"{path}: row {begin} has a quotation mark that is not closed, before "
+            f"{_shorten(last[-1].removesuffix(END))}; remove it, or write another after the text"
+        )
+    return rows
+
+
+def _find_problem(
+    row: list[str], header: list[str], columns: Container[str], separator: str
+) -> str:
+    """Say what is wrong with the cells of a row and what to do; empty text if nothing is."""
+    if any(cell.strip() for cell in row[len(header) :]):
+        return f"more cells than the header; put text that holds {separator!r} in quotation marks"
+    for name, cell in zip(header, row, strict=False):
+        if name in columns and re.search(r"[\r\n]", cell.strip()):
+            return (
+                f"a line break in its {name}, {_shorten(cell)}; remove it, or a quotation mark "
+                "before it that is not closed"
+            )
+    return ""
+
+
+def _shorten(cell: str) -> str:
+    return repr(cell.strip()[:40])
 
 
 def _decode(path: Path) -> str:

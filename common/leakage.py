@@ -8,6 +8,7 @@ machine-learning-based science", Patterns 2023.
 """
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -100,14 +101,14 @@ def audit(
         A table, a row per recording, or the CSV file of one. It has `path`, `hash` or both; may
         have `speaker`, `sentence` and `label`; and has `part` (train, validation, test), or `fold`,
         the fold that tests the row while the others train, or both: each fold then has its own
-        rows of every part. Other usual names are understood.
+        rows of every part. Other usual names are understood, and paths as Windows writes them.
     folds
         Of an utterance table, as `make_folds` gives them, in the place of `part` and `fold`.
     folder
         Where relative paths start; by default that of the CSV, or the working one.
     sound
         Whether recordings are read, for their fingerprints (`common.fingerprints`) and, where no
-        hash is given, their bytes. This is what takes time.
+        hash is given, their bytes. This is what takes time, and every row needs a path.
     corpus
         A key of `CEILINGS`; by default what a column of that name says.
     score
@@ -123,15 +124,18 @@ def audit(
     table, base = _read_table(split)
     parts = _list_parts(table, folds)
     looked_at, absent = ["names"] * ("path" in table), []
-    if table[[*{"path", "hash"} & {*table}]].isna().all(axis=1).any():
-        raise ValueError("a row has neither path nor hash; name its recording, or drop it")
+    if (blank := table[[*{"path", "hash"} & {*table}]].isna().all(axis=1)).any():
+        place = table["place"][blank].iloc[0]
+        raise ValueError(f"{place}: neither path nor hash; name its recording, or drop it")
     table["recording"] = _name_recordings(table)
-    if sound and "path" in table and table["path"].notna().all():
-        _listen(table, Path(folder or base), looked_at, absent)
+    reason = "no path is given" if "path" not in table else "" if sound else "sound is off"
+    if not reason and (blank := table["path"].isna()).any():
+        first = table["place"][blank].iloc[0]
+        reason = f"{blank.sum()} of {len(table)} rows have no path, such as {first}; fill it in"
+    if reason:
+        absent.append(f"near duplicates, {reason}")
     else:
-        absent.append(
-            "near duplicates, " + ("sound is off" if "path" in table else "no path is given")
-        )
+        _listen(table, Path(folder or base), looked_at, absent)
     for column, said in KNOWN.items():
         count = table[column].notna().sum() if column in table else 0
         if count:
@@ -235,15 +239,18 @@ def _list_parts(table: pd.DataFrame, folds: Sequence[Fold] | None) -> list[Rows]
 
 def _listen(table: pd.DataFrame, folder: Path, looked_at: list[str], absent: list[str]) -> None:
     """Give each row its hash, and one number in the column `sound` to those that sound alike."""
-    places = [folder / path for path in table["path"]]
+    places = [_find_file(folder, path) for path in table["path"]]
     if "hash" not in table:
-        table["hash"] = [hash_file(place) if place.is_file() else None for place in places]
+        able = (os.path.isfile(place) and os.access(place, os.R_OK) for place in places)
+        hashes = zip(places, able, strict=True)
+        table["hash"] = [hash_file(place) if readable else None for place, readable in hashes]
         table["recording"] = _name_recordings(table)
     once = table.drop_duplicates("recording")
     listen = (delayed(_try_fingerprint)(places[row]) for row in once.index)
     prints = Parallel(n_jobs=-1, prefer="threads")(listen)
     heard = [number for number, found in enumerate(prints) if not isinstance(found, str)]
-    failed = [found for found in prints if isinstance(found, str)]
+    told = zip(once["place"], prints, strict=True)
+    failed = [f"{place}: {found}" for place, found in told if isinstance(found, str)]
     if failed:
         absent.append(f"near duplicates of {len(failed)} recordings ({failed[0]})")
     if heard:
@@ -253,6 +260,12 @@ def _listen(table: pd.DataFrame, folder: Path, looked_at: list[str], absent: lis
         graph = coo_array((np.ones(len(pairs)), ends), shape=(len(once), len(once)))
         numbers = connected_components(graph, directed=False)[1]
         table["sound"] = table["recording"].map(pd.Series(numbers, once["recording"]))
+
+
+def _find_file(folder: Path, text: str) -> Path:
+    """The file that a path means, where none has that very name with slashes for backslashes."""
+    path = folder / text
+    return path if os.path.isfile(path) else folder / text.replace("\\", "/")
 
 
 def _try_fingerprint(path: Path) -> tuple[np.ndarray, np.ndarray] | str:

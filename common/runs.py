@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pandas as pd
 
-from common.files import digest, hash_file, write_atomically, write_json
+from common.files import UNFINISHED, digest, hash_file, sweep, write_atomically, write_json
 from common.models import halve_precision
 from common.predictions import read_predictions
 from common.recipes import Features
@@ -152,7 +152,11 @@ def store_fold(folder: Path, result: FoldResult) -> None:
 
 
 def read_stored_fold(folder: Path, table: pd.DataFrame, fold: Fold) -> FoldResult | None:
-    """Read what `store_fold` kept, if anything; warn of damage and throw away what has it."""
+    """Read what `store_fold` kept, if anything; warn of damage and throw away what has it.
+
+    What a killed training left of unfinished files goes: a finished fold is not written to again.
+    """
+    sweep(folder, f"{UNFINISHED}*")
     if not (folder / FACTS).exists():
         return None
     try:

@@ -5,8 +5,10 @@ import hashlib
 import http.server
 import json
 import os
+import re
 import threading
 import unicodedata
+import warnings
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -14,6 +16,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from zlib import crc32
 
 import numpy as np
@@ -34,7 +37,9 @@ from common.corpora import (
     recordings,
     validate_corpus,
 )
+from common.corpora.labels import read_folder_labels
 from common.corpora.recordings import parse_path
+from common.csv_files import read_csv
 from common.emotions import EMOTIONS
 from common.splits import make_folds
 from tests.corpus_folders import list_told
@@ -313,6 +318,12 @@ def write_own(folder: Path, names) -> Path:
 
 
 SEVERAL = ("angry", "sad")
+ROOMS = [
+    f"{what}/{room}/{who}_{take}.wav"
+    for take, what in enumerate(SEVERAL)
+    for room in ("kitchen", "garage")
+    for who in ("anna", "bob")
+]
 
 
 @pytest.mark.parametrize(
@@ -360,6 +371,7 @@ SEVERAL = ("angry", "sad")
         ),
     ],
 )
+@pytest.mark.filterwarnings("ignore:.*is taken for one")
 def test_layouts_of_own_folders_are_understood(names, emotions, speakers, tmp_path):
     table = load_folder(write_own(tmp_path / "own", names))
     assert table["emotion"].tolist() == emotions
@@ -403,11 +415,155 @@ def test_layouts_of_own_folders_are_understood(names, emotions, speakers, tmp_pa
             [f"{day}/{who}/{what}/1.wav" for day in "xy" for who in "ab" for what in SEVERAL],
             "who speaks. The folders say x, y or a, b, the file names nothing",
         ),
+        (ROOMS, "who speaks. The folders say garage, kitchen, the file names anna, bob"),
+        ([*ROOMS, "angry/kitchen/noise.wav"], "who speaks. The folders say garage, kitchen"),
+        (
+            [f"{what}/{who}_1.wav" for what in (*SEVERAL, "Train", "val") for who in "ab"],
+            "parts of a split lie among the emotions: Train, val; sort",
+        ),
+        (
+            [f"{what}/{who}_1.wav" for what in ("wut", "angst", "test") for who in "ab"],
+            "parts of a split lie among the emotions: test",
+        ),
+        (
+            [f"{what}/a_1.wav" for what in ("001", "002", "misc")],
+            r"\(001, 002, misc\) look like speakers or parts",
+        ),
+        (
+            [f"{who}/{who}_{n}.wav" for who in ("anna", "bob", "cid") for n in (1, 2)],
+            r"each sub-folder has a speaker of its own \(anna in anna, bob in bob, cid in cid\)",
+        ),
+        (
+            ["wut/a_1.wav", "wut/a_2.wav", "angst/b_1.wav", "angst/noise.wav"],
+            r"each sub-folder has a speaker of its own \(a in wut, b in angst\)",
+        ),
     ],
 )
 def test_what_is_ambiguous_is_refused(names, words, tmp_path):
     with pytest.raises(ValueError, match=f"{words}.*give"):
         load_folder(write_own(tmp_path / "own", names))
+
+
+@pytest.mark.parametrize(
+    ("names", "speakers", "told"),
+    [
+        (
+            [f"{what}/{who}_1.wav" for what in (*SEVERAL, "misc", "bob") for who in "ab"],
+            [*"ab"] * 4,
+            ["not all sub-folders .* each of bob, misc is taken for one; if .* rename .* CSV"],
+        ),
+        (  # most are unknown
+            [f"x/{what}/{who}_1.wav" for what in ("angry", "misc", "noise", "ab") for who in "ab"],
+            [*"ab"] * 4,
+            ["each of ab, misc, noise is taken for one"],
+        ),
+        (
+            [f"{what}/a_1.wav" for what in (*SEVERAL, *"uvwxyz")],
+            ["a"] * 8,
+            ["each of u, v, w, x and 2 more is taken for one"],
+        ),
+        (  # every speaker speaks one emotion alone
+            ["angry/a_1.wav", "angry/a_2.wav", "sad/s_1.wav", "sad/s_2.wav"],
+            ["a", "a", "s", "s"],
+            [r"each emotion has one speaker, who has no other \(a in angry, s in sad\)"],
+        ),
+        (
+            ["angry/anna/1.wav", "angry/anna/2.wav", "sad/anna/1.wav"],
+            ["anna"] * 3,
+            [r"folders \(anna\) are taken for the speakers, since 3 of 3 file names have no '_'"],
+        ),
+        (
+            ["angry/anna/1.wav", "sad/bob/1.wav", "sad/bob/2.wav"],
+            ["anna", "bob", "bob"],
+            [r"folders \(anna, bob\) are taken", "each emotion has one speaker"],
+        ),
+        (
+            ["anna/angry/1.wav", "anna/angry/2.wav", "bob/sad/2.wav"],
+            ["anna", "anna", "bob"],
+            [r"folders \(anna, bob\) are taken", "each emotion has one speaker"],
+        ),
+        (
+            ["angry/anna/1.wav", "angry/anna/2.wav", *(f"sad/{n}.wav" for n in range(3))],
+            ["anna", "anna", "sad/0", "sad/1", "sad/2"],
+            [r"folders \(anna\) are taken", "3 of 5 file names have no '_'"],
+        ),
+        (
+            ["angry/anna/001_x.wav", "sad/anna/002_x.wav"],
+            ["anna"] * 2,
+            [r"folders \(anna\) .* since 2 of 2 file names begin with a number that no other has"],
+        ),
+        (  # names of no person
+            ["angry/wav/1.wav", "sad/wav/1.wav"],
+            ["angry/wav/1", "sad/wav/1"],
+            ["2 of 2 file names have no '_'"],
+        ),
+        (  # around all, so perhaps no person
+            ["anna/angry/1.wav", "anna/sad/1.wav"],
+            ["anna/angry/1", "anna/sad/1"],
+            ["2 of 2 file names have no '_'"],
+        ),
+        (
+            [*(f"{what}/{who}/{who}_1.wav" for what in SEVERAL for who in "ab"), "sad/b/x.wav"],
+            [*"abab", "b"],
+            [r"folders \(a, b\) are taken for the speakers, since 1 of 5 file names have no '_'"],
+        ),
+        (
+            ["angry/1_anna.wav", "sad/2_bob.wav", "sad/3_anna.wav", "sad/x.wav"],
+            ["angry/1_anna", "sad/2_bob", "sad/3_anna", "sad/x"],
+            ["4 of 4 file names have no '_' .* or begin with a number that no other has"],
+        ),
+    ],
+)
+def test_what_is_taken_for_an_emotion_or_a_speaker_is_told(names, speakers, told):
+    folder = Path("own").resolve()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        rows = read_folder_labels(folder, [folder / name for name in names])
+    assert [row["speaker"] for row in rows] == speakers
+    messages = "\n".join(str(warning.message) for warning in caught)
+    assert len(caught) == len(told) and all(re.search(words, messages) for words in told)
+
+
+def test_warnings_of_folders_point_at_who_loads_them(tmp_path):
+    names = ["misc/anna/1.wav", "angry/cid/1.wav", "sad/bob/1.wav", "sad/2.wav"]
+    with pytest.warns(UserWarning) as caught:
+        load_folder(write_own(tmp_path / "own", names))
+    assert len(caught) == 4 and {warning.filename for warning in caught} == {__file__}
+
+
+PAIRS = [*zip(SEVERAL, "ab", strict=True)]
+ARRANGED = [
+    ROOMS,
+    [name.replace("kitchen/anna", "x/x").replace("garage/bob", "y/y") for name in ROOMS],
+    [f"{what}/{who}_{take}.wav" for what in SEVERAL for who in "ab" for take in (1, 2)],
+    [f"{what}/{who}/{take}.wav" for what in SEVERAL for who in "ab" for take in (1, 2)],
+    [f"{what}/{who}/{who}_1.wav" for what in SEVERAL for who in "abc"],
+    [f"{who}/{what}/take_1.wav" for what in SEVERAL for who in "abc"],
+    [f"{who}/{what}/take_{take}.wav" for what, who in PAIRS for take in range(3)],
+    [f"{what}/{who}/{take}.wav" for what, who in PAIRS for take in range(3)],
+    [f"{what}/{10 + take}_{take % 3}.wav" for take, what in enumerate(SEVERAL * 3)],
+    [f"{who}/{who}_{take}.wav" for who in ("anna", "bob") for take in range(3)],
+]
+
+
+@given(
+    names=st.sampled_from(ARRANGED),
+    odd=st.from_regex(r"[a-z0-9 -]{1,9}", fullmatch=True),
+    place=st.integers(0),
+)
+def test_one_odd_file_changes_nobody(names, odd, place):
+    folder = Path("own").resolve()
+
+    def read(names):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                return read_folder_labels(folder, [folder / name for name in names])
+            except ValueError as error:
+                return [str(error)]
+
+    beside = Path(names[place % len(names)]).parent / f"{odd}.wav"
+    assert read([*names, beside.as_posix()])[: len(names)] == read(names)
 
 
 SESSIONS = ["anna/angry", "anna/sad", "bob/angry", "bob/sad", "cid/angry"]
@@ -445,6 +601,7 @@ def test_folders_that_are_no_known_emotions_are_told(tmp_path):
 
 
 @pytest.mark.parametrize(("one", "other"), [("NFC", "NFD"), ("NFD", "NFC"), ("NFD", "NFD")])
+@pytest.mark.filterwarnings("ignore:.*is taken for one")
 def test_accents_that_are_composed_otherwise_make_no_second_person(one, other, tmp_path):
     def spell(form, name):
         return unicodedata.normalize(form, name)
@@ -470,6 +627,7 @@ def test_speakers_that_differ_in_case_alone_are_told(tmp_path):
 @pytest.mark.parametrize(
     "name", ["=HYPERLINK(1)/a_1.wav", "sad/@SUM(A1)_1.wav", "+1/a_1.wav", "-A1+1/a_1.wav"]
 )
+@pytest.mark.filterwarnings("ignore:.*is taken for one")
 def test_names_that_spreadsheets_would_run_are_told(name, tmp_path):
     folder = write_own(tmp_path / "own", (name, "sad/a_2.wav", "angry/a_3.wav"))
     with pytest.warns(UserWarning, match="left out 1 of 3 .*\n.* is a formula, .*; rename it"):
@@ -534,6 +692,81 @@ def test_csv_rows_end_at_line_ends_alone(tmp_path):
     )
     table = load_csv(tmp_path, text)
     assert table["statement"].tolist() == ["", "a\x0bb\u2028c\x85d\x1ce"]
+
+
+@pytest.mark.parametrize(
+    ("text", "row", "words"),
+    [
+        (
+            CSV.replace(",anna", ',"anna'),
+            2,
+            "a quotation mark that is not closed, before 'anna.nhappy/",
+        ),
+        (
+            CSV.replace(",happy", ',"happy'),
+            3,
+            "a quotation mark that is not closed, before 'happy,bob'",
+        ),
+        (CSV.replace(",speaker", ',"speaker'), 1, "a quotation mark that is not closed"),
+        (CSV.replace("speaker", "speaker,note").replace("anna\n", 'anna,"x\n'), 2, "a quotation"),
+        (CSV + "\n" + CSV.replace(",anna", ',"anna'), 6, "a quotation mark that is not closed"),
+        (CSV.replace(",anna", ',"anna').replace(",bob", ',"bob'), 2, "a line break in its speaker"),
+        (CSV.replace(",anna", ',"an\r\nna"'), 2, "a line break in its speaker, 'an.r.nna'; remove"),
+        (CSV.replace(",happy,", ',"hap\npy",'), 3, "a line break in its emotion, 'hap.npy'"),
+        (CSV.replace("angry/anna_1.wav", '"angry/\ranna_1.wav"'), 2, "a line break in its path"),
+        (CSV.replace(",anna", ',"anna' + "x" * 200_000), 2, "none of a CSV .*; remove a quotation"),
+    ],
+)
+def test_a_quotation_mark_swallows_no_rows(text, row, words, tmp_path):
+    with pytest.raises(ValueError, match=rf"labels\.csv: row {row} (has|is) {words}"):
+        load_csv(tmp_path, text)
+
+
+@given(st.data())
+def test_one_stray_quotation_mark_loses_no_row_without_a_word(data):
+    lines = CSV.splitlines(keepends=True) + ["c/d.wav,sad,cid\n"] * 3
+    number = data.draw(st.integers(0, len(lines) - 1))
+    cells = lines[number].split(",")
+    column = data.draw(st.integers(0, len(cells) - 1))
+    at = data.draw(st.integers(0, len(cells[column])))
+    cells[column] = f'{cells[column][:at]}"{cells[column][at:]}'
+    lines[number] = ",".join(cells)
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "labels.csv").write_text("".join(lines))
+        try:
+            table = read_csv(Path(folder) / "labels.csv", corpora.COLUMNS)
+        except ValueError as error:
+            assert re.search(r"labels\.csv: row \d has a quotation mark that is not", str(error))
+        else:
+            assert len(table) == len(lines) - 1
+
+
+def test_a_line_break_at_the_end_of_a_cell_is_no_part_of_it(tmp_path):
+    table = load_csv(tmp_path, CSV.replace(",anna", ',"anna\n"'))
+    assert table["speaker"].tolist() == ["anna", "bob"]
+
+
+@pytest.mark.parametrize("given", ["link", "own"])
+@pytest.mark.parametrize("written", ["link", "own", "link/../link", "far/own"])
+def test_csv_names_files_by_whole_paths_through_links(given, written, tmp_path):
+    write_own(tmp_path / "own", ("angry/anna_1.wav", "happy/bob_1.wav"))
+    (tmp_path / "link").symlink_to(tmp_path / "own")
+    (tmp_path / "far").symlink_to(tmp_path)
+    text = CSV.replace("angry/", f"{tmp_path / written}/Angry/")
+    (tmp_path / "labels.csv").write_text(text.replace("happy/", f"{tmp_path / written}/happy/"))
+    table = load_folder(tmp_path / given, csv=tmp_path / "labels.csv")
+    assert table["speaker"].tolist() == ["anna", "bob"] and table.attrs["left_out"] == []
+
+
+@pytest.mark.parametrize(
+    "path", ["link/../own2/x.wav", "own/angry/../../x.wav", "own2/x.wav", "own/x\0.wav"]
+)
+def test_csv_names_no_files_outside(path, tmp_path):
+    write_own(tmp_path, ("x.wav", "own2/x.wav"))
+    (tmp_path / "own").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "own")
+    with pytest.warns(UserWarning, match="left out 1 of 3 (.|\n)*not below"):
+        load_csv(tmp_path, CSV + f"{tmp_path / path},sad,cid\n", "utf-16")
 
 
 @pytest.mark.parametrize("target", ["far", "own/sad"])
@@ -806,6 +1039,23 @@ def test_songs_of_ravdess_come_when_asked_for():
     assert flat["utterance"] == "ravdess/Actor_02/03-02-05-01-01-01-02"
     with pytest.warns(UserWarning, match="left out 1 of 2"):
         assert len(load_corpus("ravdess")) == 1
+
+
+@pytest.mark.parametrize("include_song", [False, True])
+@pytest.mark.parametrize(("speech", "song"), [(2, 0), (2, 3), (0, 2)])
+def test_a_part_of_ravdess_is_told_whatever_is_sung(speech, song, include_song):
+    names = [f"03-01-05-01-01-01-{actor:02d}" for actor in range(1, speech + 1)]
+    names += [f"03-02-05-01-01-01-{actor:02d}" for actor in range(1, song + 1)]
+    for seed, name in enumerate(names):
+        write_noise(paths.RAW_DIR / "ravdess" / f"Actor_{name[-2:]}" / f"{name}.wav", seed=seed)
+    if not speech and not include_song:
+        with pytest.raises(ValueError, match="none of 2 files"):
+            load_corpus("ravdess")
+        return
+    with pytest.warns(UserWarning) as caught:
+        load_corpus("ravdess", include_song=include_song)
+    told = [str(warning.message) for warning in caught if "of a part of it" in str(warning.message)]
+    assert len(told) == 1 and f"{speech} of the 1440 recordings of RAVDESS are here" in told[0]
 
 
 def test_emotions_by_two_names_become_one_and_are_told(tmp_path):

@@ -260,7 +260,10 @@ def test_command_tells_by_its_exit_status(table, tmp_path, capsys):
         ("speaker,part\na,train\n", "neither 'path' nor 'hash' among its columns"),
         ("path\na.wav\n", "no column 'part' or 'fold'"),
         ("path,part\na.wav,practice\n", "part 'practice' is not understood"),
-        ("path,part\na.wav,train\n,test\n", "a row has neither path nor hash"),
+        (
+            "path,part\na.wav,train\n,test\n",
+            "split.csv, row 3: neither path nor hash; name its recording",
+        ),
         ("path,part\n", "no rows"),
         ("", "no rows"),
         ("path,part\na.wav,train,x\n", "row 2 has more cells"),
@@ -360,8 +363,37 @@ def test_a_column_that_is_there_twice_is_refused(table):
 def test_what_cannot_be_heard_is_said(table):
     table.loc[3, "path"] = "nowhere.wav"
     report = audit(table)
-    assert "near duplicates of 1 recordings (nowhere.wav: " in report.not_looked_at[0]
+    told = "near duplicates of 1 recordings (the table, row 3: nowhere.wav: absent"
+    assert report.not_looked_at[0].startswith(told)
     assert "Not looked at: near duplicates of 1" in str(report)
+
+
+def test_a_name_that_no_file_can_have_is_told_by_its_row(tmp_path, capsys):
+    write(tmp_path / "a.wav", make_sound(0))
+    csv = tmp_path / "split.csv"
+    csv.write_text(f"path,part\na.wav,train\n{'b' * 5_000}.wav,test\n")
+    assert main([str(csv)]) == 0
+    out = capsys.readouterr().out
+    assert f"near duplicates of 1 recordings ({csv}, row 3: " in out and "too long" in out
+    assert "bytes of 1 of 2 rows" in out
+
+
+def test_paths_as_windows_writes_them_are_found(tmp_path):
+    names = [r"train\a.wav", "test/a.wav"]
+    for name in ("train/a.wav", "test/a.wav"):
+        write(tmp_path / name, make_sound(0))
+    split = pd.DataFrame({"path": names, "part": PAIR, "label": "x"})
+    report = audit(split, folder=tmp_path)
+    assert report.not_looked_at[0].startswith("speakers") and "sound" in report.looked_at
+    assert find_kinds(report)["recordings in train and test"] == "leak"
+
+
+def test_rows_without_a_path_are_said_to_be_why_nothing_is_heard(table):
+    table = table.assign(hash=range(len(table)))
+    table.loc[[2, 5], "path"] = None
+    told = "near duplicates, 2 of 16 rows have no path, such as the table, row 2; fill it in"
+    assert told in audit(table).not_looked_at
+    assert "near duplicates, sound is off" in audit(table, sound=False).not_looked_at
 
 
 SPLITS = sorted(SPLITS_DIR.glob("*.csv"))

@@ -19,7 +19,7 @@ from common.audio import scan_recording
 from common.corpora import load_corpus
 from common.cross_validation import cross_validate
 from common.encoders import load_encoder
-from common.encoders.extraction import Pool, extract_embeddings, extract_inputs
+from common.encoders.extraction import Embed, Pool, SelectLayers, extract_embeddings, extract_inputs
 from common.exporting import run_litert
 from common.features import FitLength, LogMel, Trim
 from common.layers import AttentionPooling
@@ -375,6 +375,59 @@ def test_a_portable_file_with_a_damaged_part_is_told(name, content, problem, rec
     spoil(path, change)
     with pytest.raises(ValueError, match=rf"a\.keras.*{problem}"):
         EmotionRecognizer.load(path)
+
+
+FIT, LOG_MEL = ({"step": "FitLength", "seconds": 1.0}, LogMel(num_bands=24).describe())
+
+
+@pytest.mark.parametrize("portable", [True, False])
+@pytest.mark.parametrize(
+    ("steps", "problem"),
+    [
+        ([], "not a recogniser .*without steps"),
+        ([FIT | {"seconds": -1}, LOG_MEL], "not a recogniser .*FitLength with seconds -1;"),
+        ([FIT | {"seconds": "a"}, LOG_MEL], "not a recogniser .*FitLength with seconds 'a';"),
+        ([FIT | {"seconds": 1e9}, LOG_MEL], "not a recogniser .*up to 60 can be"),
+        ([FIT, LOG_MEL | {"num_bands": 0}], "not a recogniser .*LogMel with num_bands 0;"),
+        ([FIT, LOG_MEL | {"fmax_hertz": 9_000}], "not a recogniser .*fmax_hertz=9000"),
+        ([FIT | {"pad": 3}, LOG_MEL], "not a recogniser .*'pad'"),
+        ([FIT | {"seconds": 2}, LOG_MEL], r"its recipe gives \(.*, its network reads \("),
+        ([LOG_MEL], r"its recipe gives \(.*, its network reads \("),
+        ([{"step": "Trim", "top_db": "a"}, FIT, LOG_MEL], "a recipe that cannot be followed"),
+        ([FIT | {"seconds": 1e-5}, LOG_MEL], "its recipe gives|cannot be followed"),
+    ],
+)
+def test_a_recipe_that_the_network_cannot_follow_is_refused(
+    steps, problem, portable, recognizer, tmp_path
+):
+    path = tmp_path / "a.keras"
+    recognizer.save(path, portable=portable)
+
+    def change(parts):
+        facts = json.loads(parts["recognizer.json"])
+        parts["recognizer.json"] = json.dumps(
+            facts | {"recipe": facts["recipe"] | {"steps": steps}}
+        )
+
+    spoil(path, change)
+    with pytest.raises(ValueError, match=rf"a\.keras.*{problem}.*; name small, whisper or a file"):
+        EmotionRecognizer.load(path)
+
+
+def test_a_recipe_that_its_encoder_cannot_follow_is_refused(encoder, tmp_path):
+    recipe = Recipe((Trim(), Embed(encoder), SelectLayers((0,))))
+    model = build_model(recipe(TONE).shape, 2)
+    path = tmp_path / "a.keras"
+    for wrong, problem in (
+        (replace(recipe, steps=(*recipe.steps[:2], SelectLayers((99,)))), "cannot be followed"),
+        (replace(recipe, steps=(Trim("a"), *recipe.steps[1:])), "cannot be followed"),
+        (replace(recipe, steps=(FitLength(-1), *recipe.steps[1:])), "a.keras is not a recogniser"),
+    ):
+        EmotionRecognizer(model, ("calm", "sad"), wrong).save(path)
+        with pytest.raises(ValueError, match=f"{problem}.*; name small"):
+            EmotionRecognizer.load(path, encoder=encoder)
+    EmotionRecognizer(model, ("calm", "sad"), recipe).save(path)
+    assert EmotionRecognizer.load(path, encoder=encoder).recipe == recipe
 
 
 def test_probabilities_that_are_not_finite_are_no_answer(recognizer):

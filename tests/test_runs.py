@@ -2,10 +2,8 @@
 
 import json
 import linecache
-import os
 import shutil
 import sys
-import time
 import zipfile
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from types import ModuleType
@@ -441,6 +439,9 @@ def test_validation_rows_are_predicted_by_the_epoch_that_was_kept():
 
 
 def test_what_a_killed_training_left_in_a_finished_fold_goes_when_it_is_read():
+    import os
+    import time
+
     folder = run().models[0, 1].parent
     old, young = folder / ".unfinished-old", folder / ".unfinished-young"
     for left in (old, young):

@@ -33,6 +33,7 @@ from common.cards import (
 from common.command import describe_prediction, main
 from common.corpora import load_corpus
 from common.cross_validation import cross_validate
+from common.encoders.contract import Encoder
 from common.enrolment import EnrolledSystem
 from common.features import FitLength, LogMel
 from common.final import fit_all, fit_linear, score_elsewhere, start_from
@@ -134,6 +135,20 @@ def test_a_gain_changes_no_answer_of_small(decibels, small, table):
 def test_what_ships_brings_recordings_to_one_level_first(name):
     recipe = read_contents(MODELS_DIR / f"{name}.keras").facts["recipe"]
     assert recipe["steps"][0]["step"] == "Level"
+
+
+def test_what_the_encoder_of_whisper_is_given_is_the_same_at_any_gain():
+    steps = read_contents(MODELS_DIR / "whisper.keras").facts["recipe"]["steps"]
+    number = [step["step"] for step in steps].index("Embed")
+    recipe = Recipe.from_description({"steps": steps[:number], "normalise": False})
+    encoder = Encoder(None, None, None, steps[number]["num_samples"], "")
+    for path in load_corpus("sample")["path"]:
+        sound = load_waveform(path)
+        expected = encoder.prepare(recipe(sound))
+        assert np.abs(expected).max() > 0.01
+        for decibels in (-30, -10, 10, 30):
+            found = encoder.prepare(recipe(sound * np.float32(10 ** (decibels / 20))))
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
 
 
 def test_small_answers_without_tensorflow_keras_librosa_and_pandas(table):

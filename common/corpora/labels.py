@@ -4,19 +4,23 @@ import os
 import re
 import unicodedata
 import warnings
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 from common.corpora.recordings import COLUMNS, walk_files
 from common.csv_files import read_csv
-from common.emotions import PARTS, is_emotion
+from common.emotions import PARTS, is_emotion, name_emotion
 
 CLEANED = ("emotion", "speaker", "gender", "intensity")
 MISSING = ("nan", "<NA>", "None", "null")  # as tables are written where nothing is known
 NO_SPEAKER = re.compile(
-    r"(fe)?males?|[fm]|(wo)?m[ae]n|(session|take|set|disc|cd|batch|day|part)[ _-]?\d*",
+    r"(fe)?males?|[fm]|(wo)?m[ae]n|(session|take|set|disc|cd|batch|day|part)[ _-]?\d*|"
+    r"(wav|flac|mp3|audio|clip|file|recording)s?|data|raw",
     re.IGNORECASE,
 )
+CSV_REMEDY = "give a CSV with path, emotion and speaker"
 
 
 def read_folder_labels(folder: Path, files: list[Path]) -> list[dict[str, str]]:
@@ -24,14 +28,23 @@ def read_folder_labels(folder: Path, files: list[Path]) -> list[dict[str, str]]:
 
     Understands emotion/file, speaker/emotion/file and emotion/speaker/file, below any folder that
     all files share. The emotions are the level of folders whose names are known emotions, or the
-    only level that there is. The speaker is the other level, or a file's name up to its first "_".
-    Both are empty text for a file above the folders that tell them.
-    Raises ValueError if the level of the emotions or the speakers cannot be told.
+    only level that there is. The speaker is the other level, or a file's name up to its first "_",
+    and what most of the files tell decides. Both are empty text for a file above the folders that
+    tell them. Raises ValueError if the level of the emotions or the speakers cannot be told.
     """
     paths = [path.relative_to(folder) for path in files]
     names = [tuple(map(_clean, path.with_suffix("").parts)) for path in paths]
     level = _find_emotion_level(folder, names)
-    speakers = iter(_find_speakers(folder, [n for n in names if len(n) > level + 1], level))
+    deep = [name for name in names if len(name) > level + 1]
+    speakers = iter(_find_speakers(folder, deep, level))
+    emotions = {name[level] for name in deep}
+    if unknown := sorted(name for name in emotions if not is_emotion(name)):
+        few = "no sub-folder has" if len(unknown) == len(emotions) else "not all sub-folders have"
+        warnings.warn(
+            f"{folder}: {few} the name of a known emotion, so each of {_name_some(unknown)} is "
+            f"taken for one; if they are none, rename them, move them away, or {CSV_REMEDY}",
+            stacklevel=3,
+        )
     rows = []
     for path, name in zip(paths, names, strict=True):
         told = (name[level], next(speakers)) if len(name) > level + 1 else ("", "")
@@ -52,6 +65,17 @@ def _clean(text: str) -> str:
     return "" if name in MISSING else name
 
 
+def _name_some(names: Iterable[str]) -> str:
+    """Name the first four, and say how many more there are."""
+    first = sorted({*names} - {""})
+    return ", ".join(first[:4]) + (f" and {len(first) - 4} more" if len(first) > 4 else "")
+
+
+def _ask_for_emotions(folder: Path) -> str:
+    example = folder / "angry" / "anna_01.wav"
+    return f"give the folder with one sub-folder per emotion, such as {example}, or {CSV_REMEDY}"
+
+
 def _list_levels(names: list[tuple[str, ...]]) -> list[list[str]]:
     """Give the folder of each file at each depth, or empty text for files that lie above it."""
     depths = range(max(map(len, names)) - 1)
@@ -63,91 +87,151 @@ def _find_emotion_level(folder: Path, names: list[tuple[str, ...]]) -> int:
     several = [k for k, there in enumerate(levels) if len(there) > 1]
     single = [k for k, there in enumerate(levels) if len(there) == 1 and is_emotion(there[0])]
     known = [k for k in several if sum(map(is_emotion, levels[k])) >= len(levels[k]) / 2]
-    if len(known) == 1:
-        return known[0]
-    shown = "; ".join(", ".join(there[:4]) for there in levels) or "none"
-    remedy = (
-        "give the folder with one sub-folder per emotion, such as "
-        f"{folder / 'angry' / 'anna_01.wav'}, or a CSV with path, emotion and speaker"
-    )
+    shown = "; ".join(map(_name_some, levels)) or "none"
+    remedy = _ask_for_emotions(folder)
     if not several and single:
         return single[0]
     if not several:
         raise ValueError(f"{folder}: fewer than two emotions (sub-folders: {shown}); {remedy}")
-    if known or single or len(several) > 1:
+    if len(known) != 1 and (known or single or len(several) > 1):
         raise ValueError(f"{folder}: which sub-folders are the emotions ({shown})? {remedy}")
-    [level] = several
-    if all(any(map(str.isdigit, name)) or name.casefold() in PARTS for name in levels[level]):
-        raise ValueError(
-            f"{folder}: the sub-folders ({shown}) look like speakers or parts; {remedy}"
-        )
-    if not any(map(is_emotion, levels[level])):
-        words = [set(filter(is_emotion, re.split(r"[\W\d_]+", name[-1]))) for name in names]
-        if sum(map(bool, words)) >= len(names) / 2:
-            told = ", ".join(sorted(set().union(*words))[:4])
-            raise ValueError(
-                f"{folder}: the file names tell emotions ({told}), the sub-folders ({shown}) do "
-                f"not; {remedy}"
-            )
-        warnings.warn(
-            f"{folder}: no sub-folder has the name of a known emotion, so each of "
-            f"{', '.join(levels[level][:4])} is taken for one; if they are none, give a CSV with "
-            "path, emotion and speaker",
-            stacklevel=4,
-        )
+    [level] = known or several
+    _refuse_no_emotions(folder, levels[level], names)
     return level
 
 
+def _refuse_no_emotions(folder: Path, found: list[str], names: list[tuple[str, ...]]) -> None:
+    """Raise ValueError where folders are named as speakers or parts, or file names tell more."""
+    shown, remedy = _name_some(found), _ask_for_emotions(folder)
+    parts = [name for name in found if name.casefold() in PARTS]
+    if 2 * sum(name in parts or any(map(str.isdigit, name)) for name in found) > len(found):
+        raise ValueError(
+            f"{folder}: the sub-folders ({shown}) look like speakers or parts; {remedy}"
+        )
+    if parts:
+        raise ValueError(
+            f"{folder}: parts of a split lie among the emotions: {_name_some(parts)}; sort their "
+            f"recordings into the other sub-folders, move them away, or {CSV_REMEDY}"
+        )
+    words = [set(filter(is_emotion, re.split(r"[\W\d_]+", name[-1]))) for name in names]
+    if not any(map(is_emotion, found)) and sum(map(bool, words)) >= len(names) / 2:
+        raise ValueError(
+            f"{folder}: the file names tell emotions ({_name_some(set().union(*words))}), the "
+            f"sub-folders ({shown}) do not; {remedy}"
+        )
+
+
 def _find_speakers(folder: Path, names: list[tuple[str, ...]], level: int) -> list[str]:
+    named, lack = _read_prefixes(names)
+    emotions = [name_emotion(name[level]) for name in names]
+    levels = {k: there for k, there in enumerate(_list_levels(names)) if k != level}
+    levels = {k: there for k, there in levels.items() if _may_be_speakers(there)}
+    chosen = _choose_folders(folder, [*levels.values()], named, emotions)
+    beside = [] if chosen or _is_told(named) else _find_beside(levels, level)
+    found, odd, varied = chosen or beside, named.count(""), _is_varied(named)
+    if any(beside) or (chosen and (odd if varied else not _agree(chosen, named))):
+        said = f"{odd} of {len(names)} file names {lack}"
+        same = f"all file names begin with {_name_some(named)}_"
+        warnings.warn(
+            f"{folder}: the folders ({_name_some(found)}) are taken for the speakers, since "
+            f"{said if odd else same}; if they are none, {CSV_REMEDY}",
+            stacklevel=4,
+        )
+    if varied or not chosen:
+        found = _fill(found or named, named)
+    _compare_with_emotions(folder, found, emotions)
+    if chosen:
+        return found
+    if alone := found.count(""):
+        warnings.warn(
+            f"{folder}: {alone} of {len(names)} file names {lack}, so each counts as a speaker of "
+            "its own and one person may be in training and test: name the files "
+            f"<speaker>_<anything>, or {CSV_REMEDY}",
+            stacklevel=4,
+        )
+    return [speaker or "/".join(name) for speaker, name in zip(found, names, strict=True)]
+
+
+def _fill(folders: list[str], named: list[str]) -> list[str]:
+    """Give the folder of each file, or where it lies in none that of the files named alike."""
+    mates = {name: there for name, there in zip(named, folders, strict=True) if name and there}
+    return [there or mates.get(name, name) for name, there in zip(named, folders, strict=True)]
+
+
+def _read_prefixes(names: list[tuple[str, ...]]) -> tuple[list[str], str]:
+    """Give each file's name up to its first "_" if it may be a speaker, and what others lack."""
     prefixes = [name[-1].partition("_")[0] if "_" in name[-1] else "" for name in names]
     named = ["" if is_emotion(prefix) else prefix for prefix in prefixes]
-    emotions = [name[level].casefold() for name in names]
-    levels = [
-        there
-        for other, there in enumerate(_list_levels(names))
-        if other != level
-        and len(set(there) - {""}) > 1
-        and not all(map(_is_no_speaker, {*there} - {""}))
-    ]
-    most = [there for there in levels if 2 * there.count("") < len(names)]
-    if varied := all(named) and len(set(named)) > 1:
+    lack, times = "have no '_' after a speaker's name", Counter(named)
+    if 2 * sum(name.isdigit() and times[name] == 1 for name in named) <= len(named):
+        return named, lack
+    number = "begin with a number that no other has"
+    lack = f"{lack} or {number}" if "" in named else number
+    return ["" if name.isdigit() and times[name] == 1 else name for name in named], lack
+
+
+def _choose_folders(
+    folder: Path, levels: list[list[str]], named: list[str], emotions: list[str]
+) -> list[str]:
+    """Give the folders that file names or emotions show to be speakers; none if there are none."""
+    several = [there for there in levels if len(set(there) - {""}) > 1]
+    most = list(filter(_is_told, several))
+    if _is_varied(named):
         chosen = [there for there in most if _agree(there, named)]
         unsure = most and not chosen
     else:
         chosen = [there for there in most if _cross(there, emotions)]
-        unsure = levels and not chosen and all(named)
+        unsure = several and not chosen and _is_told(named)
         unsure = unsure or not all(_agree(there, chosen[0]) for there in chosen)
-    told = " or ".join(", ".join(sorted(set(there) - {""})[:3]) for there in levels)
-    said = ", ".join(sorted(set(named) - {""})[:3]) or "nothing"
-    remedy = "give a CSV with path, emotion and speaker"
     if unsure:
         raise ValueError(
-            f"{folder}: who speaks? The folders say {told}, the file names {said}; {remedy}"
+            f"{folder}: who speaks? The folders say {' or '.join(map(_name_some, several))}, the "
+            f"file names {_name_some(named) or 'nothing'}; {CSV_REMEDY}"
         )
-    if chosen and not varied and all(named):
-        warnings.warn(
-            f"{folder}: the folders ({told}) are taken for the speakers, since all file names "
-            f"begin with {said}_; if they are none, {remedy}",
-            stacklevel=4,
-        )
-    if chosen:
-        return named if varied and "" in chosen[0] else chosen[0]
-    alone, lack = named.count(""), "have no '_' after a speaker's name"
-    if len(set(named)) == len(named) and all(map(str.isdigit, named)):
-        alone, lack = len(named), "begin with a number that no other has"
-    if alone:
-        warnings.warn(
-            f"{folder}: {alone} of {len(names)} file names {lack}, so each counts as a speaker of "
-            "its own and one person may be in training and test: name the files "
-            f"<speaker>_<anything>, or {remedy}",
-            stacklevel=4,
-        )
-    return [speaker or "/".join(name) for speaker, name in zip(named, names, strict=True)]
+    return chosen[0] if chosen else []
 
 
-def _is_no_speaker(name: str) -> bool:
-    """Whether a folder's name is that of a part of a split, a sex or a session."""
-    return name.casefold() in PARTS or NO_SPEAKER.fullmatch(name) is not None
+def _find_beside(levels: dict[int, list[str]], level: int) -> list[str]:
+    """Give the folders right above or below the emotions; a single one only below them."""
+    near = [levels[k] for k in (level + 1, level - 1) if k in levels]
+    near = [there for there in near if len(set(there) - {""}) > 1] or [levels.get(level + 1, [])]
+    return near[0] if _agree(near[0], near[-1]) else []
+
+
+def _compare_with_emotions(folder: Path, speakers: list[str], emotions: list[str]) -> None:
+    """Raise ValueError if the emotions are the speakers; warn if each speaks a known one alone."""
+    pairs = sorted({pair for pair in zip(emotions, speakers, strict=True) if all(pair)})
+    if len(pairs) < 2 or not _is_told(speakers) or not _agree(speakers, emotions):
+        return
+    shown = _name_some(f"{speaker} in {emotion}" for emotion, speaker in pairs)
+    if not any(map(is_emotion, emotions)):
+        raise ValueError(
+            f"{folder}: each sub-folder has a speaker of its own ({shown}), so they look like "
+            f"speakers; {_ask_for_emotions(folder)}, or name the files <speaker>_<anything>"
+        )
+    warnings.warn(
+        f"{folder}: each emotion has one speaker, who has no other ({shown}), so the voice tells "
+        "it and no split keeps speakers apart: record each speaker in several emotions, or if "
+        f"these are no speakers, {CSV_REMEDY}",
+        stacklevel=5,
+    )
+
+
+def _may_be_speakers(there: list[str]) -> bool:
+    """Whether most folders have other names than a part of a split, a sex or a session."""
+    names = {*there} - {""}
+    none = [name.casefold() in PARTS or NO_SPEAKER.fullmatch(name) is not None for name in names]
+    return 2 * sum(none) <= len(names)
+
+
+def _is_told(names: list[str]) -> bool:
+    """Whether most files have a name that is no empty text."""
+    return 2 * names.count("") < len(names)
+
+
+def _is_varied(names: list[str]) -> bool:
+    """Whether most files have a name, and not all the same."""
+    return _is_told(names) and len(set(names) - {""}) > 1
 
 
 def _agree(one: list[str], other: list[str]) -> bool:
@@ -186,13 +270,20 @@ def read_csv_labels(path: Path, folder: Path) -> list[dict[str, str]]:
 def _index_files(folder: Path):
     """Make a function from the text of a path to the file that it means, or to its problem."""
     known: dict[str, list[str]] = defaultdict(list)
+    real = os.path.realpath(folder)
+
+    @cache
+    def is_folder(path: Path) -> bool:  # by any name, such as that of a link
+        return os.path.realpath(path) == real
+
     for path in walk_files(folder, lambda *_: None):
         relative = path.relative_to(folder).as_posix()
         known[unicodedata.normalize("NFC", relative).casefold()].append(relative)
 
     def find(text: str, csv_path: Path) -> dict[str, str]:
         path = Path(text.replace("\\", "/"))
-        path = path.relative_to(folder) if path.is_relative_to(folder) else path
+        if path.is_absolute() and "\0" not in text:
+            path = next((path.relative_to(p) for p in path.parents if is_folder(p)), path)
         if path.is_absolute() or ".." in path.parts:
             return {"problem": f"not below {folder}; give paths relative to it"}
         given = path.as_posix()
