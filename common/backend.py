@@ -2,10 +2,11 @@
 
 import logging
 import platform
-from importlib.metadata import PackageNotFoundError, version
 
 import keras
 from joblib import cpu_count
+
+from common.files import read_version
 
 
 def prepare_backend() -> None:
@@ -59,11 +60,3 @@ def describe_packages(backend: str, *names: str) -> dict:
     """As `describe_backend`, of packages that compute on the processor."""
     versions = {name: read_version(name) for name in names}
     return {"backend": backend, "device": _describe_processor(), "versions": versions}
-
-
-def read_version(package: str) -> str | None:
-    """The version of a package, None where it is not installed by that name."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -6,14 +6,13 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache, partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from common import audio, decoding, paths
-from common.files import digest, is_common, spell_code, write_atomically
+from common.files import digest, is_common, read_version, spell_code, write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +35,7 @@ def name_cache(table: "pd.DataFrame", recipe, copies: tuple | None) -> Path:
 
 @cache
 def _read_versions() -> list[str]:
-    return [f"{name} {version(name)}" for name in LIBRARIES]
+    return [f"{name} {read_version(name)}" for name in LIBRARIES]
 
 
 def _list_code(thing: object, seen: set[int]) -> Iterator[type | Callable]:

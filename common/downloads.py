@@ -13,7 +13,7 @@ import requests
 from filelock import FileLock
 from tqdm.auto import tqdm
 
-from common.files import digest, sweep
+from common.files import digest, make_hidden_folder
 
 CHUNK_BYTES = 1 << 16
 TIMEOUT_SECONDS = 60
@@ -121,9 +121,8 @@ def unpack_archive(archive: str | Path, folder: str | Path) -> Iterator[Path]:
     the archive is damaged or unpacks to more than recordings can, or a member would be written
     outside the folder.
     """
-    sweep(Path(folder), ".unpack-*")
-    with tempfile.TemporaryDirectory(prefix=".unpack-", dir=folder) as temporary:
-        target = Path(temporary).resolve()
+    with make_hidden_folder(Path(folder), ".unpack-") as temporary:
+        target = temporary.resolve()
         try:
             with zipfile.ZipFile(archive) as file:
                 members = file.infolist()

@@ -5,13 +5,14 @@ import hashlib
 import inspect
 import json
 import re
+import secrets
 import shutil
-import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import MISSING, fields
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import BinaryIO, get_args
 
@@ -29,25 +30,38 @@ def write_atomically(path: Path) -> Iterator[Path]:
     stays.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=path.parent))
-    temporary = folder / path.name
     try:
-        yield temporary
-        temporary.replace(path)
-        sweep(path.parent, f"{UNFINISHED}*")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with make_hidden_folder(path.parent, UNFINISHED) as folder:
+            yield folder / path.name
+            (folder / path.name).replace(path)
     except OSError as error:
         error.filename = error.filename or str(path)  # a full disk does not name the file
         raise
+
+
+@contextmanager
+def make_hidden_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """Make a folder below `parent` for a block, and remove it and what killed ones left there.
+
+    What is moved out of it is as open to others as what is written to `parent`, which does not hold
+    of the folders of `tempfile`.
+    """
+    sweep(parent, f"{prefix}*")
+    folder = parent / f"{prefix}{secrets.token_hex(8)}"
+    folder.mkdir()
+    try:
+        yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def sweep(folder: Path, pattern: str) -> None:
-    """Remove what killed processes left of temporary files and folders: of an hour ago or more."""
+    """Remove files and folders of an hour ago or more that killed processes left."""
     for path in folder.glob(pattern):
         with suppress(OSError):
-            if path.stat().st_mtime < time.time() - 3_600:
+            latest = max(one.stat().st_mtime for one in (path, *path.rglob("*")))
+            if latest < time.time() - 3_600:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
@@ -137,3 +151,11 @@ def _strip_source(function: Callable) -> str:
         if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node):
             node.body = node.body[1:] or [ast.Pass()]
     return ast.unparse(tree)
+
+
+def read_version(package: str) -> str | None:
+    """The version of a package, None where it is not installed by that name."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -149,7 +149,7 @@ def _check_inputs(path: Path, description: dict, needed: tuple, *, inside: bool)
         return
     try:
         recipe = Recipe.from_description(description)
-        values = replace(recipe, steps=recipe.steps[: len(steps) - inside])(TONE)
+        values = np.asarray(replace(recipe, steps=recipe.steps[: len(steps) - inside])(TONE))
         whole = bool(np.isfinite(values).all())
     except Exception as error:  # whatever a step raises
         raise ValueError(f"{path}: a recipe that cannot be followed ({error}); {REMEDY}") from error

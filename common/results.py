@@ -183,8 +183,13 @@ def _read_folder(folder: Path, notebook: str | None, *, containing: str = "") ->
     results = {}
     for path in sorted(folder.glob(f"{notebook or '*'}/*.json")):
         with suppress(FileNotFoundError):  # another process is replacing it
-            if containing in path.read_text(encoding="utf-8"):
-                results[f"{path.parent.name}/{path.stem}"] = read_evidence(path)
+            text = path.read_text(encoding="utf-8")
+            try:
+                if containing in text:
+                    results[f"{path.parent.name}/{path.stem}"] = read_evidence(path)
+            except ValueError:
+                if path.read_text(encoding="utf-8") == text:
+                    raise
     return results
 
 
@@ -290,8 +295,6 @@ def simplify(value, *, decimals: int | None = None):
         return [simplify(item, decimals=decimals) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
-    if isinstance(value, float):
-        if not np.isfinite(value):
-            return None
-        return value if decimals is None else round(value, decimals)
-    return value
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return round(value, decimals) if isinstance(value, float) and decimals is not None else value

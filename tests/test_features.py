@@ -513,10 +513,12 @@ def test_whatever_decides_the_values_decides_the_cache_file(table):
 
 def test_another_version_of_a_library_decides_the_cache_file(table, monkeypatch):
     named = {caching.name_cache(table, RECIPE, None)}
-    for name in caching.LIBRARIES:
-        found = [f"{one} {'9.9' if one == name else '1.0'}" for one in caching.LIBRARIES]
-        monkeypatch.setattr(caching, "_read_versions", lambda found=found: found)
+    for other in caching.LIBRARIES:
+        monkeypatch.setattr(caching, "read_version", lambda name, other=other: name == other)
+        caching._read_versions.cache_clear()
         named.add(caching.name_cache(table, RECIPE, None))
+    monkeypatch.undo()
+    caching._read_versions.cache_clear()
     assert len(named) == 1 + len(caching.LIBRARIES)
 
 

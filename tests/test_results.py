@@ -443,12 +443,12 @@ def test_a_reader_never_meets_the_unfinished_files_of_another_process(folders, m
         write(target, rows, **named)
         assert target.is_file()
         assert len(load_results()) == 1
-        listed.append(sorted(path.parent.glob("*.*")))
+        listed.append(sorted(file for file in path.parent.glob("*.*") if file.is_file()))
 
     monkeypatch.setattr(results, "_write_csv", read_meanwhile)
     save_results(make_run(skill=3), notebook="11_cnn", title="CNN")
     assert listed
-    assert all([file for file in files if file.is_file()] == names for files in listed)
+    assert all(files == names for files in listed)
 
 
 def test_a_result_that_goes_while_it_is_read_is_passed_over(folders, monkeypatch):
@@ -463,8 +463,20 @@ def test_a_result_that_goes_while_it_is_read_is_passed_over(folders, monkeypatch
             listed.unlink()
         return read_text(listed, **named)
 
-    monkeypatch.setattr(Path, "read_text", go)
-    assert [result["own"] for result in load_results()] == [False]
+    with monkeypatch.context() as reading:
+        reading.setattr(Path, "read_text", go)
+        assert [result["own"] for result in load_results()] == [False]
+
+
+def test_a_result_that_is_replaced_while_it_is_read_is_passed_over(folders, monkeypatch):
+    save_results(make_run(), notebook="11_cnn", title="CNN")
+
+    def read_meanwhile(listed):
+        listed.write_text(listed.read_text() + " ")
+        raise ValueError("the old JSON beside the new CSV")
+
+    monkeypatch.setattr(results, "read_evidence", read_meanwhile)
+    assert load_results() == []
 
 
 def publish(folders) -> None:

@@ -20,9 +20,10 @@ def publish_notebook(
 ) -> list[str]:
     """Publish what a notebook's runs left, but for the sample corpus, whose speech is synthetic.
 
-    `runs` holds `results/<name>/` and `figures/`, which go to `results` and `figures`; nothing is
-    removed there. Gives a line for each file: new, replaced, unchanged, or left out and why. Raises
-    ValueError, and copies nothing, if there is nothing to publish or evidence is not whole.
+    `runs` holds `results/<name>/` and `figures/`, which go to `results` and `figures`. Nothing is
+    removed there but a model in whose place a larger one came that is left out. Gives a line for
+    each file: new, replaced, unchanged, or left out and why. Raises ValueError, and copies nothing,
+    if there is nothing to publish or evidence is not whole.
     """
     evidence = [
         path
@@ -45,7 +46,8 @@ def publish_notebook(
         if source.suffix == ".keras" and source.stat().st_size > MAX_MODEL_BYTES:
             megabytes = source.stat().st_size / 1e6
             lines.append(f"left out   {shown}: {megabytes:.1f} MB, at most 3 MB")
-            without_model.add(source.with_suffix(".json"))
+            target.unlink(missing_ok=True)  # an earlier one, which was smaller
+            without_model.add(source.with_suffix(".json"))  # which comes after it
         else:
             content = source.read_bytes()
             if source in without_model:
