@@ -263,9 +263,9 @@ def _listen(table: pd.DataFrame, folder: Path, looked_at: list[str], absent: lis
 
 
 def _find_file(folder: Path, text: str) -> Path:
-    """The file that a path means, where none has that very name with slashes for backslashes."""
-    path = folder / text
-    return path if os.path.isfile(path) else folder / text.replace("\\", "/")
+    """The file that a path means; only if there is none, one with slashes for backslashes."""
+    path, other = folder / text, folder / text.replace("\\", "/")
+    return other if os.path.isfile(other) and not os.path.isfile(path) else path
 
 
 def _try_fingerprint(path: Path) -> tuple[np.ndarray, np.ndarray] | str:

@@ -41,6 +41,7 @@ from common.corpora.labels import read_folder_labels
 from common.corpora.recordings import parse_path
 from common.csv_files import read_csv
 from common.emotions import EMOTIONS
+from common.leakage import audit
 from common.splits import make_folds
 from tests.corpus_folders import list_told
 
@@ -318,11 +319,25 @@ def write_own(folder: Path, names) -> Path:
 
 
 SEVERAL = ("angry", "sad")
+PAIRS = [*zip(SEVERAL, "ab", strict=True)]
 ROOMS = [
     f"{what}/{room}/{who}_{take}.wav"
     for take, what in enumerate(SEVERAL)
     for room in ("kitchen", "garage")
     for who in ("anna", "bob")
+]
+NAMED = [
+    f"{who}/{what}/{who}_{n}.wav"
+    for who in ("anna", "bob", "cid", "dora")
+    for what in SEVERAL
+    for n in range(4)
+]
+TAKES = [re.sub(r"[a-z]+_", "take_", name) for name in NAMED]
+TOPICS = [
+    f"{who}/{what}/{name}.wav"
+    for who in ("anna", "bob")
+    for what in SEVERAL
+    for name in ("dogs_1", "kids_1", "dogs_2", "talk", "x")
 ]
 
 
@@ -368,6 +383,11 @@ ROOMS = [
             ],
             ["calm", "sad"] * 2,
             ["a"] * 4,
+        ),
+        (  # one emotion is known
+            [f"{what}/{who}_1.wav" for what in ("neutral", "stress1", "stress2") for who in "ab"],
+            ["neutral", "neutral", "stress1", "stress1", "stress2", "stress2"],
+            ["a", "b"] * 3,
         ),
     ],
 )
@@ -431,7 +451,32 @@ def test_layouts_of_own_folders_are_understood(names, emotions, speakers, tmp_pa
         ),
         (
             [f"{who}/{who}_{n}.wav" for who in ("anna", "bob", "cid") for n in (1, 2)],
-            r"each sub-folder has a speaker of its own \(anna in anna, bob in bob, cid in cid\)",
+            r"names repeat the sub-folders' \(anna, bob, cid\), so .*; name the files <speaker>_",
+        ),
+        (
+            ["Wut/wut_1.wav", "Angst/Angst_1.wav", "x.wav"],
+            r"repeat the sub-folders' \(Angst, Wut\), so these may be emotions or speakers; name",
+        ),
+        (
+            ["Wut/a_1.wav", "Angst/b_1.wav"],
+            r"speaker of its own \(a in Wut, b in Angst\), .* speakers; name the files <speaker>_",
+        ),
+        (
+            [f"{what}/{n}.wav" for what in ("stress1", "stress2", "misc") for n in "12"],
+            "look like speakers or parts",
+        ),
+        (
+            ["neutral/a_1.wav", "train/a_1.wav", "test/b_1.wav"],
+            "parts of a split lie among the emotions: test, train",
+        ),
+        (TOPICS, "who speaks.* speaker, or write '-' for '_' where no speaker stands before it"),
+        (
+            [*NAMED, "anna/angry/bob_9.wav"],
+            "who speaks.* names anna, bob, cid, dora; rename or move anna/angry/bob_9, unlike",
+        ),
+        (
+            [*NAMED, "eve/angry/anna_9.wav"],
+            "who speaks.* names anna, bob, cid, dora; rename or move eve/angry/anna_9, unlike",
         ),
         (
             ["wut/a_1.wav", "wut/a_2.wav", "angst/b_1.wav", "angst/noise.wav"],
@@ -440,28 +485,41 @@ def test_layouts_of_own_folders_are_understood(names, emotions, speakers, tmp_pa
     ],
 )
 def test_what_is_ambiguous_is_refused(names, words, tmp_path):
-    with pytest.raises(ValueError, match=f"{words}.*give"):
-        load_folder(write_own(tmp_path / "own", names))
+    folder = write_own(tmp_path / "own", names)
+    with pytest.raises(ValueError, match=words) as caught:
+        load_folder(folder)
+    assert "give a CSV with path, emotion and speaker" in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("names", "speakers", "told"),
     [
         (
-            [f"{what}/{who}_1.wav" for what in (*SEVERAL, "misc", "bob") for who in "ab"],
-            [*"ab"] * 4,
+            [f"{what}/a_1.wav" for what in (*EMOTIONS[:5], "misc", "bob")],
+            ["a"] * 7,
             ["not all sub-folders .* each of bob, misc is taken for one; if .* rename .* CSV"],
         ),
-        (  # most are unknown
-            [f"x/{what}/{who}_1.wav" for what in ("angry", "misc", "noise", "ab") for who in "ab"],
-            [*"ab"] * 4,
-            ["each of ab, misc, noise is taken for one"],
+        (
+            [f"x/{what}/a_1.wav" for what in (*EMOTIONS[:3], "noise")],
+            ["a"] * 4,
+            ["so noise is taken for one"],
         ),
         (
-            [f"{what}/a_1.wav" for what in (*SEVERAL, *"uvwxyz")],
-            ["a"] * 8,
-            ["each of u, v, w, x and 2 more is taken for one"],
+            [f"{what}/a_1.wav" for what in "uvwxyz"],
+            ["a"] * 6,
+            ["no sub-folder has .* each of u, v, w, x and 2 more is taken for one"],
         ),
+        (  # as many are unknown, as of another language
+            [f"{what}/a_1.wav" for what in ("Neutral", "sad", "Wut")],
+            ["a"] * 3,
+            [],
+        ),
+        (
+            [f"{what}/a_1.wav" for what in (*EMOTIONS, "Excited", "frustrated", "contempt")],
+            ["a"] * 11,
+            [],
+        ),
+        (["positive/a_1.wav", "Negative/a_1.wav"], ["a"] * 2, []),
         (  # every speaker speaks one emotion alone
             ["angry/a_1.wav", "angry/a_2.wav", "sad/s_1.wav", "sad/s_2.wav"],
             ["a", "a", "s", "s"],
@@ -484,8 +542,68 @@ def test_what_is_ambiguous_is_refused(names, words, tmp_path):
         ),
         (
             ["angry/anna/1.wav", "angry/anna/2.wav", *(f"sad/{n}.wav" for n in range(3))],
-            ["anna", "anna", "sad/0", "sad/1", "sad/2"],
-            [r"folders \(anna\) are taken", "3 of 5 file names have no '_'"],
+            ["angry/anna/1", "angry/anna/2", "sad/0", "sad/1", "sad/2"],
+            ["5 of 5 file names have no '_'"],
+        ),
+        (  # nearly all in one folder
+            [*(f"{what}/anna/{n}.wav" for what in SEVERAL for n in range(5)), "sad/9.wav"],
+            [*["anna"] * 10, "sad/9"],
+            [r"folders \(anna\) are taken", "1 of 11 file names have no '_'"],
+        ),
+        (
+            [*(f"{what}/{n}.wav" for what in SEVERAL for n in range(3)), "angry/extra/9.wav"],
+            [f"{what}/{n}" for what in SEVERAL for n in range(3)] + ["angry/extra/9"],
+            ["7 of 7 file names have no '_'"],
+        ),
+        *(
+            (
+                [f"{what}/{part}/1.wav" for what in SEVERAL for part in parts],
+                [f"{what}/{part}/1" for what in SEVERAL for part in parts],
+                [f"{2 * len(parts)} of {2 * len(parts)} file names have no '_'"],
+            )
+            for parts in (
+                *(["Samples"], ["sound"], ["voice"], ["speech"], ["segments"], ["utterances"]),
+                *(["high", "low"], ["original", "augmented"], ["clean", "noisy"], ["new", "old"]),
+                *(["strong", "weak"], ["voices", "sounds"]),
+            )
+        ),
+        (  # file names that repeat the folder's
+            ["Wut/Wut_1.wav", "Freude/Freude_1.wav", "Neutral/Neutral_1.wav"],
+            ["Wut/Wut_1", "Freude/Freude_1", "Neutral/Neutral_1"],
+            ["3 of 3 file names have no '_' after a speaker's name"],
+        ),
+        (
+            [f"{what}/{what}_{n}.wav" for what in ("angry", "excited", "very_sad") for n in "12"],
+            [f"{what}/{what}_{n}" for what in ("angry", "excited", "very_sad") for n in "12"],
+            ["6 of 6 file names have no '_' after a speaker's name"],
+        ),
+        (
+            [f"{who}/{what}/{what}_1.wav" for who in "ab" for what in ("sad", "happy", "excited")],
+            [*"aaabbb"],
+            [],
+        ),
+        (  # one prefix in the folders of two
+            [
+                *(f"{what}/{who}/{n}.wav" for what, who in PAIRS for n in ("clip_1", *"123")),
+                *("angry/a/one_1.wav", "sad/clip_7.wav", "sad/one_7.wav"),
+            ],
+            [*"aaaabbbb", "a", "sad/clip_7", "a"],
+            [r"folders \(a, b\) are taken", "1 of 11 file names have no '_' after"],
+        ),
+        (
+            [f"{what}/Ses01{who}_impro01_{who}000.wav" for what in SEVERAL for who in "FM"],
+            ["Ses01F", "Ses01M"] * 2,
+            ["Ses01F, Ses01M name who wore the markers .* not who speaks.*: give a CSV with path"],
+        ),
+        (
+            [*TAKES, "anna/angry/x.wav"],
+            [name.split("/")[0] for name in TAKES] + ["anna"],
+            [r"folders \(anna, bob, cid, dora\) .* since 32 of 33 file names begin with take_; if"],
+        ),
+        (  # folders and file names agree
+            [*NAMED, "anna/angry/x.wav"],
+            [name.split("/")[0] for name in NAMED] + ["anna"],
+            [],
         ),
         (
             ["angry/anna/001_x.wav", "sad/anna/002_x.wav"],
@@ -505,7 +623,7 @@ def test_what_is_ambiguous_is_refused(names, words, tmp_path):
         (
             [*(f"{what}/{who}/{who}_1.wav" for what in SEVERAL for who in "ab"), "sad/b/x.wav"],
             [*"abab", "b"],
-            [r"folders \(a, b\) are taken for the speakers, since 1 of 5 file names have no '_'"],
+            [],
         ),
         (
             ["angry/1_anna.wav", "sad/2_bob.wav", "sad/3_anna.wav", "sad/x.wav"],
@@ -525,20 +643,24 @@ def test_what_is_taken_for_an_emotion_or_a_speaker_is_told(names, speakers, told
 
 
 def test_warnings_of_folders_point_at_who_loads_them(tmp_path):
-    names = ["misc/anna/1.wav", "angry/cid/1.wav", "sad/bob/1.wav", "sad/2.wav"]
+    names = [f"{what}/{what[0]}b/1.wav" for what in ("misc", *SEVERAL, "happy")] + ["sad/2.wav"]
     with pytest.warns(UserWarning) as caught:
         load_folder(write_own(tmp_path / "own", names))
     assert len(caught) == 4 and {warning.filename for warning in caught} == {__file__}
 
 
-PAIRS = [*zip(SEVERAL, "ab", strict=True)]
 ARRANGED = [
     ROOMS,
-    [name.replace("kitchen/anna", "x/x").replace("garage/bob", "y/y") for name in ROOMS],
+    [
+        f"{what}/{place}/{who}_{take}.wav"
+        for what in SEVERAL
+        for place, who in (("x", "x"), ("kitchen", "bob"), ("y", "y"))
+        for take in range(2)
+    ],
     [f"{what}/{who}_{take}.wav" for what in SEVERAL for who in "ab" for take in (1, 2)],
     [f"{what}/{who}/{take}.wav" for what in SEVERAL for who in "ab" for take in (1, 2)],
-    [f"{what}/{who}/{who}_1.wav" for what in SEVERAL for who in "abc"],
-    [f"{who}/{what}/take_1.wav" for what in SEVERAL for who in "abc"],
+    NAMED,
+    TAKES,
     [f"{who}/{what}/take_{take}.wav" for what, who in PAIRS for take in range(3)],
     [f"{what}/{who}/{take}.wav" for what, who in PAIRS for take in range(3)],
     [f"{what}/{10 + take}_{take % 3}.wav" for take, what in enumerate(SEVERAL * 3)],
@@ -548,10 +670,12 @@ ARRANGED = [
 
 @given(
     names=st.sampled_from(ARRANGED),
-    odd=st.from_regex(r"[a-z0-9 -]{1,9}", fullmatch=True),
+    odd=st.from_regex(r"[a-z0-9 -]{1,9}|[a-z-]{1,5}_[a-z0-9_]{1,4}", fullmatch=True)
+    | st.sampled_from(["anna_9", "bob_9", "x_9", "take_9", "angry_9"]),
     place=st.integers(0),
 )
 def test_one_odd_file_changes_nobody(names, odd, place):
+    """Or the refusal names it, where another speaker's name stands before its "_"."""
     folder = Path("own").resolve()
 
     def read(names):
@@ -563,7 +687,12 @@ def test_one_odd_file_changes_nobody(names, odd, place):
                 return [str(error)]
 
     beside = Path(names[place % len(names)]).parent / f"{odd}.wav"
-    assert read([*names, beside.as_posix()])[: len(names)] == read(names)
+    before, after = read(names), read([*names, beside.as_posix()])
+    if "_" in odd and len(after) == 1:
+        move = f"rename or move {beside.with_suffix('').as_posix()}, unlike the others"
+        assert len(before) == 1 or move in after[0]
+    else:
+        assert after[: len(names)] == before
 
 
 SESSIONS = ["anna/angry", "anna/sad", "bob/angry", "bob/sad", "cid/angry"]
@@ -694,6 +823,13 @@ def test_csv_rows_end_at_line_ends_alone(tmp_path):
     assert table["statement"].tolist() == ["", "a\x0bb\u2028c\x85d\x1ce"]
 
 
+def add_notes(notes: list[str]) -> str:
+    """Write a CSV with a row, and a note in it, of each text; more cells follow a comma."""
+    header = "path,emotion,speaker,note" + ",more" * ("," in notes[0])
+    rows = [f"{number}.wav,sad,anna,{note}" for number, note in enumerate(notes)]
+    return "\n".join([header, *rows, ""])
+
+
 @pytest.mark.parametrize(
     ("text", "row", "words"),
     [
@@ -715,6 +851,17 @@ def test_csv_rows_end_at_line_ends_alone(tmp_path):
         (CSV.replace(",happy,", ',"hap\npy",'), 3, "a line break in its emotion, 'hap.npy'"),
         (CSV.replace("angry/anna_1.wav", '"angry/\ranna_1.wav"'), 2, "a line break in its path"),
         (CSV.replace(",anna", ',"anna' + "x" * 200_000), 2, "none of a CSV .*; remove a quotation"),
+        *(
+            (add_notes(notes), 3, f"other rows in a cell, {shown}.*; remove the quotation mark")
+            for notes, shown in (
+                (["a", '"loud', "b", "c", '"soft'], "'loud"),
+                (["a", '"loud', "b", "c", 'soft"'], "'loud"),
+                (["a", '"loud', '"soft', "b"], "'loud"),
+                (["a,x", '"loud,x', 'soft",x'], "'loud,x"),  # and a column after them
+            )
+        ),
+        (add_notes(['a"', '"b', "c", '"d']), 3, "other rows in a cell"),
+        ('path,emotion,speaker,"note\na,sad,a,"x\nb,sad,b,x\n', 1, "other rows in a cell, 'note"),
     ],
 )
 def test_a_quotation_mark_swallows_no_rows(text, row, words, tmp_path):
@@ -739,6 +886,40 @@ def test_one_stray_quotation_mark_loses_no_row_without_a_word(data):
             assert re.search(r"labels\.csv: row \d has a quotation mark that is not", str(error))
         else:
             assert len(table) == len(lines) - 1
+
+
+@given(st.data())
+def test_two_stray_quotation_marks_lose_no_row_without_a_word(data):
+    lines = ["path,part,note,more\n"] + [f"{n}.wav,train,ab,cd\n" for n in range(5)]
+    for _ in range(2):
+        number = data.draw(st.integers(1, len(lines) - 1))
+        cells = lines[number].removesuffix("\n").split(",")
+        column = data.draw(st.integers(0, len(cells) - 1))
+        at = data.draw(st.integers(0, len(cells[column])))
+        cells[column] = f'{cells[column][:at]}"{cells[column][at:]}'
+        lines[number] = ",".join(cells) + "\n"
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "split.csv").write_text("".join(lines))
+        try:
+            table = read_csv(Path(folder) / "split.csv", ("path",))
+        except ValueError as error:
+            assert re.search(r"split\.csv: row \d has ", str(error))
+        else:
+            assert len(table) == len(lines) - 1
+
+
+@pytest.mark.parametrize(
+    "text", ["Well,\nno", "Oh, no, please, do not\r\nstop", "one\n\ntwo, three\nfour", "a\rb"]
+)
+def test_a_sentence_of_several_lines_is_read(text, tmp_path):
+    table = load_csv(
+        tmp_path, CSV.replace("speaker", "speaker,statement").replace(",bob", f',bob,"{text}"')
+    )
+    assert table["statement"].tolist() == ["", text] and len(table) == 2
+    text = text.replace(",", "")
+    first = f'statement,path,emotion,speaker\n"{text}",angry/anna_1.wav,angry,anna\n'
+    with pytest.warns(UserWarning, match="does not name it"):
+        assert load_csv(tmp_path, first)["statement"].tolist() == [text]
 
 
 def test_a_line_break_at_the_end_of_a_cell_is_no_part_of_it(tmp_path):
@@ -1056,6 +1237,17 @@ def test_a_part_of_ravdess_is_told_whatever_is_sung(speech, song, include_song):
         load_corpus("ravdess", include_song=include_song)
     told = [str(warning.message) for warning in caught if "of a part of it" in str(warning.message)]
     assert len(told) == 1 and f"{speech} of the 1440 recordings of RAVDESS are here" in told[0]
+
+
+def test_the_record_of_a_corpus_says_what_is_spoken(monkeypatch):
+    record = CORPORA["ravdess"]
+    record = replace(record, pattern=record.pattern.replace("03-01-", "03-02-"), num_utterances=3)
+    monkeypatch.setitem(CORPORA, "ravdess", record)
+    for actor in (1, 2):
+        name = f"Actor_0{actor}/03-02-05-01-01-01-0{actor}.wav"
+        write_noise(paths.RAW_DIR / "ravdess" / name, seed=actor)
+    with pytest.warns(UserWarning, match="2 of the 3 recordings of RAVDESS are here"):
+        load_corpus("ravdess")
 
 
 def test_emotions_by_two_names_become_one_and_are_told(tmp_path):
@@ -1843,6 +2035,13 @@ def test_numbered_files_are_told_not_to_name_their_speakers(tmp_path):
     names = ["angry/001_anna.wav", "angry/002_bob.wav", "sad/003_anna.wav", "sad/004_bob.wav"]
     with pytest.warns(UserWarning, match="4 of 4 file names begin with a number that no other has"):
         load_folder(write_own(tmp_path / "own", names))
+
+
+def test_an_audit_names_a_missing_file_as_the_list_does(tmp_path):
+    write_noise(tmp_path / "x" / "1.wav")
+    (tmp_path / "split.csv").write_text("path,part\nx\\1.wav,train\ny\\2.wav,test\n")
+    absent = "\n".join(audit(tmp_path / "split.csv").not_looked_at)
+    assert r"y\2.wav" in absent and "y/2.wav" not in absent and "1.wav" not in absent
 
 
 def test_a_row_of_a_csv_is_told_by_its_line(tmp_path):

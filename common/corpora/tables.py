@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from common.audio import list_notes
+from common.corpora.csv_labels import read_csv_labels
 from common.corpora.fetching import fetch_corpus
-from common.corpora.labels import read_csv_labels, read_folder_labels
+from common.corpora.labels import read_folder_labels
 from common.corpora.recordings import (
     COLUMNS,
     explain_part,
@@ -55,7 +56,8 @@ def load_corpus(
             rows.append({"path": str(path), **labels})
         except ValueError as error:
             left_out.append({"path": str(path), "problem": str(error)})
-    spoken = {row["utterance"] for row in rows if "/03-02-" not in row["utterance"]}
+    spoken = {row["utterance"] for row in rows}
+    spoken = {name for name in spoken if re.search(f"/{corpus.pattern}$", name)}  # not sung
     if rows and len(spoken) < corpus.num_utterances:
         warnings.warn(explain_part(corpus, folder, len(spoken)), stacklevel=2)
     return _make_table(rows, left_out, name=name, folder=folder)
