@@ -217,8 +217,13 @@ def tabulate_changes(systems: Mapping[str, pd.DataFrame], reference: str) -> pd.
 
 
 def _show(found: Mapping[str, float], key: str) -> str:
-    value, low, high = (round(100 * found[name], 1) + 0.0 for name in (key, "low", "high"))
+    value, low, high = to_points(found, key)
     return f"{value:.1f} ({low:.1f} to {high:.1f})"
+
+
+def to_points(found: Mapping[str, float], key: str = "difference") -> tuple[float, ...]:
+    """Give what is under `key`, "low" and "high" in points, to one decimal, 0 without a sign."""
+    return tuple(round(100 * found[name], 1) + 0.0 for name in (key, "low", "high"))
 
 
 def describe_difference(title: str, comparison: Mapping[str, float]) -> str:
@@ -227,8 +232,7 @@ def describe_difference(title: str, comparison: Mapping[str, float]) -> str:
     >>> describe_difference("A against B", {"difference": -0.022, "low": -0.05, "high": 0.006})
     'A against B, a difference of -2.2 points (-5.0 to 0.6): within noise'
     """
-    names = ("difference", "low", "high")
-    difference, low, high = (round(100 * comparison[name], 1) + 0.0 for name in names)
+    difference, low, high = to_points(comparison)
     verdict = "beyond" if comparison["low"] > 0 or comparison["high"] < 0 else "within"
     points = f"{difference:+.1f} points ({low:.1f} to {high:.1f})"
     return f"{title}, a difference of {points}: {verdict} noise"

@@ -10,7 +10,12 @@ from IPython.display import Image, Markdown, display
 
 from common import evaluation, paths, plots
 from common.audio import load_waveform
-from common.bootstrap import compare_predictions, describe_difference, tabulate_scores
+from common.bootstrap import (
+    compare_predictions,
+    describe_difference,
+    tabulate_scores,
+    to_points,
+)
 from common.features import measure_seconds
 from common.models import compute_attention
 from common.predictions import are_same_utterances, read_predictions
@@ -180,8 +185,7 @@ def compare(runs: Mapping[str, Run], notebooks: Sequence[str]) -> None:
             if not are_same_utterances(theirs, run.predictions):
                 continue
             gain = compare_predictions(run.predictions, theirs)
-            names = ("difference", "low", "high")
-            points, low, high = (round(100 * gain[name], 1) + 0.0 for name in names)
+            points, low, high = to_points(gain)
             rows.append((protocol, other["title"], f"{points:+.1f}", f"{low:.1f} to {high:.1f}"))
     if not rows:
         display(Markdown("No results to compare with on this corpus: run the other notebooks."))
