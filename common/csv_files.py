@@ -116,7 +116,9 @@ def _decode(path: Path) -> str:
         raise ValueError(f"{path}: not text, it holds zeros; save it as CSV in UTF-8")
     try:
         return content.decode(wide or "utf-8-sig")
-    except UnicodeDecodeError:
+    except UnicodeDecodeError as error:
+        if wide:
+            raise ValueError(f"{path}: its UTF-16 is damaged ({error}); save it anew") from error
         try:
             text = content.decode("cp1252")
         except UnicodeDecodeError as error:

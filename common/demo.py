@@ -64,14 +64,21 @@ def draw_attention(recognizer: EmotionRecognizer, waveform: np.ndarray) -> Figur
         return None
     size = round(recognizer.window_seconds * SAMPLE_RATE_HERTZ)
     if not recognizer.hears_whole(waveform):
-        hop = 160
-        frames = np.square(waveform[: len(waveform) // hop * hop]).reshape(-1, hop)
-        energy = np.cumsum(frames.sum(axis=1), dtype=np.float64)
-        start = hop * int(np.argmax(energy[size // hop :] - energy[: -size // hop]))
-        waveform = waveform[start : start + size]
+        waveform = find_loudest(waveform, size)
     values = recognizer.compute_features([waveform])
     weights = compute_attention(recognizer.network, values, layer=names[0])
     return plot_attention(values[0], weights[0], recognizer.recipe).figure
+
+
+def find_loudest(waveform: np.ndarray, size: int) -> np.ndarray:
+    """Give the loudest stretch of `size` samples of a longer waveform, to 10 ms."""
+    hop = 160
+    frames = np.square(waveform[: len(waveform) // hop * hop]).reshape(-1, hop)
+    energy = np.cumsum([0.0, *frames.sum(axis=1, dtype=np.float64)])
+    last = (len(waveform) - size) // hop + 1
+    sums = energy[size // hop :][:last] - energy[: len(energy) - size // hop][:last]
+    start = hop * int(np.argmax(sums))
+    return waveform[start : start + size]
 
 
 def load_models() -> tuple[dict[str, EmotionRecognizer], str]:

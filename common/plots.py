@@ -152,10 +152,12 @@ def plot_calibration(calibration: pd.DataFrame, *, ax: Axes | None = None) -> Ax
     ax = style.make_axes(ax, 5, 4.4)
     edges = np.linspace(0, 1, len(calibration) + 1)
     shares = calibration["count"] / calibration["count"].sum()
-    look = {"align": "edge", "color": style.BLUE, "edgecolor": "white", "label": "accuracy"}
+    few = shares < 0.01
+    look = {"align": "edge", "color": style.BLUE, "edgecolor": "white"}
+    look["label"] = "accuracy" + " (pale: of few)" * bool((few & (shares > 0)).any())
     bars = ax.bar(edges[:-1], calibration["accuracy"], edges[1], **look)
-    for bar, share in zip(bars, shares, strict=True):
-        bar.set_alpha(1 if share >= 0.01 else 0.3)
+    for bar, is_of_few in zip(bars, few, strict=True):
+        bar.set_alpha(0.3 if is_of_few else 1)
     ax.stairs(shares, edges, color=style.ORANGE, linewidth=1.8, label="share of predictions")
     ax.plot([0, 1], [0, 1], color=style.GREY, linestyle="--", label="perfect calibration")
     error = calibration.attrs["expected_calibration_error"]

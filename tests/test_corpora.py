@@ -980,6 +980,12 @@ def test_csv_of_another_encoding_is_read_and_told(tmp_path):
     assert table["speaker"].tolist() == ["anna", "jörg"]
 
 
+def test_csv_whose_utf_16_is_cut_inside_a_letter_is_refused(tmp_path):
+    (tmp_path / "labels.csv").write_bytes(CSV.encode("utf-16")[:-1])
+    with pytest.raises(ValueError, match=r"labels\.csv: its UTF-16 is damaged"):
+        read_csv(tmp_path / "labels.csv", ("path", "emotion", "speaker"))
+
+
 def test_csv_finds_names_whose_accents_are_composed_otherwise(tmp_path):
     spoken = unicodedata.normalize("NFD", "wütend/jörg_1.wav")
     write_own(tmp_path / "own", (spoken, "happy/bob_1.wav"))

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import requests
 import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
 from playwright.sync_api import expect
 
 from common.audio import load_waveform
@@ -227,3 +229,14 @@ def take_picture(path: Path, folder: Path) -> None:
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         take_picture(ROOT / "figures" / "demo.png", Path(folder))
+
+
+@given(size=st.integers(1600, 9000), more=st.integers(1, 20_000), place=st.floats(0, 1))
+def test_the_loudest_stretch_is_whole_and_has_the_burst(size, more, place):
+    sound = np.full(size + more, 0.01, np.float32)
+    start = round(place * (len(sound) - 800))
+    sound[start : start + 800] = 0.5
+    from common.demo import find_loudest  # gradio takes seconds
+
+    found = find_loudest(sound, size)
+    assert len(found) == size and np.isclose(found, 0.5).sum() >= 800 - 2 * 160

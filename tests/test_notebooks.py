@@ -347,6 +347,8 @@ def test_index_says_what_a_notebook_is_and_how_good():
     heard |= {"protocol": protocol, "ablation": True, "metrics": {"uar": {"score": 0.538}}}
     found = describe_notebook(notebook, [*results, heard], name="50_cross_corpus")["best_score"]
     assert found == f"54 % (RAVDESS, SAVEE, TESS: {label})"
+    own = [{**results[0], "corpus": "ours", "ablation": False}]
+    assert pages.find_best_score(own, notebook=NAME, corpus="ours").endswith("% (ours)")
     notebook.metadata["ser"]["level"] = "easy"
     with pytest.raises(ValueError, match="ser.level is 'easy': write one of beginner, intermed"):
         describe_notebook(notebook, results, name=NAME)
@@ -1096,6 +1098,8 @@ def test_parameters_from_the_command_line():
     assert [parse_parameter(text)[1] for text in given] == [3, [0, 1], "savee", "a b"]
     with pytest.raises(Exception, match="not name=value"):
         parse_parameter("epochs")
+    for name in ("folder", "csv", "recordings", "enrolment"):
+        assert parse_parameter(f"{name}=None") == (name, None)
 
 
 @pytest.mark.parametrize("name", ["folder", "csv"])

@@ -63,7 +63,7 @@ def parse_parameter(text: str) -> tuple[str, object]:
         return name, str(Path(value).expanduser().absolute())
     with suppress(ValueError, SyntaxError):
         value = ast.literal_eval(value)
-    if name in ("recordings", "enrolment"):
+    if name in ("recordings", "enrolment") and value is not None:
         clips = value if isinstance(value, list) else [value]
         return name, [str(Path(clip).expanduser().absolute()) for clip in clips]
     return name, value

@@ -231,14 +231,20 @@ def find_best_score(published: list[dict], *, notebook: str, corpus: str) -> str
         ]
         if scores and facts.speaker_independent:
             label = ", the best without enrolment" * (notebook == COMPARISON)
-            return f"{100 * max(scores):.1f} % ({CORPORA[corpus].title}{label})"
+            return f"{100 * max(scores):.1f} % ({name_corpora(corpus)}{label})"
     *wanted, label = LABELLED.get(notebook, ("",))
     for result in published:
         names = [result.get(name) for name in ("notebook", "variant", "corpus", "protocol")]
         if names == [notebook, *wanted]:
-            corpora = ", ".join(CORPORA[name].title for name in result["corpus"].split("+"))
+            corpora = name_corpora(result["corpus"])
             return f"{100 * result['metrics']['uar']['score']:.0f} % ({corpora}: {label})"
     return ""
+
+
+def name_corpora(corpora: str) -> str:
+    """Give the titles of corpora joined by "+"; one of a reader's own keeps its name."""
+    names = corpora.split("+")
+    return ", ".join(CORPORA[name].title if name in CORPORA else name for name in names)
 
 
 def read_run_time(notebook: NotebookNode) -> str:
