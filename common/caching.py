@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from common import audio, decoding, paths
-from common.files import digest, is_common, read_version, spell_code, write_atomically
+from common.files import digest, read_version, write_atomically
+from common.sources import is_common, spell_code
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-# Where functions, and what wraps them, keep what they compute with.
-PARTS = ("__code__", "__defaults__", "__kwdefaults__", "__closure__", "cell_contents")
-PARTS += ("__func__", "__wrapped__", "fget", "func", "args", "keywords")
 CONTRACT = "common.recipes"  # says what a step is
 LIBRARIES = ("av", "librosa", "numpy", "scipy", "soundfile", "soxr")  # that decode and compute
 
@@ -86,50 +84,8 @@ def _hash_code(steps: Sequence[object]) -> str:
         try:
             sources.add(inspect.getsource(module))
         except (OSError, TypeError):  # a notebook, which is no file
-            scope = vars(module) if module else {}
-            sources.add("\n".join(_spell(kind, kind.__module__, scope, [])))
+            sources.add(spell_code(kind))
     return digest(sorted(sources))
-
-
-def _spell(thing: object, module: str, scope: dict, seen: list[int]) -> Iterator[str]:
-    """Spell the code of a class or function, and of all in the scope of its module that it names.
-
-    A notebook gives the source of no class. What other modules define is named and not followed; a
-    value counts by what it holds, or by its type where it cannot be pickled.
-    """
-    if id(thing) in seen:
-        yield f"again {seen.index(id(thing))}"
-        return
-    home = getattr(thing, "__module__", None)
-    inside = [getattr(thing, name) for name in PARTS if hasattr(thing, name)]
-    is_function = inspect.isfunction(thing)
-    if inspect.iscode(thing):
-        yield f"{thing.co_code.hex()} {thing.co_names}"
-        parts = [*thing.co_consts, *(scope[name] for name in thing.co_names if name in scope)]
-    elif inspect.ismodule(thing) or ((isinstance(thing, type) or is_function) and home != module):
-        yield f"{home} {thing.__name__}"
-        return
-    elif isinstance(thing, type):
-        own = vars(thing).items()
-        parts = [value for name, value in own if callable(value) or not name.startswith("__")]
-        parts += thing.__bases__
-    elif inside:
-        parts = inside
-    elif isinstance(thing, list | tuple | dict) and thing:
-        parts = [*thing, *thing.values()] if isinstance(thing, dict) else thing
-    elif home == module:
-        parts = [type(thing), getattr(thing, "__dict__", None)]
-    else:
-        from joblib import hash as hash_value
-
-        try:
-            yield hash_value(thing)
-        except Exception:  # whatever pickling raises
-            yield type(thing).__qualname__
-        return
-    seen.append(id(thing))
-    for part in parts:
-        yield from _spell(part, module, scope, seen)
 
 
 def check_finite(values: np.ndarray, names: "pd.Series") -> None:

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import takewhile
 
 import dask
 from distributed import Client, Nanny, Scheduler, SpecCluster
@@ -65,7 +66,8 @@ def start_workers(num_workers: int, *, gpus: Sequence[int | str] = ()) -> Iterat
 def find_gpus() -> list[str]:
     """GPUs that this process may use: what `CUDA_VISIBLE_DEVICES` names, else all there are."""
     if "CUDA_VISIBLE_DEVICES" in os.environ:
-        return [name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name]
+        names = os.environ["CUDA_VISIBLE_DEVICES"].split(",")
+        return [*takewhile(lambda name: name.strip() not in ("", "-1"), names)]  # as CUDA reads it
     if shutil.which("nvidia-smi") is None:
         return []
     done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)

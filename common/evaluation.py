@@ -141,9 +141,10 @@ def measure_calibration(predictions: pd.DataFrame, *, num_bins: int = 10) -> pd.
     weighted by the counts, is `attrs["expected_calibration_error"]` (Guo et al., ICML 2017, "On
     calibration of modern neural networks"). Raises ValueError without probabilities.
     """
-    if not np.isfinite(predictions.filter(regex="^p_")).all(axis=None):
+    chances = predictions.filter(regex="^p_")
+    if not chances.shape[1] or not np.isfinite(chances).all(axis=None):
         raise ValueError("a probability is missing; give predictions not saved with labels_only")
-    confidence = predictions.filter(regex="^p_").max(axis=1).to_numpy()
+    confidence = chances.max(axis=1).to_numpy()
     edges = np.linspace(0, 1, num_bins + 1)
     bins = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, num_bins - 1)
     correct = (predictions["true_label"] == predictions["predicted_label"]).to_numpy()

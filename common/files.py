@@ -1,15 +1,12 @@
 """The one way to write a file, and names for what files and settings hold."""
 
-import ast
 import hashlib
-import inspect
 import json
 import re
 import secrets
 import shutil
-import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import MISSING, fields
 from importlib.metadata import PackageNotFoundError, version
@@ -102,55 +99,6 @@ def describe_settings(settings: object, *, changed: bool = False) -> dict:
         if not changed or field.default is MISSING or value != field.default:
             described[field.name] = list(value) if isinstance(value, tuple) else value
     return described
-
-
-def is_common(thing: type | Callable) -> bool:
-    """Whether a class or function is this library's, and not a notebook's or someone's own."""
-    return (thing.__module__ or "").split(".")[0] == "common"
-
-
-def spell_code(thing: type | Callable) -> str:
-    """Code of a class's methods or of a function, without docstrings and comments.
-
-    Python finds it for what a notebook defines as well. Of one's own code the functions beside it
-    that it calls are spelled too, and the constants that it names.
-    """
-    items = vars(thing).values() if isinstance(thing, type) else [thing]
-    members = [getattr(item, "fget", getattr(item, "__func__", item)) for item in items]
-    functions = [inspect.unwrap(member) for member in members if inspect.isfunction(member)]
-    spelled = [one for one in functions if one.__code__.co_filename != "<string>"]  # a dataclass's
-    constants = {}
-    for function in [] if is_common(thing) else spelled:  # which grows meanwhile
-        names = set(function.__code__.co_names) & function.__globals__.keys()
-        for name, value in [(name, function.__globals__[name]) for name in sorted(names)]:
-            if _is_constant(value):
-                constants[name] = value
-            elif inspect.isfunction(value) and value.__module__ == thing.__module__:
-                spelled += [value] * (value not in spelled)
-    settled = [f"{name} = {value!r}" for name, value in constants.items()]
-    return f"{thing.__name__}\n" + "\n\n".join([*map(_strip_source, spelled), *settled])
-
-
-def _is_constant(value: object) -> bool:
-    """Whether it is written alike in every session, as numbers, text and tuples of them are."""
-    if isinstance(value, tuple):
-        return all(map(_is_constant, value))
-    return isinstance(value, bool | int | float | str | None)
-
-
-def _strip_source(function: Callable) -> str:
-    try:
-        text = textwrap.dedent(inspect.getsource(function))
-    except (OSError, TypeError):  # typed at a prompt
-        return function.__code__.co_code.hex()
-    try:
-        tree = ast.parse(text)
-    except SyntaxError:  # a lambda in the middle of a line
-        return text
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node):
-            node.body = node.body[1:] or [ast.Pass()]
-    return ast.unparse(tree)
 
 
 def read_version(package: str) -> str | None:

@@ -92,6 +92,9 @@ def fuse(
 
 def fuse_results(results: Sequence[dict], *, fitted: bool = False) -> tuple[Run, pd.DataFrame]:
     """Fuse results as `load_results` gives them: a run to save and to report, and the weights."""
+    titles = [result["title"] for result in results]
+    if twice := sorted({title for title in titles if titles.count(title) > 1}):
+        raise ValueError(f"two results are called {twice[0]!r}: fuse one of them")
     members = {result["title"]: read_predictions(result["csv"]) for result in results}
     predictions, weights = fuse(members, fitted=fitted)
     first = results[0]

@@ -15,7 +15,8 @@ import numpy as np
 from keras.src.random import seed_generator
 
 import common.layers  # noqa: F401 - saved models may hold any of them
-from common.files import digest, spell_code, write_atomically
+from common.files import digest, write_atomically
+from common.sources import spell_code
 
 BuildModel = Callable[[tuple[int, ...], int], keras.Model]
 NAME_KEYS = ("name", "keras_history", "input_layers", "output_layers")

@@ -47,7 +47,8 @@ def save_results(
     `<notebook>/<corpus>__<protocol>[__<variant>].csv` holds the predictions of test and validation
     rows (`part`), with probabilities to four decimals; `.history.csv` the curves, if there are
     any; `.json`, whose path is returned, what is computed from them, how the run was made, and the
-    SHA-256 of the others. Nothing is written where this very run is published already.
+    SHA-256 of the others. Where this very run is published already nothing is written, and what
+    an earlier run of other settings left goes.
 
     `notebook` is its name without suffix, `title` what a person would call the system, such as
     "1-D CNN", and `variant` names a variation within the notebook. An `ablation` is compared
@@ -56,9 +57,9 @@ def save_results(
     all scores follow from it, calibration and fusion do not. `with_model` keeps the first model
     at hand beside the evidence, in half precision, for cells that look inside it.
 
-    Raises ValueError if folds were left out, a name would not make a file name, the description
-    lacks an entry, or the predictions contradict themselves; OSError if the folder cannot be
-    written to (earlier files stay).
+    Raises ValueError if folds were left out, a name would not make a file name, or the
+    predictions contradict themselves; OSError if the folder cannot be written to (earlier files
+    stay).
     """
     description = run.description
     if not run.complete:
@@ -66,9 +67,6 @@ def save_results(
             f"{notebook}: the run leaves out folds of {description['protocol']}; "
             "call cross_validate without only_folds before saving results"
         )
-    missing = [key for key in ("corpus", "protocol", *DESCRIBED) if key not in description]
-    if missing:
-        raise ValueError(f"The description of the run lacks {missing}: add them where it is made.")
     corpus, protocol = description["corpus"], description["protocol"]
     parts = [corpus, protocol] if variant is None else [corpus, protocol, variant]
     for part in (notebook, *parts):
@@ -80,9 +78,11 @@ def save_results(
     check_predictions(run.predictions, labels_only=labels_only)
     name = f"{notebook}/{'__'.join(parts)}"
     published = paths.RESULTS_DIR / f"{name}.json"
-    if _is_same_run(published, run):
-        return published
     path = paths.RUNS_DIR / "results" / f"{name}.json"
+    if _is_same_run(published, run):
+        for suffix in (".json", *SUFFIXES.values()):  # of an earlier run, of other settings
+            path.with_suffix(suffix).unlink(missing_ok=True)
+        return published
     kinds = ["labels" if labels_only else "csv"]
     kinds += ["history"] * (len(run.history) > 0)
     kinds += ["model"] * (with_model and run.first_model is not None)

@@ -238,8 +238,9 @@ def list_tasks(
         for fold in (make_folds(table, protocol, seed=seed) if folds is None else folds)
     }
     numbers = {number for _, number in every}
-    wanted = numbers if only_folds is None else only_folds
-    if not isinstance(wanted, Collection) or not wanted or not numbers >= {*wanted}:
+    given = {*only_folds} if isinstance(only_folds, Collection) else set()
+    wanted = numbers if only_folds is None else given
+    if not wanted or not numbers >= wanted:
         raise ValueError(f"only_folds={only_folds}: give a list of some of {sorted(numbers)}")
     tasks = {task: fold for task, fold in every.items() if task[1] in wanted}
     return tasks, len(tasks) == len(every)

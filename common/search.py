@@ -26,7 +26,7 @@ from common.networks import run_network
 from common.optimizers import TRACED, Trainee
 from common.recipes import Features
 from common.runs import Run, Task, describe_data, list_tasks
-from common.splits import PROTOCOLS, Fold
+from common.splits import Fold, get_protocol
 from common.studies import COLUMNS, Settings, choose_settings, open_storage, search
 from common.training import TrainingConfig, train_model
 
@@ -72,7 +72,7 @@ class NestedSearch:
     def __post_init__(self) -> None:
         if self.config.monitor is not None:
             raise ValueError(f"monitor={self.config.monitor!r} chooses epochs; set monitor=None")
-        if not PROTOCOLS[self.protocol].speaker_independent:
+        if not get_protocol(self.protocol).speaker_independent:
             raise ValueError(f"protocol={self.protocol!r} is not by speaker; choose one that is")
 
     def run(self, sampler: str, *, num_trainings: int, worker: int = 0) -> Run:

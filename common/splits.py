@@ -61,7 +61,7 @@ def make_folds(table: pd.DataFrame, protocol: str, *, seed: int = 0) -> list[Fol
     Validation is empty where no speaker is left for it. Raises ValueError if the protocol is
     unknown or makes no folds, the corpus cannot be split so, or `check_folds` finds a leak.
     """
-    make = _get_protocol(protocol).make
+    make = get_protocol(protocol).make
     if make is None:
         raise ValueError(f"protocol={protocol!r} makes no folds; pass your own as folds=")
     if not table.index.equals(pd.RangeIndex(len(table))):
@@ -99,7 +99,7 @@ def fit_protocols(table: pd.DataFrame, protocols: Sequence[str]) -> list[str]:
     """
     fitting, problems = [], []
     for protocol in [protocols] if isinstance(protocols, str) else protocols:
-        independent = _get_protocol(protocol).speaker_independent
+        independent = get_protocol(protocol).speaker_independent
         for name in dict.fromkeys((protocol, "leave_one_speaker_out")[: 1 + independent]):
             try:
                 make_folds(table, name)
@@ -127,7 +127,7 @@ def check_folds(table: pd.DataFrame, folds: Iterable[Fold], protocol: str) -> No
     folds = list(folds)
     _check_labels(table)
     columns = {"row": pd.Series(table.index), "recording": table["audio_hash"]}
-    if _get_protocol(protocol).speaker_independent:
+    if get_protocol(protocol).speaker_independent:
         columns["speaker"] = table["speaker"]
     if not folds or len({fold.number for fold in folds}) < len(folds):
         raise ValueError(f"{protocol}: no folds, or two of one number; number them 1, 2, 3 …")
@@ -161,7 +161,8 @@ def check_folds(table: pd.DataFrame, folds: Iterable[Fold], protocol: str) -> No
         raise ValueError(f"{protocol}: a row is tested twice; give each row to one fold")
 
 
-def _get_protocol(name: str) -> SplitProtocol:
+def get_protocol(name: str) -> SplitProtocol:
+    """Look a protocol up; ValueError names those that there are."""
     if not isinstance(name, str) or name not in PROTOCOLS:
         raise ValueError(
             f"protocol={name!r} is unknown; choose from {sorted(PROTOCOLS)}, or register it: "

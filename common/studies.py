@@ -112,7 +112,8 @@ def search(
         if spent.max() >= (allowed := 1 if sampler == DEFAULT else num_trainings):
             return trials[spent - trials["trainings"] < allowed]
         study.sampler = _make_sampler(sampler, [seed, worker, len(finished)])
-        if sampler == DEFAULT or not (worker or finished):
+        tried = any(trial.params == dict(defaults) for trial in finished)
+        if sampler == DEFAULT or not (worker or tried):
             study.enqueue_trial(dict(defaults))
         trial = study.ask(dict(space))
         trial.set_user_attr("worker", worker)

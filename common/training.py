@@ -217,7 +217,8 @@ class _EpochKeeper(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs=None) -> None:
         self.started = time.perf_counter()
         self.batches.start_epoch(epoch)
-        losses = [row["validation_loss"] for row in self.history]
+        heard = self.history if len(self.validation.targets) else []
+        losses = [row["validation_loss"] for row in heard]
         self.model.optimizer.learning_rate = compute_learning_rate(self.config, epoch, losses)
 
     def on_epoch_end(self, epoch: int, logs=None) -> None:

@@ -96,8 +96,10 @@ def normalise_in(
     `by` is a column of the table. `over_frames` measures each band of spectrograms (utterances,
     frames, bands) over the frames too; without it each number of embeddings is measured for
     itself. Copies are normalised as their originals are. Transductive: the utterances of a group
-    that is tested are heard before, without labels.
+    that is tested are heard before, without labels. Raises ValueError if one has no group.
     """
+    if unknown := int(table[by].isna().sum()):
+        raise ValueError(f"{unknown} utterances have no {by}; leave them out")
     axes = (0, 1) if over_frames else (0,)
     groups = table.groupby(by).indices.values()
 

@@ -142,8 +142,9 @@ def test_each_worker_has_a_gpu_of_its_own(monkeypatch, tmp_path):
         describe_workers(0)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-5f")
     assert find_gpus() == ["2", "GPU-5f"]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert find_gpus() == []
+    for nothing in ("", "-1", "-1,0"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", nothing)
+        assert find_gpus() == []
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     program = tmp_path / "nvidia-smi"
     program.write_text("#!/bin/sh\necho 'GPU 0: NVIDIA H100 (UUID: GPU-5f)'\necho 'GPU 1: x'\n")

@@ -607,8 +607,10 @@ def test_a_fitted_temperature_mends_calibration():
 def test_labels_alone_are_not_calibrated():
     predictions = make_predictions()
     chances = predictions.filter(regex="^p_").columns
-    with pytest.raises(ValueError, match="a probability is missing"):
-        measure_calibration(predictions.assign(**dict.fromkeys(chances, np.nan)))
+    without = predictions.drop(columns=[*chances])
+    for labels in (predictions.assign(**dict.fromkeys(chances, np.nan)), without):
+        with pytest.raises(ValueError, match="a probability is missing"):
+            measure_calibration(labels)
 
 
 def test_changes_are_shown_beside_the_scores_they_change():

@@ -3,6 +3,7 @@
 import errno
 import inspect
 import json
+import linecache
 import os
 import subprocess
 import sys
@@ -675,14 +676,22 @@ class Halve(Step):
 """
 
 
-def name_notebook_code(code: str) -> str:
-    """Name the code of the step that a notebook defines; a notebook is no file."""
+def name_notebook_code(code: str, *, has_source: bool = True) -> tuple[str, str | None]:
+    """Name the code of the step that a notebook defines, for a cache and for a run.
+
+    A notebook is no file; Python finds its source as Jupyter keeps it, and none at a prompt.
+    """
     notebook = ModuleType("notebook")
     sys.modules["notebook"] = notebook
+    place = "<cell>" if has_source else "<string>"
+    if has_source:
+        linecache.cache[place] = (len(code), None, code.splitlines(keepends=True), place)
     try:
-        exec(code, vars(notebook))
-        return caching._hash_code([notebook.Halve()])
+        exec(compile(code, place, "exec"), vars(notebook))
+        steps = [notebook.Halve()]
+        return caching._hash_code(steps), caching.name_own_code(steps)
     finally:
+        linecache.cache.pop(place, None)
         del sys.modules["notebook"]
 
 
@@ -705,9 +714,12 @@ def name_notebook_code(code: str) -> str:
         ('"three"', '"four"'),
     ],
 )
-def test_an_edit_in_a_notebook_makes_features_anew(old, new):
+@pytest.mark.parametrize("has_source", [True, False])
+def test_an_edit_in_a_notebook_makes_features_and_runs_anew(old, new, has_source):
     assert NOTEBOOK.count(old) == 1
-    assert name_notebook_code(NOTEBOOK) != name_notebook_code(NOTEBOOK.replace(old, new))
+    before = name_notebook_code(NOTEBOOK, has_source=has_source)
+    after = name_notebook_code(NOTEBOOK.replace(old, new), has_source=has_source)
+    assert before[0] != after[0] and before[1] != after[1]
 
 
 def test_what_a_step_does_not_name_leaves_its_features():

@@ -122,6 +122,9 @@ def test_a_fusion_of_results_is_a_run_of_the_first_seeds(tmp_path):
     assert alone.description["num_parameters"] == 7
     assert alone.description["key"] != run.description["key"]
     assert fuse_results(results, fitted=True)[0].description["key"] != run.description["key"]
+    results[1]["title"] = "system 0"
+    with pytest.raises(ValueError, match="two results are called 'system 0': fuse one of them"):
+        fuse_results(results)
 
 
 def test_nothing_to_fuse_is_told():

@@ -309,7 +309,7 @@ def test_a_published_run_is_read_back_without_training(folders, monkeypatch):
     rows = pd.Index(TABLE["utterance"]).get_indexer(tested["utterance"])
     said = again.load_model(seed=0, fold=1).predict(FEATURES.values[rows], verbose=0)
     np.testing.assert_allclose(said, tested.filter(regex="^p_"), atol=0.01)
-    part = run(only_folds=[2])
+    part = run(only_folds=np.array([2]))
     assert len(part.predictions) == len(made.predictions.query("seed == 0 and fold == 2"))
 
 
@@ -318,6 +318,12 @@ def test_saving_a_published_run_again_writes_nothing(folders):
     path = save_results(run(only_folds=None), notebook="99_test", title="Toy")
     assert path == folders / "results/99_test/toy__speaker_5fold.json"
     assert not (folders / "runs").exists()
+    other = save_results(
+        run(only_folds=None, config=replace(CONFIG, epochs=1)), notebook="99_test", title="Toy"
+    )
+    assert other.is_file() and other.is_relative_to(folders / "runs")
+    save_results(run(only_folds=None), notebook="99_test", title="Toy")
+    assert not [*other.parent.glob(f"{other.stem}.*")]
 
 
 def test_the_exported_model_is_half_as_large(folders):

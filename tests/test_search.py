@@ -157,3 +157,5 @@ def test_what_would_choose_epochs_or_mix_speakers_is_refused(corpus):
         NestedSearch(*known, PROTOCOL, TrainingConfig())
     with pytest.raises(ValueError, match="'random_5fold' is not by speaker"):
         NestedSearch(*known, "random_5fold", CONFIG)
+    with pytest.raises(ValueError, match="protocol='speakers' is unknown; choose from"):
+        NestedSearch(*known, "speakers", CONFIG)

@@ -63,6 +63,17 @@ def test_a_search_begins_with_the_defaults_prunes_and_keeps_to_its_cost(whole):
     assert importance.index[0] == "x" and importance.sum() == pytest.approx(1)
 
 
+def test_the_defaults_are_tried_also_where_another_worker_was_first():
+    storage = InMemoryStorage()
+    first = FEW | {"num_trainings": 3, "worker": 1, "sampler": "random"}
+    assert json.loads(search(score_parts, SPACE, DEFAULTS, storage=storage, **first)["settings"][0])
+    trials = search(
+        score_parts, SPACE, DEFAULTS, storage=storage, **first | {"num_trainings": 9, "worker": 0}
+    )
+    tried = [json.loads(given) for given in trials["settings"]]
+    assert tried.count(DEFAULTS) == 1 and tried[0] != DEFAULTS
+
+
 @settings(max_examples=20)
 @given(killed_after=st.integers(1, 25), num_trainings=st.integers(1, 30))
 def test_a_search_that_was_stopped_anywhere_finds_what_it_would_have_found(

@@ -84,6 +84,17 @@ def test_steps_and_plateaus_halve_the_rate():
     assert rates == [0.8, 0.8, 0.8, 0.8, 0.4, 0.4, 0.4, 0.4, 0.2]
 
 
+def test_where_nothing_validates_the_rate_stays():
+    settings = {"schedule": "plateau", "plateau_patience": 1, "monitor": "loss", "epochs": 4}
+    config = replace(CONFIG, **settings, warmup_epochs=0, patience=None)
+    targets = np.eye(4, dtype=np.float32)[TABLE["emotion"].factorize()[0]]
+    model = build_model(FEATURES.shape[1:], 4)
+    compile_model(model, config)
+    rows = [Examples(FEATURES.values[part], targets[part]) for part in (slice(8), slice(0))]
+    train_model(model, *rows, config=config, seed=0, state_path=None)
+    assert float(model.optimizer.learning_rate) == pytest.approx(config.learning_rate)
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [

@@ -85,6 +85,12 @@ def test_each_group_has_mean_0_and_deviation_1_and_copies_go_along(over_frames):
         np.testing.assert_allclose(found.copies[rows, 0], expected, atol=1e-3)
 
 
+def test_an_utterance_of_no_group_is_not_normalised_in_one():
+    table = ONE.assign(speaker=ONE["speaker"].where(ONE.index != 3))
+    with pytest.raises(ValueError, match="1 utterances have no speaker; leave them out"):
+        normalise_in(make_features(table), table, "speaker", over_frames=False)
+
+
 @pytest.mark.parametrize("other", [{"by": "gender"}, {"over_frames": True}])
 def test_every_argument_of_normalising_in_groups_names_the_run(other):
     given = {"by": "speaker", "over_frames": False}
