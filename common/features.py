@@ -196,20 +196,14 @@ def compute_functionals(frames: np.ndarray) -> np.ndarray:
     return np.stack([*statistics, skewness, kurtosis, slope, change]).astype(np.float32)
 
 
-def choose_length(
-    table: "pd.DataFrame",
-    *,
-    share: float = 0.9,
-    shortest_seconds: float = 2.5,
-    longest_seconds: float = 6.0,
-) -> FitLength:
+def choose_length(table: "pd.DataFrame") -> FitLength:
     """Choose how much of an utterance is kept, by how long those of a table are once trimmed.
 
-    As many half seconds as leave `share` of them whole, within the bounds: 2.5 s for RAVDESS. It
-    looks at durations alone, at no label.
+    As many half seconds as leave nine in ten whole, from 2.5 to 6 s: 2.5 s for RAVDESS. It looks at
+    durations alone, at no label.
     """
-    seconds = np.quantile(measure_seconds(table, (Trim(),)), share, method="inverted_cdf")
-    return FitLength(float(np.clip(np.ceil(2 * seconds) / 2, shortest_seconds, longest_seconds)))
+    seconds = np.quantile(measure_seconds(table, (Trim(),)), 0.9, method="inverted_cdf")
+    return FitLength(float(np.clip(np.ceil(2 * seconds) / 2, 2.5, 6.0)))
 
 
 def measure_seconds(table: "pd.DataFrame", steps: tuple[Step, ...]) -> np.ndarray:

@@ -138,7 +138,7 @@ def look_inside(model: keras.Model, *names: str) -> keras.Model:
 def compute_attention(model: keras.Model, values: np.ndarray, *, layer: str) -> np.ndarray:
     """How much attention the steps of some utterances get, shape (rows, steps), summing to 1.
 
-    `model` is as `Run.find_model` gives it, `values` are features as extracted, shape (rows,
+    `model` is as `Run.load_model` gives it, `values` are features as extracted, shape (rows,
     frames, bands). `layer` names an `AttentionPooling` in the network, whose weights these are, or
     a MultiHeadAttention over its own steps: the mean over heads and over the steps that look.
     "outer/inner" names one within a model that is a layer of the network.

@@ -1,6 +1,6 @@
 """What runs a network: onnxruntime a graph, or Keras a model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
 import numpy as np
@@ -18,15 +18,16 @@ class OnnxNetwork:
     """A graph that onnxruntime runs: rows of what `reads` names -> class probabilities.
 
     `reads` is "waveform", (batch, samples), where the graph makes the log-mel spectrogram itself,
-    or "features", as the whole recipe gives them.
+    or "features", as the whole recipe gives them. `made_by` are functions whose code
+    decides what the graph computes.
     """
 
-    def __init__(self, graph: bytes) -> None:
+    def __init__(self, graph: bytes, *, made_by: Sequence[Callable] = ()) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        self.graph = graph
+        self.graph, self.made_by = graph, [*made_by]
         self.session = onnxruntime.InferenceSession(graph, options, ["CPUExecutionProvider"])
         self.reads = self.session.get_inputs()[0].name
 

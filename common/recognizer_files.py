@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from common.audio import LONGEST_SECONDS, SAMPLE_RATE_HERTZ
-from common.files import is_common, write_atomically
+from common.files import write_atomically
 from common.networks import PARTS, OnnxNetwork, list_missing
 from common.recipes import Recipe, Step
+from common.sources import is_common
 
 FACTS, GRAPH, VOICES = "recognizer.json", "model.onnx", "voices.npz"
 VOICE_ARRAYS = ("mean", "variance", "kernel", "bias", "temperature")
@@ -172,7 +173,7 @@ def load_recipe(description: dict, encoder, runtime: str | None) -> Recipe:
     kinds = {step.get("step") for step in description["steps"]}
     if "Embed" in kinds and encoder is None and runtime != "keras":
         if not (missing := list_missing()):
-            from common.encoders.portable import is_portable, make_recipe
+            from common.encoders.whisper_graph import is_portable, make_recipe
 
             if is_portable(description):
                 return _follow(lambda: make_recipe(description))

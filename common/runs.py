@@ -65,24 +65,20 @@ class Run:
         """Seed and fold of the first model that is at hand."""
         return next((task for task, path in self.models.items() if path.is_file()), None)
 
-    def find_model(self, *, seed: int, fold: int) -> keras.Model | None:
-        """Load the model of one fold in safe mode, None where it is not at hand.
-
-        It takes features as extracted; `models.look_inside` opens it.
-        """
-        path = self.models.get((seed, fold))
-        return keras.models.load_model(path) if path is not None and path.is_file() else None
-
     def load_model(self, *, seed: int, fold: int) -> keras.Model:
-        """As `find_model`; FileNotFoundError where it is not at hand, ValueError if never run."""
+        """Load the model of one fold in safe mode; `models.look_inside` opens it.
+
+        It takes features as extracted. Raises FileNotFoundError where it is not at hand, ValueError
+        if that fold was never run.
+        """
         if (seed, fold) not in self.sources:
             raise ValueError(
                 f"the run has no seed {seed}, fold {fold}; it has {[*self.sources]} (seed, fold)"
             )
-        model = self.find_model(seed=seed, fold=fold)
-        if model is None:
+        path = self.models.get((seed, fold))
+        if path is None or not path.is_file():
             raise FileNotFoundError(f"seed {seed}, fold {fold}: {self.explain_missing_model}")
-        return model
+        return keras.models.load_model(path)
 
     def export_model(self, path: Path) -> None:
         """Copy the first model at hand, its weights in half precision, as a `.keras` file."""

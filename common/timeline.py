@@ -61,14 +61,13 @@ def tabulate_timeline(
     return probabilities
 
 
-def find_recordings(folder: Path, *, left_out: list[dict] | None = None) -> list[Path]:
+def find_recordings(folder: Path, *, left_out: list[dict]) -> list[Path]:
     """List the recordings in a folder and below; FileNotFoundError where there are none.
 
     `left_out` gets what cannot be listed, as in `list_audio`.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; give one with recordings in it")
-    left_out = [] if left_out is None else left_out
     files = sorted(list_audio(folder, left_out=left_out))
     if not files and not left_out:
         raise FileNotFoundError(

@@ -13,15 +13,17 @@ from keras import layers, ops
 from common import networks, paths, recognizer_files
 from common.audio import load_waveform
 from common.command import main
-from common.encoders import ENCODERS, load_encoder, portable, whisper
+from common.encoders import ENCODERS, load_encoder, whisper, whisper_graph
 from common.encoders.extraction import Embed, SelectLayers
-from common.encoders.portable import QuickTrim, is_portable, make_recipe
 from common.encoders.whisper import WhisperFrontEnd, assign_arrays, build_whisper
 from common.encoders.whisper_graph import (
+    QuickTrim,
     WhisperGraph,
     build_graph,
     build_mel_filters,
+    is_portable,
     load_portable,
+    make_recipe,
 )
 from common.encoders.whisper_weights import FILE, NUM_BANDS
 from common.features import Trim
@@ -51,7 +53,7 @@ def published(tmp_path, monkeypatch) -> Path:
     """Small weights in the place of what is published, as if the record were of that size."""
     monkeypatch.setattr(paths, "PRETRAINED_DIR", tmp_path / "pretrained")
     monkeypatch.setitem(ENCODERS, "whisper_base", SMALL)
-    monkeypatch.setitem(portable.PORTABLE, "whisper_base", SMALL)
+    monkeypatch.setitem(whisper_graph.PORTABLE, "whisper_base", SMALL)
     write_folder(tmp_path / "pretrained" / "whisper_base", make_arrays())
     return tmp_path
 
@@ -249,13 +251,13 @@ sys.meta_path.insert(0, Block())
 from dataclasses import replace
 
 from common import paths
-from common.encoders import portable
+from common.encoders import whisper_graph
 from common.recognition import EmotionRecognizer
 from common.recognizer_files import load_recipe
 
 clips = sys.argv[2:]
-portable.PORTABLE["whisper_base"] = replace(
-    portable.PORTABLE["whisper_base"], num_layers=3, num_dimensions=64
+whisper_graph.PORTABLE["whisper_base"] = replace(
+    whisper_graph.PORTABLE["whisper_base"], num_layers=3, num_dimensions=64
 )
 recognizer = EmotionRecognizer.load(sys.argv[1])
 print(recognizer.predict(clips[0]).label, *MISSING & sys.modules.keys())

@@ -26,7 +26,7 @@ from common import caching, features, paths, recipes
 from common.audio import SAMPLE_RATE_HERTZ, load_waveform, scan_recording
 from common.augmentation import Augmentation, ChangeSpeed
 from common.degradations import Degrade
-from common.encoders import load_encoder
+from common.encoders import ENCODERS, load_encoder
 from common.encoders.extraction import Embed
 from common.features import (
     FUNCTIONALS,
@@ -41,6 +41,7 @@ from common.features import (
 from common.files import digest, hash_file
 from common.recipes import Features, Recipe, Step, extract_features, fit_normaliser
 from tests.speech_tables import write_recordings
+from tests.whisper_arrays import SMALL
 
 TOLERANCE_DB = 1e-3
 TOLERANCE_MFCC = 1e-3
@@ -765,10 +766,15 @@ def test_an_edit_in_what_a_step_holds_makes_features_anew():
     assert names[0] == names[1] and len(set(names)) == 3
 
 
-def test_what_loads_an_encoder_counts_among_the_code_of_its_step():
+def test_what_loads_or_computes_an_encoder_counts_among_the_code_of_its_step(monkeypatch):
     encoder = load_encoder("byol_s", weights="random", duration_seconds=1.0)
     found = {thing.__module__ for thing in caching._list_code(Embed(encoder), set())}
     assert found >= {"common.encoders.extraction", "common.encoders.byol_s"}
+    monkeypatch.setitem(ENCODERS, "whisper_base", SMALL)
+    encoder = load_encoder("whisper_base", weights="random", duration_seconds=1.0)
+    found |= {thing.__module__ for thing in caching._list_code(Embed(encoder), set())}
+    assert found >= {"common.graphs", "common.encoders.whisper_graph"}
+    assert "common.encoders.whisper_weights" in found
     assert all(module.startswith("common.") for module in found)
 
 

@@ -18,7 +18,7 @@ import pytest
 from common import cross_validation, degradations, features, loudness, paths, transfer
 from common.augmentation import AddNoise
 from common.cross_validation import Start, cross_validate
-from common.encoders import extraction, portable, vggish
+from common.encoders import extraction, vggish, whisper_graph
 from common.encoders.extraction import Pool
 from common.features import Cepstra, FitLength, Functionals, LogMel, Measure, Trim
 from common.files import describe_settings, digest
@@ -33,8 +33,18 @@ from tests.speech_tables import make_features, make_speakers
 TABLE = make_speakers(6, per_emotion=4)
 FEATURES = make_features(TABLE)
 CONFIG = TrainingConfig(epochs=2, batch_size=8, learning_rate=0.01, warmup_epochs=0)
-HOMES = (degradations, extraction, features, loudness, portable, transfer, vggish)
-STEPS = (Trim, FitLength, LogMel, Cepstra, Functionals, Level, Measure, Pool, portable.QuickTrim)
+HOMES = (degradations, extraction, features, loudness, transfer, vggish, whisper_graph)
+STEPS = (
+    Trim,
+    FitLength,
+    LogMel,
+    Cepstra,
+    Functionals,
+    Level,
+    Measure,
+    Pool,
+    whisper_graph.QuickTrim,
+)
 
 
 def build_model(input_shape, num_classes):
@@ -126,7 +136,7 @@ PAIRS = [  # of steps that need settings, which differ in one
     (transfer.NormalisedIn("speaker"), transfer.NormalisedIn("speaker", over_frames=True)),
 ]
 OF_WEIGHTS = {  # named by their digest
-    *(extraction.Embed, extraction.PrepareInputs, portable.Counterpart, vggish.WhitenVggish)
+    *(extraction.Embed, extraction.PrepareInputs, whisper_graph.Counterpart, vggish.WhitenVggish)
 }
 
 
@@ -302,7 +312,7 @@ def test_a_published_run_is_read_back_without_training(folders, monkeypatch):
     pd.testing.assert_frame_equal(again.predictions, made.predictions)
     pd.testing.assert_frame_equal(again.validation, made.validation)
     pd.testing.assert_frame_equal(again.history, made.history, atol=1e-5)
-    assert again.first_model == (0, 1) and again.find_model(seed=1, fold=2) is None
+    assert again.first_model == (0, 1) and not again.models[1, 2].is_file()
     with pytest.raises(FileNotFoundError, match="seed 1, fold 2: .*retrain=True"):
         again.load_model(seed=1, fold=2)
     tested = made.predictions.query("seed == 0 and fold == 1")

@@ -1,20 +1,17 @@
-"""Who speaks in a corpus of one's own: read from its folders and file names."""
+"""Who speaks in a corpus of one's own: how its folders and files are named, and read."""
 
 import re
+import unicodedata
 import warnings
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
-from common.corpora.names import (
-    CSV_REMEDY,
-    NAME_REMEDY,
-    ask_for_emotions,
-    list_levels,
-    name_some,
-    repeats_folder,
-)
 from common.emotions import PARTS, is_emotion, name_emotion
 
+MISSING = ("nan", "<NA>", "None", "null")  # as tables are written where nothing is known
+NAME_REMEDY = "name the files <speaker>_<anything>"
+CSV_REMEDY = "give a CSV with path, emotion and speaker"
 NO_SPEAKER = re.compile(
     r"(fe)?males?|[fm]|(wo)?m[ae]n|(session|take|set|disc|cd|batch|day|part)[ _-]?\d*|"
     r"(wav|flac|mp3|audio|clip|file|recording|sample|sound|voice|segment|utterance)s?|"
@@ -22,6 +19,38 @@ NO_SPEAKER = re.compile(
     re.IGNORECASE,
 )
 MARKED = re.compile(r"Ses\d\d[FM]")  # of IEMOCAP
+
+
+def clean_name(text: str) -> str:
+    """Give one spelling of a name: full-width letters, invisible ones, blanks within it."""
+    whole = unicodedata.normalize("NFKC", text)
+    seen = "".join(letter for letter in whole if unicodedata.category(letter) != "Cf")
+    name = " ".join(seen.split())
+    return "" if name in MISSING else name
+
+
+def name_some(names: Iterable[str]) -> str:
+    """Name the first four, and say how many more there are."""
+    first = sorted({*names} - {""})
+    return ", ".join(first[:4]) + (f" and {len(first) - 4} more" if len(first) > 4 else "")
+
+
+def ask_for_emotions(folder: Path) -> str:
+    """Give the remedy where the folders do not tell the emotions."""
+    example = folder / "angry" / "anna_01.wav"
+    return f"give the folder with one sub-folder per emotion, such as {example}, or {CSV_REMEDY}"
+
+
+def list_levels(names: list[tuple[str, ...]]) -> list[list[str]]:
+    """Give the folder of each file at each depth, or empty text for files that lie above it."""
+    depths = range(max(map(len, names)) - 1)
+    return [[name[k] if len(name) > k + 1 else "" for name in names] for k in depths]
+
+
+def repeats_folder(name: tuple[str, ...], level: int) -> bool:
+    """Whether the name of a file begins with that of its folder and "_"."""
+    inside = len(name) > level + 1
+    return inside and name[-1].casefold().startswith(f"{name[level]}_".casefold())
 
 
 def find_speakers(folder: Path, names: list[tuple[str, ...]], level: int) -> list[str]:

@@ -9,9 +9,8 @@ import numpy as np
 import pandas as pd
 
 from common.audio import list_notes
-from common.corpora.csv_labels import read_csv_labels
 from common.corpora.fetching import fetch_corpus
-from common.corpora.labels import read_folder_labels
+from common.corpora.labels import read_csv_labels, read_folder_labels
 from common.corpora.recordings import (
     COLUMNS,
     explain_part,

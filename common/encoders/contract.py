@@ -102,7 +102,7 @@ Load = Callable[[EncoderRecord, Weights, int, bool], Encoder]
 ENCODERS: dict[str, EncoderRecord] = {}
 LOADERS: dict[str, Load] = {}
 FOLDER = Path(__file__).parent
-SHARED = {"contract", "extraction", "portable", "stages", "weights"}  # what is no encoder's file
+SHARED = {"contract", "extraction", "stages", "weights"}  # what is no encoder's file
 SHARED |= {"whisper_graph", "whisper_weights"}
 
 

@@ -1,11 +1,17 @@
 """Whisper's encoder as an ONNX graph, from the waveform on: what `whisper` computes, without Keras.
 
-Names are those of the weights.
+Names are those of the weights. Recipes with it in them, as a recogniser follows them: their steps
+compute what those of `features` and `extraction` do, and are described as those; Keras, TensorFlow
+and librosa, which take seconds to import, are not.
 """
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 
 import numpy as np
 import onnx
 
+from common import loudness
 from common.audio import SAMPLE_RATE_HERTZ
 from common.encoders.contract import Arrays, Encoder, EncoderRecord, Weights
 from common.encoders.weights import digest_arrays, make_layer_network
@@ -14,11 +20,14 @@ from common.encoders.whisper_weights import (
     FRAME_LENGTH,
     HOP_LENGTH,
     NUM_BANDS,
+    RECORDS,
     count_heads,
     get_whisper,
 )
-from common.graphs import Graph, add_decibels, make_window
+from common.features import Trim
+from common.graphs import SMALLEST_POWER, Graph, add_decibels, make_window
 from common.networks import OnnxNetwork
+from common.recipes import Recipe, Step
 
 
 class WhisperGraph(Graph):
@@ -114,7 +123,8 @@ def load_portable(
 ) -> Encoder:
     """Load the frozen encoder as `whisper.load` does, run by onnxruntime, up to state `last`."""
     record, arrays = get_whisper(record, weights, num_samples)
-    compute_states = OnnxNetwork(build_graph(arrays, record, last=last).SerializeToString())
+    graph = build_graph(arrays, record, last=last).SerializeToString()
+    compute_states = OnnxNetwork(graph, made_by=(build_graph, add_decibels, get_whisper))
     network = make_layer_network(compute_states, record)
     return Encoder(record, None, network, num_samples, digest_arrays(arrays))
 
@@ -130,3 +140,80 @@ def build_mel_filters() -> np.ndarray:
     low, peak, high = hertz[:-2], hertz[1:-1], hertz[2:]
     triangles = np.minimum((bins - low) / (peak - low), (high - bins) / (high - peak))
     return np.maximum(triangles, 0) * 2 / (high - low)
+
+
+PORTABLE = {record.name: record for record in RECORDS}
+THEN = [  # the steps that follow one of `FIRST`, in their order; the last may be missing
+    ("Embed", {"encoder", "weights", "num_samples"}),
+    ("SelectLayers", {"numbers"}),
+]
+
+
+@dataclass(frozen=True)
+class QuickTrim(Trim):
+    """`Trim` by the frames of `loudness`."""
+
+    def __call__(self, waveform: np.ndarray) -> np.ndarray:
+        levels = np.maximum(loudness.measure_frames(waveform), 10 * np.log10(SMALLEST_POWER))
+        active = np.flatnonzero(loudness.find_speech(levels, range_db=self.top_db))
+        hop = loudness.HOP_LENGTH
+        kept = waveform[active[0] * hop : (active[-1] + 1) * hop]
+        return kept if len(kept) else waveform
+
+    def describe(self, *, changed: bool = False) -> dict:
+        return Trim(self.top_db).describe(changed=changed)
+
+
+FIRST = {"Trim": QuickTrim, "Level": loudness.Level}
+
+
+@dataclass(frozen=True)
+class Counterpart(Step):
+    """A step that computes what the one of that description does; of a recording `seconds_kept`."""
+
+    description: dict
+    compute: Callable[[np.ndarray], np.ndarray]
+    seconds_kept: float | None = None
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        return self.compute(values)
+
+    def describe(self, *, changed: bool = False) -> dict:
+        return dict(self.description)
+
+
+def is_portable(description: dict) -> bool:
+    """Whether `make_recipe` makes the recipe of that description."""
+    steps = description["steps"]
+    begins = [(name, {field.name for field in fields(kind)}) for name, kind in FIRST.items()]
+    found = [(step.get("step"), step.keys() - {"step"}) for step in steps]
+    whole = found[:1] in [[begin] for begin in begins] and found[1:] in (THEN[:1], THEN)
+    return whole and "normalise" in description and steps[1]["encoder"] in PORTABLE
+
+
+def make_recipe(description: dict) -> Recipe:
+    """Make a recipe as `Recipe.from_description` does, of those that are portable.
+
+    Layers of Whisper above the last that it reads are left out. Raises ValueError if its weights
+    cannot be had, or are not those that the recipe names.
+    """
+    first, embed, *select = description["steps"]
+    record, num_samples = PORTABLE[embed["encoder"]], embed["num_samples"]
+    numbers = [number for step in select for number in step["numbers"]]
+    whole = not numbers or min(numbers) < 0
+    last = None if whole else min(max(numbers), record.num_layers - 1)
+    needed = f"the model reads {record.title} with the weights {embed['weights']}"
+    try:
+        encoder = load_portable(record, "published", num_samples, last=last)
+    except (OSError, ImportError) as error:
+        raise ValueError(f"{needed}, which could not be loaded ({error})") from error
+    if encoder.digest != embed["weights"]:
+        raise ValueError(
+            f"{needed}, but {record.path} holds {encoder.digest}; delete it to fetch what is "
+            "published, or give the right one, encoder=load_encoder(…)"
+        )
+    settings = dict(first)
+    steps = [FIRST[settings.pop("step")](**settings)]
+    steps.append(Counterpart(embed, encoder.embed, num_samples / SAMPLE_RATE_HERTZ))
+    steps += [Counterpart(step, lambda values: values[numbers]) for step in select]
+    return Recipe(steps, normalise=bool(description["normalise"]))
