@@ -354,6 +354,19 @@ def test_index_says_what_a_notebook_is_and_how_good():
         describe_notebook(notebook, results, name=NAME)
 
 
+def test_every_row_of_the_readme_but_the_svm_is_of_speech_at_one_level():
+    published = load_results(own=False, ablations=True)
+    for _, notebook, variant, corpus, *protocols in pages.HIGHLIGHTS:
+        found = [
+            result["features"]["recipe"]["steps"][0]["step"]
+            for result in published
+            if (result["notebook"], result["variant"], result["corpus"])
+            == (notebook, variant, corpus)
+            and result["protocol"] in protocols
+        ]
+        assert found == ["Trim" if variant == "svm" else "Level"] * 2, (notebook, variant)
+
+
 def test_every_labelled_score_has_its_evidence_and_no_empty_one_is_left():
     published = load_results(own=False, ablations=True)
     for path in COLLECTION:
