@@ -1,6 +1,7 @@
 """What code computes with: the source of classes and functions, and of what they name."""
 
 import ast
+import dis
 import inspect
 import textwrap
 from collections.abc import Callable, Iterator
@@ -70,7 +71,9 @@ def _list_named(function: Callable) -> Iterator[tuple[str, object]]:
 
 
 def _list_names(code: CodeType) -> Iterator[str]:
-    yield from code.co_names
+    """List the names that are looked up outside, not those of attributes."""
+    looked_up = ("LOAD_GLOBAL", "LOAD_NAME")
+    yield from (step.argval for step in dis.get_instructions(code) if step.opname in looked_up)
     for part in filter(inspect.iscode, code.co_consts):  # comprehensions, lambdas
         yield from _list_names(part)
 

@@ -662,6 +662,7 @@ class Helper:
     def move(self, x): return x + self.shift
 HELPER = Helper()
 def unrelated(x): return x + 77
+move = 5
 
 @dataclass(frozen=True)
 class Halve(Step):
@@ -724,7 +725,8 @@ def test_an_edit_in_a_notebook_makes_features_and_runs_anew(old, new, has_source
 
 
 def test_what_a_step_does_not_name_leaves_its_features():
-    for old, new in (("+ 77", "+ 78"), ("# a third", "# a part"), ("\nGAIN", "\n\n\nGAIN")):
+    edits = (("+ 77", "+ 78"), ("# a third", "# a part"), ("\nGAIN", "\n\n\nGAIN"))
+    for old, new in (*edits, ("move = 5", "move = 6")):  # a method's name, and something else's
         assert NOTEBOOK.count(old) == 1
         assert name_notebook_code(NOTEBOOK) == name_notebook_code(NOTEBOOK.replace(old, new))
 
