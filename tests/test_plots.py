@@ -345,7 +345,11 @@ def test_calibration(predictions):
     assert [bar.get_x() for bar in bars] == pytest.approx([0, 0.2, 0.4, 0.6, 0.8])
     heights = [bar.get_height() for bar in bars]
     assert heights == pytest.approx(calibration["accuracy"], nan_ok=True)
-    assert set(list_legend(ax)) == {"accuracy", "share of predictions", "perfect calibration"}
+    shares = calibration["count"] / calibration["count"].sum()
+    assert [bar.get_alpha() < 1 for bar in bars] == (shares < 0.01).tolist()
+    few = calibration["count"].between(1, 0.01 * calibration["count"].sum(), inclusive="left").any()
+    told = "accuracy (pale: of few)" if few else "accuracy"
+    assert set(list_legend(ax)) == {told, "share of predictions", "perfect calibration"}
     error = 100 * calibration.attrs["expected_calibration_error"]
     assert f"{error:.1f} %" in ax.get_title(loc="left")
     check_inside(ax.figure)
