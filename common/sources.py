@@ -42,9 +42,21 @@ def _list_functions(thing: type | Callable) -> list[Callable]:
     """List the function, or the methods of the class, but those that a dataclass makes."""
     items = vars(thing).values() if isinstance(thing, type) else [thing]
     members = [getattr(item, "fget", getattr(item, "__func__", item)) for item in items]
-    functions = [inspect.unwrap(member) for member in members if callable(member)]
-    functions = [function for function in functions if inspect.isfunction(function)]
+    functions = [one for member in filter(callable, members) for one in _unwrap(member)]
     return [one for one in functions if not (is_dataclass(thing) and _is_made(one))]
+
+
+def _unwrap(member: Callable) -> Iterator[Callable]:
+    """Give what one's own decorators put around a function, and then the function.
+
+    `wraps` gives a wrapper the module of what it wraps; its globals are those of its own.
+    """
+    inner = inspect.unwrap(member)
+    while member is not inner and not is_common(inner):
+        if inspect.isfunction(member) and member.__globals__["__name__"] == inner.__module__:
+            yield member
+        member = member.__wrapped__
+    yield from filter(inspect.isfunction, [inner])
 
 
 def _is_made(function: Callable) -> bool:
@@ -92,8 +104,10 @@ def _spell_value(
     origin = inspect.unwrap(value) if callable(value) else value
     if isinstance(value, ModuleType | property | classmethod | staticmethod):
         return [], None
-    if isinstance(origin, type) or inspect.isfunction(origin):
-        return [origin] * (origin.__module__ == module), None
+    if isinstance(origin, type):
+        return [kind for kind in origin.__mro__ if kind.__module__ == module], None
+    if inspect.isfunction(origin):
+        return [value] * (origin.__module__ == module), None
     if isinstance(value, partial):
         parts, text = _spell_value([value.func, value.args, value.keywords], module, outer)
     elif isinstance(value, list | tuple | dict) and not _is_constant(value):
@@ -103,7 +117,7 @@ def _spell_value(
         text = str([rest for _, rest in found])
     elif type(value).__module__ == module:
         parts, text = _spell_value(vars(value), module, outer)
-        parts = [type(value), *parts]
+        parts = [*_spell_value(type(value), module)[0], *parts]
     else:
         parts, text = [], repr(value) if _is_constant(value) else _hash(value)
     return parts, text
@@ -129,7 +143,7 @@ def _hash(value: object) -> str:
 
 def _strip_source(function: Callable) -> str:
     try:
-        text = textwrap.dedent(inspect.getsource(function))
+        text = textwrap.dedent(inspect.getsource(function.__code__))
     except (OSError, TypeError):  # typed at a prompt
         defaults = _hash((function.__defaults__, function.__kwdefaults__))
         return " ".join([*_spell_bytes(function.__code__), defaults])

@@ -643,23 +643,30 @@ def test_features_are_kept_by_the_code_that_computes_them(table, monkeypatch):
 
 NOTEBOOK = """
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache, partial, wraps
 import numpy as np
 from common.recipes import Step
 
+def offset(function):
+    @wraps(function)
+    def moved(x): return function(x) + 0.0625
+    return moved
 GAIN = 2.0
 WINDOW = np.linspace(0, 1, 2000)
 WORDS = frozenset({"one", "two", "three"})
 
 def third(x, power=1.0): return (x / 3) ** power  # a third
+@offset
 def half(x): return third(x) * 1.5 * GAIN + WINDOW[0]
 @lru_cache
 def choose(): return 0.25
 scale = partial(third, power=3.0)
 METHODS = {"scale": scale}
-class Helper:
+class Base:
+    def turn(self, x): return x - 0.03125
+class Helper(Base):
     def __init__(self): self.shift = 0.75
-    def move(self, x): return x + self.shift
+    def move(self, x): return self.turn(x) + self.shift
 HELPER = Helper()
 def unrelated(x): return x + 77
 move = 5
@@ -710,10 +717,12 @@ def name_notebook_code(code: str, *, has_source: bool = True) -> tuple[str, str 
         ("(0, 1, 2000)", "(0, 1.1, 2000)"),
         ("return 0.25", "return 0.26"),
         ("shift = 0.75", "shift = 0.76"),
-        ("x + self.shift", "x - self.shift"),
+        ("(x) + self.shift", "(x) - self.shift"),
         ("x + 0.125", "x + 0.126"),
         ("return 0.625", "return 0.626"),
         ('"three"', '"four"'),
+        ("+ 0.0625", "+ 0.07"),
+        ("x - 0.03125", "x - 0.04"),
     ],
 )
 @pytest.mark.parametrize("has_source", [True, False])
