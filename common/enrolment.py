@@ -73,6 +73,10 @@ class EnrolledSystem:
 
     `reference` (rows,) marks what voices are measured on, in training as in test, such as neutral
     utterances (Busso, Metallinou and Narayanan, 2011); None: all. It looks at labels, of the heard.
+
+    `others`, a table and its features as `join_corpora` gives them, are speakers of other corpora
+    who teach in every fold, with those of their emotions that the table has. Raises ValueError if
+    a speaker or a recording is in both, or the features are made otherwise.
     """
 
     candidates: Sequence[Candidate]
@@ -82,6 +86,7 @@ class EnrolledSystem:
     normalise: VoiceNormalisation = VoiceNormalisation()
     reference: np.ndarray | None = None
     num_inner: int = 3
+    others: tuple[pd.DataFrame, Features] | None = None
 
     @cached_property
     def plain_folds(self) -> dict[int, FittedFold]:
@@ -137,7 +142,9 @@ class EnrolledSystem:
             fitted = (self.folds if count else self.plain_folds)[number]
             prior, model = self.choose_prior(fitted, count), fitted.model
             emotions = order_emotions(self.table["emotion"])
-            probabilities = self._predict(model, rows, heard[draw], prior=prior, emotions=emotions)
+            known = np.zeros(len(self._known[0]), bool)
+            known[: len(self.table)] = heard[draw]
+            probabilities = self._predict(model, rows, known, prior=prior, emotions=emotions)
             chosen = self.candidates.index(model.candidate)
             return probabilities, {"candidate": chosen, "prior": prior}
 
@@ -166,6 +173,9 @@ class EnrolledSystem:
             **{"priors": PRIORS, "num_inner": self.num_inner},
             "reference": _name_rows(self.reference),
         }
+        if self.others is not None:
+            named = describe_data(*self.others, protocol=self.protocol)
+            settings["others"] = {name: named[name] for name in ("corpus", "table", "features")}
         description = {
             **describe_data(self.table, self.features, protocol=self.protocol),
             **{"training": settings, "start": None, "model": model},
@@ -191,24 +201,46 @@ class EnrolledSystem:
     def _priors(self) -> dict:
         return {}
 
+    @cached_property
+    def _known(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Speakers, emotions, features and reference of the table's rows, then of the others'."""
+        tables, features = [self.table], [self.features.values]
+        reference = np.ones(len(self.table), bool) if self.reference is None else self.reference
+        if self.others is not None:
+            table, own = self.others
+            for column in ("speaker", "audio_hash"):
+                if shared := sorted({*table[column]} & {*self.table[column]}):
+                    raise ValueError(
+                        f"others: {column} {shared[0]} is in the table that is tested on too; "
+                        "leave it out of one of them"
+                    )
+            if own.describe() != self.features.describe():
+                raise ValueError("others: their features are made otherwise; use one recipe")
+            rows = np.flatnonzero(table["emotion"].isin(self.table["emotion"].unique()))
+            tables, features = [*tables, table.iloc[rows]], [*features, own.values[rows]]
+            reference = np.concatenate([reference, np.ones(len(rows), bool)])
+        columns = (np.concatenate([t[name] for t in tables]) for name in ("speaker", "emotion"))
+        return *columns, np.concatenate(features), reference
+
     def _fit_folds(self, normalise: VoiceNormalisation | None) -> dict[int, FittedFold]:
+        taught = np.arange(len(self.table), len(self._known[0]))
         return {
-            fold.number: FittedFold(fold, *self._fit_best(fold.train, normalise))
+            fold.number: FittedFold(
+                fold, *self._fit_best(np.concatenate([fold.train, taught]), normalise)
+            )
             for fold in self._splits
         }
 
     def _fit(self, candidate: Candidate, normalise, rows: np.ndarray) -> VoiceModel:
-        known = self.table.iloc[rows]
-        labels, speakers = known["emotion"].to_numpy(), known["speaker"].to_numpy()
-        heard = None if self.reference is None else self.reference[rows]
-        values = self.features.values[rows]
+        speakers, labels, values, heard = (known[rows] for known in self._known)
         return VoiceModel.fit(candidate, normalise, values, labels, speakers, heard=heard)
 
     def _fit_best(self, rows: np.ndarray, normalise: VoiceNormalisation | None):
         """Fit the candidate that is best on training speakers left out; give inner models too."""
-        speakers = self.table["speaker"].to_numpy()[rows]
+        speakers = self._known[0][rows]
         num_inner = min(self.num_inner, len(np.unique(speakers)))
-        if num_inner < 2:
+        nothing_to_choose = normalise is None and len(self.candidates) == 1
+        if num_inner < 2 or nothing_to_choose:
             return self._fit(self.candidates[0], normalise, rows), ()
         parts = [*GroupKFold(num_inner).split(rows, groups=speakers)]
         fitted, scores = [], []
@@ -223,28 +255,27 @@ class EnrolledSystem:
 
     def _predict(self, model, rows, heard, *, prior: float, emotions) -> np.ndarray:
         """Give probabilities (rows, emotions), each speaker normalised by what is heard."""
-        speakers, values = self.table["speaker"].to_numpy(), self.features.values
+        speakers, _, values, _ = self._known
         probabilities = np.zeros((len(rows), len(emotions)))
         for speaker in np.unique(speakers[rows]):
             own = speakers[rows] == speaker
-            known = values[heard & (speakers == speaker)]
+            known = values[np.flatnonzero(heard & (speakers == speaker))]
             probabilities[own] = model.predict(values[rows[own]], known, emotions, prior=prior)
         return probabilities
 
     def _score(self, model, rows, count, *, draw: int, prior: float) -> float:
         """Give the UAR on rows of inner speakers; of all heard where one has too few."""
-        part = self.table.iloc[rows].reset_index(drop=True)
-        eligible = np.ones(len(rows), bool) if self.reference is None else self.reference[rows]
+        speakers, labels, _, reference = self._known
+        part, eligible = pd.DataFrame({"speaker": speakers[rows]}), reference[rows]
         fewest = part[eligible].groupby("speaker").size().min()
         count = count if count == ALL or count < fewest else ALL
         own = draw_utterances(part, count, draw=draw, eligible=eligible)
-        heard = np.zeros(len(self.table), bool)
+        heard = np.zeros(len(speakers), bool)
         heard[rows[own]] = True
         scored = rows if count == ALL else rows[~own]
         emotions = list(model.classifier.classes_)
         chances = self._predict(model, scored, heard, prior=prior, emotions=emotions)
-        said = np.array(emotions)[chances.argmax(axis=1)]
-        true = self.table["emotion"].to_numpy()[scored]
+        said, true = np.array(emotions)[chances.argmax(axis=1)], labels[scored]
         return recall_score(true, said, labels=np.unique(true), average="macro", zero_division=0)
 
 

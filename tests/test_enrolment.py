@@ -21,6 +21,7 @@ from common.evaluation import score_predictions
 from common.predictions import COLUMNS
 from common.recipes import Rows
 from common.results import load_results, save_results, tabulate_results
+from common.transfer import take_rows
 from common.voices import Candidate, Voice, VoiceModel, VoiceNormalisation
 from tests.speech_tables import make_features, make_speakers
 
@@ -361,3 +362,51 @@ def test_reference_measures_voices_on_its_rows_alone():
     assert len(system.test(2, num_draws=1).predictions) == len(TABLE) - 20
     with pytest.raises(ValueError, match="no utterance that a voice is measured on"):
         make_system(reference=neutral & (SPEAKERS != "s01")).test(ALL)
+
+
+PAIR = make_speakers(2, per_emotion=10, corpus="pair").replace(
+    {"speaker": {"s01": "anna", "s02": "bea"}}
+)
+PAIR_FEATURES = make_features(PAIR, num_copies=0, shape=(3, 6), strength=0.15)
+OTHERS = make_features(TABLE, num_copies=0, shape=(3, 6), strength=0.15)
+
+
+def make_pair(others=(TABLE, OTHERS), **settings):
+    given = {"protocol": "leave_one_speaker_out", "others": others, **settings}
+    return make_system(PAIR_FEATURES, PAIR, **given)
+
+
+def test_other_corpora_teach_in_every_fold_and_are_never_tested():
+    taught, alone = (make_pair(others) for others in ((TABLE, OTHERS), None))
+    for count in (0, ALL):
+        runs = [system.test(count) for system in (taught, alone)]
+        assert all(set(run.predictions["utterance"]) == set(PAIR["utterance"]) for run in runs)
+        uars = [summarise_predictions(run.predictions)["uar"]["score"] for run in runs]
+        assert uars[0] > uars[1] + 0.05  # ten more voices say the same of emotions
+    assert taught.test(0).description["key"] != alone.test(0).description["key"]
+    assert alone.choose_prior(alone.folds[1], 2) == USUAL_PRIOR
+    assert len(alone.folds[1].inner) == 0 and len(taught.folds[1].inner) == 3
+    tested = {row for _, rows in taught.folds[1].inner for row in rows}
+    assert tested.isdisjoint(np.flatnonzero(PAIR["speaker"] == "anna"))  # whom fold 1 tests
+
+
+def test_emotions_that_the_corpus_lacks_are_not_taught():
+    odd = order_emotions(LABELS)[0] == LABELS
+    renamed = TABLE.assign(emotion=np.where(odd, "proud", LABELS))
+    dropped = take_rows(OTHERS, np.flatnonzero(~odd))
+    rest = TABLE[~odd].reset_index(drop=True)
+    pair = [make_pair(given).test(ALL) for given in ((renamed, OTHERS), (rest, dropped))]
+    np.testing.assert_allclose(*(read_probabilities(run) for run in pair))
+
+
+@pytest.mark.parametrize(
+    ("others", "message"),
+    [
+        ((TABLE.replace({"speaker": {"s03": "anna"}}), OTHERS), "speaker anna is in the table"),
+        ((TABLE.assign(audio_hash=PAIR["audio_hash"][0]), OTHERS), "audio_hash .* in the table"),
+        ((TABLE, replace(OTHERS, recipe=SPOKEN.recipe)), "made otherwise"),
+    ],
+)
+def test_others_that_are_tested_too_or_made_otherwise_are_refused(others, message):
+    with pytest.raises(ValueError, match=message):
+        make_pair(others).test(ALL)
