@@ -1,5 +1,6 @@
 """scikit-learn classifiers, measured on the same folds and kept as the same evidence."""
 
+import sys
 import time
 from collections.abc import Sequence
 
@@ -7,6 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.ensemble import VotingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import make_pipeline
@@ -16,8 +18,10 @@ from sklearn.svm import SVC
 from common.backend import describe_scikit_learn
 from common.cross_validation import run_folds
 from common.emotions import order_emotions
+from common.files import digest
 from common.recipes import Features
 from common.runs import Run, Task, describe_data, list_tasks
+from common.sources import spell_code
 from common.splits import Fold
 
 
@@ -100,6 +104,21 @@ class CopiesClassifier(ClassifierMixin, BaseEstimator):
         return [values[:, n, read].reshape(len(values), -1) for n in range(1 + num_copies)]
 
 
+def name_classifier(classifier: BaseEstimator) -> str:
+    """Name a classifier as a run's key does: its `repr`, and a digest of what that leaves out.
+
+    scikit-learn cuts long lists and long texts short, and shows no code, that of a class which the
+    notebook itself defines.
+    """
+    shown, settings = repr(classifier), classifier.get_params(deep=True)
+    inside = [classifier, *(value for value in settings.values() if hasattr(value, "fit"))]
+    hidden = [spell_code(type(one)) for one in inside if type(one).__module__ == "__main__"]
+    if "..." in shown:
+        with np.printoptions(threshold=sys.maxsize):
+            hidden += [f"{name}={value!r}" for name, value in sorted(settings.items())]
+    return f"{shown} {digest(hidden)}" if hidden else shown
+
+
 def fit_classifier(
     classifier: ClassifierMixin, values: np.ndarray, labels: np.ndarray, speakers: np.ndarray
 ) -> tuple[ClassifierMixin, pd.DataFrame]:
@@ -140,14 +159,15 @@ def cross_validate_classifier(
     it is fitted to the augmented copies of these rows as well; then, if `hear_copies`, a test
     utterance's probabilities are the mean of those of the utterance and of its own copies, of all
     or of the first so many (test-time augmentation; Krizhevsky, Sutskever and Hinton, NIPS 2012).
-    A `CopiesClassifier`, or a search among its settings, is given all versions and decides itself.
+    A `CopiesClassifier`, a search among its settings or a vote of several is given all versions and
+    decides itself.
     No epoch is chosen, so validation rows join the training, unless `hold_out` keeps them to be
     predicted, as a temperature needs it. A published run is read back. The rest is as in
     `cross_validate`, errors too; the run has no models, and its history is what a `GridSearchCV`
     tried.
     """
     rows = "training" if hold_out else "training and validation"
-    settings = {"classifier": repr(classifier), "rows": rows}
+    settings = {"classifier": name_classifier(classifier), "rows": rows}
     if use_copies:
         heard = "in training and in test" if hear_copies else "in training"
         if hear_copies is not True and hear_copies:
@@ -156,7 +176,7 @@ def cross_validate_classifier(
     description = {
         **describe_data(table, features, protocol=protocol, folds=folds),
         "training": settings,
-        "model": repr(classifier),
+        "model": name_classifier(classifier),
         "start": None,
     }
     tasks, complete = list_tasks(table, protocol, seeds, folds, None)
@@ -165,7 +185,7 @@ def cross_validate_classifier(
     emotions = order_emotions(table["emotion"])
 
     def test(_: Task, fold: Fold) -> tuple[np.ndarray, pd.DataFrame, dict]:
-        if isinstance(getattr(classifier, "estimator", classifier), CopiesClassifier):
+        if _reads_versions(classifier):
             versions = [np.stack(list_versions(features, use_copies), axis=1)]
         else:
             versions = flatten_versions(features, use_copies)
@@ -184,6 +204,13 @@ def cross_validate_classifier(
         return np.mean(given, axis=0), tried, facts
 
     return run_folds(description, table, features, tasks, test, complete=complete)
+
+
+def _reads_versions(classifier: ClassifierMixin) -> bool:
+    inside = getattr(classifier, "estimator", classifier)
+    if isinstance(inside, VotingClassifier):
+        inside = inside.estimators[0][1]
+    return isinstance(inside, CopiesClassifier)
 
 
 def flatten_versions(features: Features, use_copies: bool) -> list[np.ndarray]:

@@ -16,6 +16,7 @@ from sklearn.metrics import recall_score
 from sklearn.model_selection import GroupKFold
 
 from common.backend import describe_scikit_learn
+from common.baselines import name_classifier
 from common.cross_validation import run_folds
 from common.emotions import order_emotions
 from common.files import digest
@@ -169,7 +170,7 @@ class EnrolledSystem:
         name in JSON what `predict` does.
         """
         settings = settings | {
-            "chosen among": [repr(candidate) for candidate in self.candidates],
+            "chosen among": [_name_candidate(candidate) for candidate in self.candidates],
             **{"priors": PRIORS, "num_inner": self.num_inner},
             "reference": _name_rows(self.reference),
         }
@@ -277,6 +278,11 @@ class EnrolledSystem:
         chances = self._predict(model, scored, heard, prior=prior, emotions=emotions)
         said, true = np.array(emotions)[chances.argmax(axis=1)], labels[scored]
         return recall_score(true, said, labels=np.unique(true), average="macro", zero_division=0)
+
+
+def _name_candidate(candidate: Candidate) -> str:
+    classifier = candidate.classifier
+    return repr(candidate).replace(repr(classifier), name_classifier(classifier))
 
 
 def _name_rows(mask: np.ndarray | None) -> str | None:

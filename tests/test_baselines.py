@@ -1,16 +1,20 @@
 """scikit-learn classifiers are tested like the networks: every row once, none of it in training."""
 
 import json
+import linecache
+import sys
 
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.ensemble import VotingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
 
 from common import paths
 from common.baselines import (
@@ -20,8 +24,10 @@ from common.baselines import (
     fit_classifier,
     make_regression,
     make_svm,
+    name_classifier,
 )
 from common.evaluation import score_predictions
+from common.files import digest
 from common.recipes import Features
 from common.results import load_results, read_predictions, save_results, tabulate_results
 from common.runs import Run
@@ -272,6 +278,50 @@ def test_settings_of_the_classifier_and_the_features_decide_the_key():
         )
     }
     assert len(keys) == 4 and run().description["key"] in keys
+
+
+def make_vote(number):
+    """Forty classifiers, of which scikit-learn shows the first and the last."""
+    members = [(str(n), LogisticRegression(C=2.0 if n == number else 1.0 + n)) for n in range(40)]
+    return VotingClassifier(members, voting="soft")
+
+
+def define(body):
+    """A class that a notebook defines, with what its `predict_proba` computes."""
+    code = f"class Own(GaussianNB):\n    def predict_proba(self, X):\n        return {body}\n"
+    space = {"__name__": "__main__", "GaussianNB": GaussianNB}
+    name = f"<cell {digest(body)}>"
+    linecache.cache[name] = len(code), None, code.splitlines(keepends=True), name
+    exec(compile(code, name, "exec"), space)
+    return space["Own"]
+
+
+def test_a_key_holds_what_scikit_learn_leaves_out_of_a_name(monkeypatch):
+    searches = [
+        GridSearchCV(SVC(), {"C": [*range(1, 40), last]}, cv=GroupKFold(3)) for last in (40, 41)
+    ]
+    for first, second in ((make_vote(18), make_vote(19)), searches):
+        assert repr(first) == repr(second)  # both cut short
+        assert name_classifier(first) != name_classifier(second)
+        assert name_classifier(first) == name_classifier(clone(first))
+    assert name_classifier(GaussianNB()) == repr(GaussianNB())
+    classes = [define("super().predict_proba(X)"), define("super().predict_proba(-X)")]
+    for own in classes:
+        monkeypatch.setitem(vars(sys.modules["__main__"]), "Own", own)
+        own.name = name_classifier(make_pipeline(StandardScaler(), own()))
+    assert classes[0].name != classes[1].name
+
+
+def test_a_vote_of_classifiers_of_copies_is_the_mean_of_what_each_says():
+    copies = [(0, 0), (2, 2)]
+    members = [CopiesClassifier(GaussianNB(), copies=given) for given in copies]
+    features = make_features(TABLE, num_copies=2, strength=0.4)
+    names = zip("ab", members, strict=True)
+    vote = run(VotingClassifier([*names], voting="soft"), features=features, use_copies=True)
+    alone = [run(member, features=features, use_copies=True).predictions for member in members]
+    columns = [name for name in vote.predictions if name.startswith("p_")]
+    mean = (alone[0][columns] + alone[1][columns]) / 2
+    np.testing.assert_allclose(vote.predictions[columns], mean, atol=1e-3)
 
 
 def test_features_of_another_table_are_refused():

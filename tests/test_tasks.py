@@ -214,6 +214,7 @@ def test_the_documented_array_has_a_number_for_every_task(monkeypatch):
     alone = sum(task.table == "ravdess" for task in every)
     assert f"{len(every)} for `33` with SAVEE at hand, {alone} without" in text
     assert re.search(r"#SBATCH --array=1-(\d+)", text)[1] == str(len(every))
+    assert {task.protocol for task in every if task.seed} == {"speaker_5fold"}  # `headline_seeds`
 
 
 def test_workers_run_tasks_each_in_a_python_of_its_own_though_one_is_killed(

@@ -104,8 +104,10 @@ def list_tasks(names: list[str], *, corpus: str, parameters: dict | None = None)
         changed |= parameters or {}
         settings = committed | changed
         seeds = settings.get("seeds", [0])
-        if not isinstance(seeds, list) or not seeds:
-            raise ValueError(f"seeds={seeds!r}: give a list, such as seeds=[0,1]")
+        of_headline = settings.get("headline_seeds", seeds)
+        for given in (seeds, of_headline):
+            if not isinstance(given, list) or not given:
+                raise ValueError(f"seeds={given!r}: give a list, such as seeds=[0,1]")
         named = {"parameters": json.dumps(changed), "made_by": digest([code, settings])[:8]}
         own = {"folder": settings.get("folder"), "csv": settings.get("csv")}
         tables = [("", _open_corpus(corpus, **own))]
@@ -114,12 +116,15 @@ def list_tasks(names: list[str], *, corpus: str, parameters: dict | None = None)
             if table is None:
                 continue
             wanted = settings.get(f"{prefix}protocols") or [settings[f"{prefix}protocol"]]
+            fitting = fit_protocols(table, wanted)
+            seeds_of = dict.fromkeys(fitting, seeds)
+            seeds_of |= {} if prefix else {fitting[0]: of_headline}
             tasks += [
                 Task(
                     path.stem, corpus, table["corpus"].iloc[0], protocol, seed, fold.number, **named
                 )
-                for protocol in fit_protocols(table, wanted)
-                for seed in seeds
+                for protocol in fitting
+                for seed in seeds_of[protocol]
                 for fold in make_folds(table, protocol, seed=seed)
             ]
     return list(dict.fromkeys(tasks))  # a second corpus may be the first again
