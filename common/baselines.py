@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
-from sklearn.ensemble import VotingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import make_pipeline
@@ -159,8 +158,7 @@ def cross_validate_classifier(
     it is fitted to the augmented copies of these rows as well; then, if `hear_copies`, a test
     utterance's probabilities are the mean of those of the utterance and of its own copies, of all
     or of the first so many (test-time augmentation; Krizhevsky, Sutskever and Hinton, NIPS 2012).
-    A `CopiesClassifier`, a search among its settings or a vote of several is given all versions and
-    decides itself.
+    A `CopiesClassifier`, or a search among its settings, is given all versions and decides itself.
     No epoch is chosen, so validation rows join the training, unless `hold_out` keeps them to be
     predicted, as a temperature needs it. A published run is read back. The rest is as in
     `cross_validate`, errors too; the run has no models, and its history is what a `GridSearchCV`
@@ -185,7 +183,7 @@ def cross_validate_classifier(
     emotions = order_emotions(table["emotion"])
 
     def test(_: Task, fold: Fold) -> tuple[np.ndarray, pd.DataFrame, dict]:
-        if _reads_versions(classifier):
+        if isinstance(getattr(classifier, "estimator", classifier), CopiesClassifier):
             versions = [np.stack(list_versions(features, use_copies), axis=1)]
         else:
             versions = flatten_versions(features, use_copies)
@@ -204,13 +202,6 @@ def cross_validate_classifier(
         return np.mean(given, axis=0), tried, facts
 
     return run_folds(description, table, features, tasks, test, complete=complete)
-
-
-def _reads_versions(classifier: ClassifierMixin) -> bool:
-    inside = getattr(classifier, "estimator", classifier)
-    if isinstance(inside, VotingClassifier):
-        inside = inside.estimators[0][1]
-    return isinstance(inside, CopiesClassifier)
 
 
 def flatten_versions(features: Features, use_copies: bool) -> list[np.ndarray]:

@@ -312,18 +312,6 @@ def test_a_key_holds_what_scikit_learn_leaves_out_of_a_name(monkeypatch):
     assert classes[0].name != classes[1].name
 
 
-def test_a_vote_of_classifiers_of_copies_is_the_mean_of_what_each_says():
-    copies = [(0, 0), (2, 2)]
-    members = [CopiesClassifier(GaussianNB(), copies=given) for given in copies]
-    features = make_features(TABLE, num_copies=2, strength=0.4)
-    names = zip("ab", members, strict=True)
-    vote = run(VotingClassifier([*names], voting="soft"), features=features, use_copies=True)
-    alone = [run(member, features=features, use_copies=True).predictions for member in members]
-    columns = [name for name in vote.predictions if name.startswith("p_")]
-    mean = (alone[0][columns] + alone[1][columns]) / 2
-    np.testing.assert_allclose(vote.predictions[columns], mean, atol=1e-3)
-
-
 def test_features_of_another_table_are_refused():
     with pytest.raises(ValueError, match="120 utterances but 240 feature rows"):
         run(table=TABLE.iloc[:120])

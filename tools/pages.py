@@ -43,11 +43,11 @@ HIGHLIGHTS = (
         "chosen",
         *RAVDESS,
     ),
-    ("Convolutions beside an LSTM", "33_parallel_cnn_attention_lstm", "one_level", *RAVDESS),
-    ("Plain convolutional network", "11_cnn", "one_level", *RAVDESS),
+    ("Convolutions beside an LSTM", "33_parallel_cnn_attention_lstm", None, *RAVDESS),
+    ("Plain convolutional network", "11_cnn", None, *RAVDESS),
     ("BYOL-S frozen, and attention", "23_byol_s_transfer", "attention_one_level", *RAVDESS),
     ("Acoustic statistics and an SVM", "10_mlp_functionals", "svm", *RAVDESS),
-    ("Convolutions, then an LSTM, on two women", "13_cnn_lstm", "one_level", *TESS),
+    ("Convolutions, then an LSTM, on two women", "13_cnn_lstm", None, *TESS),
 )
 # Of notebooks that have no result under the usual conditions: variant, corpus and protocol of one,
 # and in a few words what it is of.
