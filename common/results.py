@@ -79,7 +79,7 @@ def save_results(
     name = f"{notebook}/{'__'.join(parts)}"
     published = paths.RESULTS_DIR / f"{name}.json"
     path = paths.RUNS_DIR / "results" / f"{name}.json"
-    if _is_same_run(published, run):
+    if _is_same_run(published, run, title=title, ablation=ablation):
         for suffix in (".json", *SUFFIXES.values()):  # of an earlier run, of other settings
             path.with_suffix(suffix).unlink(missing_ok=True)
         return published
@@ -116,12 +116,11 @@ def save_results(
     return path
 
 
-def _is_same_run(published: Path, run) -> bool:
-    """Whether published evidence has this run's key and, to what a CSV keeps, its predictions."""
-    if not published.is_file():
-        return False
-    content = read_evidence(published)
-    if content.get("key") != run.description["key"] or content["seeds"] != run.description["seeds"]:
+def _is_same_run(published: Path, run, **named) -> bool:
+    """Whether published evidence is named so and has this run's key and, as a CSV, predictions."""
+    content = read_evidence(published) if published.is_file() else {}
+    wanted = named | {name: run.description[name] for name in ("key", "seeds")}
+    if wanted != {name: content.get(name) for name in wanted}:
         return False
     theirs, ours = read_predictions(content["csv"]), run.predictions
     keys = ["seed", "fold", "utterance"]

@@ -334,6 +334,9 @@ def test_saving_a_published_run_again_writes_nothing(folders):
     assert other.is_file() and other.is_relative_to(folders / "runs")
     save_results(run(only_folds=None), notebook="99_test", title="Toy")
     assert not [*other.parent.glob(f"{other.stem}.*")]
+    for named in ({"title": "Toy, renamed"}, {"title": "Toy", "ablation": True}):
+        renamed = save_results(run(only_folds=None), notebook="99_test", **named)
+        assert renamed == other and json.loads(other.read_text())["title"] == named["title"]
 
 
 def test_the_exported_model_is_half_as_large(folders):
