@@ -2,6 +2,7 @@
 
 import logging
 import platform
+from collections.abc import Iterable
 
 import keras
 from joblib import cpu_count
@@ -49,6 +50,11 @@ def describe_backend() -> dict:
     versions |= {name: found for name in names if (found := read_version(name))}
     backend = keras.backend.backend()
     return {"backend": backend, "device": describe_device(), "versions": versions}
+
+
+def join_names(named: Iterable[str]) -> str:
+    """Join the backends or devices of several runs, each once: "CPU, 1 core and CPU, 2 cores"."""
+    return " and ".join(sorted({name for names in named for name in names.split(" and ")}))
 
 
 def describe_scikit_learn() -> dict:

@@ -13,7 +13,7 @@ import pandas as pd
 from joblib import Parallel, delayed
 
 from common import paths
-from common.backend import describe_backend, prepare_backend
+from common.backend import describe_backend, join_names, prepare_backend
 from common.batches import Examples
 from common.caching import check_finite
 from common.emotions import order_emotions
@@ -195,8 +195,8 @@ def collect_run(
             "training": training,
             "seeds": list(dict.fromkeys(seed for seed, _ in results)),
             "seconds": round(sum(fact["seconds"] for fact in facts), 1),
-            "backend": " and ".join(sorted({fact["backend"] for fact in facts})),
-            "device": " and ".join(sorted({fact["device"] for fact in facts})),
+            "backend": join_names(fact["backend"] for fact in facts),
+            "device": join_names(fact["device"] for fact in facts),
             "versions": facts[0]["versions"],
         },
         folder,

@@ -170,7 +170,7 @@ class EnrolledSystem:
         name in JSON what `predict` does.
         """
         settings = settings | {
-            "chosen among": [_name_candidate(candidate) for candidate in self.candidates],
+            "chosen among": [name_candidate(candidate) for candidate in self.candidates],
             **{"priors": PRIORS, "num_inner": self.num_inner},
             "reference": _name_rows(self.reference),
         }
@@ -193,6 +193,10 @@ class EnrolledSystem:
             for fold in self._splits
         }
         return run_folds(description, self.table, self.features, tasks, test)
+
+    def fit_all(self) -> VoiceModel:
+        """Fit the first candidate to the voices of all rows, the others' too, as what ships is."""
+        return self._fit(self.candidates[0], self.normalise, np.arange(len(self._known[0])))
 
     @cached_property
     def _splits(self) -> list[Fold]:
@@ -280,7 +284,8 @@ class EnrolledSystem:
         return recall_score(true, said, labels=np.unique(true), average="macro", zero_division=0)
 
 
-def _name_candidate(candidate: Candidate) -> str:
+def name_candidate(candidate: Candidate) -> str:
+    """Name a candidate as a run's key does: its `repr`, with nothing of the classifier left out."""
     classifier = candidate.classifier
     return repr(candidate).replace(repr(classifier), name_classifier(classifier))
 

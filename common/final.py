@@ -13,7 +13,7 @@ from common.backend import describe_backend, describe_scikit_learn
 from common.baselines import fit_classifier, flatten_versions, make_regression
 from common.cross_validation import Start, run_folds, train_fold
 from common.emotions import order_emotions
-from common.enrolment import EnrolledSystem
+from common.enrolment import EnrolledSystem, name_candidate
 from common.evaluation import fit_temperature
 from common.files import describe_settings, digest
 from common.known_voices import fold_scaler, write_voices
@@ -22,7 +22,6 @@ from common.recipes import Features
 from common.runs import Run, Task, describe_data, read_stored_fold
 from common.splits import Fold
 from common.training import TrainingConfig
-from common.voices import VoiceModel
 
 
 def fit_all(
@@ -153,11 +152,9 @@ def fit_linear(
         description["versions"] = "original and copies"
     voices = None
     if system is not None:
-        candidate, values = system.candidates[0], system.features.values
-        knowing = VoiceModel.fit(candidate, system.normalise, values, labels, speakers)
         known = system.test(count, num_draws=num_draws)
-        voices = write_voices(knowing, emotions, fit_temperature(known.predictions))
-        description |= {"voices": repr(candidate)}
+        voices = write_voices(system.fit_all(), emotions, fit_temperature(known.predictions))
+        description |= {"voices": name_candidate(system.candidates[0])}
     facts = _describe_rows(table, digest(description)) | describe_scikit_learn()
     return head, voices, facts
 

@@ -8,6 +8,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 
 from common import paths
+from common.backend import join_names
 from common.emotions import order_emotions
 from common.files import digest
 from common.predictions import read_predictions, tabulate_predictions
@@ -113,8 +114,8 @@ def fuse_results(results: Sequence[dict], *, fitted: bool = False) -> tuple[Run,
         "model": "log-linear opinion pool",
         "start": None,
         "versions": first["versions"],
-        "backend": " and ".join(sorted({result["backend"] for result in results})),
-        "device": " and ".join(sorted({result["device"] for result in results})),
+        "backend": join_names(result["backend"] for result in results),
+        "device": join_names(result["device"] for result in results),
         "seconds": round(sum(result["seconds"] for result in results), 1),
     }
     folder, nothing = paths.RUNS_DIR / description["key"], pd.DataFrame()

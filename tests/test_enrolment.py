@@ -390,6 +390,15 @@ def test_other_corpora_teach_in_every_fold_and_are_never_tested():
     assert tested.isdisjoint(np.flatnonzero(PAIR["speaker"] == "anna"))  # whom fold 1 tests
 
 
+def test_what_ships_learns_from_all_rows_and_from_the_others():
+    rows = np.concatenate([PAIR_FEATURES.values, OTHERS.values])
+    labels, speakers = (np.r_[PAIR[name], TABLE[name]] for name in ("emotion", "speaker"))
+    known = VoiceModel.fit(CANDIDATES[0], VoiceNormalisation(), rows, labels, speakers)
+    np.testing.assert_array_equal(
+        make_pair().fit_all().classifier[-1].coef_, known.classifier[-1].coef_
+    )
+
+
 def test_emotions_that_the_corpus_lacks_are_not_taught():
     odd = order_emotions(LABELS)[0] == LABELS
     renamed = TABLE.assign(emotion=np.where(odd, "proud", LABELS))

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax
 
+from common.backend import join_names
 from common.emotions import order_emotions
 from common.fusion import fit_weights, fuse, fuse_results, stack_members
 from tests.prediction_tables import make_predictions
@@ -130,3 +131,8 @@ def test_a_fusion_of_results_is_a_run_of_the_first_seeds(tmp_path):
 def test_nothing_to_fuse_is_told():
     with pytest.raises(ValueError, match="no systems"):
         fuse({})
+
+
+def test_devices_of_several_runs_are_named_once():
+    devices = ["CPU, 2 cores", "CPU, 1 core and CPU, 2 cores", "CPU, 1 core"]
+    assert join_names(devices) == "CPU, 1 core and CPU, 2 cores"

@@ -215,6 +215,8 @@ def test_the_documented_array_has_a_number_for_every_task(monkeypatch):
     assert f"{len(every)} for `33` with SAVEE at hand, {alone} without" in text
     assert re.search(r"#SBATCH --array=1-(\d+)", text)[1] == str(len(every))
     assert {task.protocol for task in every if task.seed} == {"speaker_5fold"}  # `headline_seeds`
+    with pytest.raises(ValueError, match="headline_seeds=3: give a list"):
+        list_tasks(["33"], corpus="ravdess", parameters={"headline_seeds": 3})
 
 
 def test_workers_run_tasks_each_in_a_python_of_its_own_though_one_is_killed(

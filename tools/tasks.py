@@ -105,9 +105,9 @@ def list_tasks(names: list[str], *, corpus: str, parameters: dict | None = None)
         settings = committed | changed
         seeds = settings.get("seeds", [0])
         of_headline = settings.get("headline_seeds", seeds)
-        for given in (seeds, of_headline):
+        for name, given in (("seeds", seeds), ("headline_seeds", of_headline)):
             if not isinstance(given, list) or not given:
-                raise ValueError(f"seeds={given!r}: give a list, such as seeds=[0,1]")
+                raise ValueError(f"{name}={given!r}: give a list, such as {name}=[0,1]")
         named = {"parameters": json.dumps(changed), "made_by": digest([code, settings])[:8]}
         own = {"folder": settings.get("folder"), "csv": settings.get("csv")}
         tables = [("", _open_corpus(corpus, **own))]
